@@ -1,0 +1,13 @@
+//! Plain values that every module may name: time, flows, identities, randomness, counters.
+
+pub mod counter;
+pub mod flow;
+pub mod identity;
+pub mod random;
+pub mod time;
+
+pub use counter::Counter;
+pub use flow::Flow;
+pub use identity::{EngineId, Generation, LaneId, PoolId, PortId, ServerId, ServiceId};
+pub use random::Random;
+pub use time::{Duration, Instant, UnixTime};

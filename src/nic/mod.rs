@@ -1,0 +1,88 @@
+//! Frames in, frames out. A lane owns one [`QueuePair`] on every port; nobody else touches it.
+//!
+//! Drive it so, once a breath: [`receive`](QueuePair::receive) a burst, work, [`allocate`](QueuePair::allocate) and fill frames,
+//! [`transmit`](QueuePair::transmit) them. `dpdk` is the real NIC, `memory` a pair of ends for tests and simulation.
+
+use smoltcp::wire::EthernetAddress;
+
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
+pub mod memory;
+pub mod pcap;
+pub mod rss;
+
+/// The most frames one [`QueuePair::receive`] gives.
+pub const BURST: usize = 32;
+
+/// The longest frame: Ethernet header and a 1500-byte packet. Jumbo frames need longer buffers than capsule gives.
+pub const FRAME_MAX: usize = 1514;
+
+/// One lane's receive and transmit queue on one port.
+pub trait QueuePair {
+    /// The buffer that holds a frame.
+    type Frame: Frame;
+
+    /// What the port is and can do.
+    fn port(&self) -> &PortInfo;
+
+    /// Appends at most [`BURST`] received frames.
+    fn receive(&mut self, into: &mut Vec<Self::Frame>);
+
+    /// An empty frame with room for [`FRAME_MAX`] bytes; `None` when the buffer pool is exhausted.
+    fn allocate(&mut self) -> Option<Self::Frame>;
+
+    /// Sends the frames in order and empties `frames`. Gives back how many the queue had no room for; these are dropped.
+    fn transmit(&mut self, frames: &mut Vec<Self::Frame>) -> usize;
+}
+
+/// A buffer with one Ethernet frame. It may move to another lane.
+pub trait Frame: Send + 'static {
+    /// The frame's bytes.
+    fn bytes(&self) -> &[u8];
+
+    /// The whole room of the buffer, [`FRAME_MAX`] bytes or more, whatever the frame's length.
+    fn room(&mut self) -> &mut [u8];
+
+    /// Makes the first `len` bytes of the room the frame.
+    ///
+    /// # Panics
+    /// When `len` is longer than the room.
+    fn set_len(&mut self, len: usize);
+
+    /// What the NIC found when it verified the transport checksum on receipt.
+    fn received_checksum(&self) -> ReceivedChecksum;
+
+    /// Leaves the checksums to the NIC, as far as [`Offload::transmit_checksum`] says it can. The transport checksum field already holds the pseudo header's sum.
+    fn offload_checksum(&mut self, ip_header_len: usize, ipv6: bool);
+}
+
+/// A NIC's verdict on a received transport checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReceivedChecksum {
+    /// Not looked at: software must.
+    Unknown,
+    /// Right.
+    Good,
+    /// Wrong.
+    Bad,
+}
+
+/// What a port is.
+#[derive(Clone, Debug)]
+pub struct PortInfo {
+    /// Its Ethernet address.
+    pub mac: EthernetAddress,
+    /// The longest IP packet it carries, in bytes.
+    pub mtu: usize,
+    /// What it computes by itself.
+    pub offload: Offload,
+}
+
+/// Work that the NIC does itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offload {
+    /// Fills in IPv4 header and TCP checksums of sent frames.
+    pub transmit_checksum: bool,
+    /// Verifies them on received frames.
+    pub receive_checksum: bool,
+}

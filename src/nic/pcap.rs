@@ -1,0 +1,1 @@
+//! Frames written to a capture file that tcpdump and Wireshark read.

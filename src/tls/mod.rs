@@ -1,0 +1,15 @@
+//! TLS as a machine of bytes over rustls, and the only place where rustls meets tickets.
+//!
+//! Drive a [`Session`] so: give it ciphertext with [`Session::on_data`], let it work with [`Session::advance`] (a handshake step costs some
+//! 100 µs: call it from a run queue), take ciphertext with [`Session::poll_transmit`] and plaintext with [`Session::plaintext`].
+
+pub mod certificate;
+pub mod desk;
+pub mod provider;
+pub mod service;
+pub mod session;
+pub mod ticketer;
+
+pub use desk::Desk;
+pub use service::{Service, Versions};
+pub use session::{Failure, Handshake, Progress, Session};

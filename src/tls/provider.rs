@@ -1,0 +1,1 @@
+//! The crypto provider: each primitive from the library that `benches/provider.rs` found fastest.

@@ -1,0 +1,7 @@
+//! What a lane needs of a frame, parsed once over `smoltcp::wire`. A value of these types has proven lengths and checksums.
+
+pub mod frame;
+pub mod segment;
+
+pub use frame::{Frame, Malformed, Packet, Protocol};
+pub use segment::{Flags, Segment, Seq, SegmentOptions, Timestamp};
