@@ -43,3 +43,11 @@ pub struct Timeouts {
     /// After one side has closed, without a byte from the other.
     pub half_closed: Duration,
 }
+
+crate::counters! {
+    /// What a lane counts of its relayed connections.
+    pub struct Counters {
+        /// Connections accepted from clients
+        counter accepted,
+    }
+}

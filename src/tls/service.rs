@@ -59,3 +59,43 @@ pub struct Settings {
 /// A virtual service's TLS, ready to accept. One instance a lane, so that lanes share no reference count.
 #[derive(Debug)]
 pub struct Service {}
+
+impl Service {
+    /// Makes a service.
+    ///
+    /// # Errors
+    /// [`Invalid`] says what is wrong with the settings.
+    pub fn new(settings: Settings) -> Result<Self, Invalid> {
+        let _ = settings;
+        todo!()
+    }
+
+    /// The pool that its clients go to.
+    pub fn pool(&self) -> &Arc<Pool> {
+        todo!()
+    }
+
+    /// Which servers are up.
+    pub fn board(&self) -> &Arc<Board> {
+        todo!()
+    }
+}
+
+/// What is wrong with a service's settings.
+#[derive(Debug, thiserror::Error)]
+pub enum Invalid {
+    /// No certificate was given.
+    #[error("there is no certificate")]
+    NoCertificate,
+    /// Not a cipher suite, or not one that is offered.
+    #[error("there is no cipher suite {name:?}; choose from {available}")]
+    Cipher {
+        /// What was asked for.
+        name: String,
+        /// Every name that works, separated by commas.
+        available: String,
+    },
+    /// The cipher suites leave a protocol version without any.
+    #[error("no cipher suite is left for TLS {0}")]
+    NoCipher(&'static str),
+}

@@ -1,0 +1,106 @@
+//! Control's end of a lane: orders go in, counters and records come out.
+
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+
+use crate::base::counter::Reading;
+use crate::base::{LaneId, PortId};
+use crate::lane::{Inbox, Record, inbox};
+use crate::{health, link, relay, tcp, tls};
+
+/// Most ended connections that wait for control to log them. Beyond it records are dropped and counted.
+pub const RECORDS_MAX: usize = 4096;
+
+/// Control's end of one lane.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// Which lane.
+    pub lane: LaneId,
+    /// Orders to it.
+    pub inbox: Inbox,
+    /// What it counts.
+    pub counters: Arc<Counters>,
+    /// Ended connections, oldest first.
+    pub records: Arc<ArrayQueue<Record>>,
+}
+
+impl Handle {
+    /// A handle for a lane that drives `ports` ports.
+    pub fn new(lane: LaneId, ports: usize) -> Self {
+        Self {
+            lane,
+            inbox: inbox::inbox(),
+            counters: Arc::new(Counters::new(ports)),
+            records: Arc::new(ArrayQueue::new(RECORDS_MAX)),
+        }
+    }
+}
+
+/// Everything that one lane counts, by module.
+#[derive(Debug)]
+pub struct Counters {
+    /// The loop itself.
+    pub lane: LaneCounters,
+    /// The link layer, one a port.
+    pub links: Vec<Arc<link::Counters>>,
+    /// TCP.
+    pub tcp: Arc<tcp::Counters>,
+    /// Tickets.
+    pub tickets: Arc<tls::ticketer::Counters>,
+    /// Relayed connections.
+    pub relay: Arc<relay::Counters>,
+    /// Health monitors; zeros on lanes that run none.
+    pub health: Arc<health::Counters>,
+}
+
+impl Counters {
+    fn new(ports: usize) -> Self {
+        Self {
+            lane: LaneCounters::default(),
+            links: (0..ports).map(|_| Arc::default()).collect(),
+            tcp: Arc::default(),
+            tickets: Arc::default(),
+            relay: Arc::default(),
+            health: Arc::default(),
+        }
+    }
+
+    /// Shows every number to `visit` with its module's name and, where it is a port's, the port.
+    pub fn read(&self, visit: &mut dyn FnMut(&'static str, Option<PortId>, Reading)) {
+        self.lane.read(&mut |reading| visit("lane", None, reading));
+        for (port, link) in (0..).map(PortId).zip(&self.links) {
+            link.read(&mut |reading| visit("link", Some(port), reading));
+        }
+        self.tcp.read(&mut |reading| visit("tcp", None, reading));
+        self.tickets.read(&mut |reading| visit("ticket", None, reading));
+        self.relay.read(&mut |reading| visit("relay", None, reading));
+        self.health.read(&mut |reading| visit("health", None, reading));
+    }
+}
+
+crate::counters! {
+    /// What a lane's loop counts.
+    pub struct LaneCounters {
+        /// Breaths taken
+        counter breaths,
+        /// Nanoseconds spent in breaths that found something to do
+        counter busy_nanoseconds,
+        /// Nanoseconds spent in breaths that found nothing to do, sleep included
+        counter idle_nanoseconds,
+        /// Frames received from ports
+        counter frames_received,
+        /// Frames given to ports
+        counter frames_sent,
+        /// Frames handed over to the lane that owns their flow
+        counter frames_handed_over,
+        /// Frames taken over from other lanes
+        counter frames_taken_over,
+        /// Connection records that found the queue to control full
+        counter records_dropped,
+        /// Configuration version in force
+        gauge configuration_version,
+        /// Packet buffers in use, of all lanes, as this lane last saw it
+        gauge buffers_in_use,
+    }
+}
