@@ -233,13 +233,7 @@ fn verdict(frame: &[u8]) -> ReceivedChecksum {
     let (header, next, source, destination, segment) = match frame.get(12..ETHERNET_LEN) {
         Some([0x08, 0x00]) => {
             let Ok(ipv4) = Ipv4Packet::new_checked(packet) else { return ReceivedChecksum::Unknown };
-            (
-                ipv4.verify_checksum(),
-                ipv4.next_header(),
-                ipv4.src_addr().into(),
-                ipv4.dst_addr().into(),
-                ipv4.payload(),
-            )
+            (ipv4.verify_checksum(), ipv4.next_header(), ipv4.src_addr().into(), ipv4.dst_addr().into(), ipv4.payload())
         }
         Some([0x86, 0xdd]) => {
             let Ok(ipv6) = Ipv6Packet::new_checked(packet) else { return ReceivedChecksum::Unknown };
@@ -256,5 +250,185 @@ fn verdict(frame: &[u8]) -> ReceivedChecksum {
             }
         }
         Ok(_) | Err(_) => ReceivedChecksum::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use smoltcp::phy::ChecksumCapabilities;
+    use smoltcp::wire::{IpAddress, Ipv4Repr, TcpControl, TcpRepr, TcpSeqNumber};
+
+    use super::*;
+    use crate::nic::Frame as _;
+
+    const MAC: EthernetAddress = EthernetAddress([2, 0, 0, 0, 0, 1]);
+
+    fn settings() -> Settings {
+        Settings { buffers: 8, queue_len: 4, ..Settings::new(2, MAC, 1500) }
+    }
+
+    /// A TCP segment over IPv4. Without `filled`, as a stack leaves it to the NIC.
+    fn segment(filled: bool) -> Vec<u8> {
+        let (source, destination) = ([198, 18, 0, 1].into(), [198, 18, 0, 2].into());
+        let tcp = TcpRepr {
+            src_port: 443,
+            dst_port: 50_000,
+            control: TcpControl::Psh,
+            seq_number: TcpSeqNumber(7),
+            ack_number: Some(TcpSeqNumber(8)),
+            window_len: 1000,
+            window_scale: None,
+            max_seg_size: None,
+            sack_permitted: false,
+            sack_ranges: [None; 3],
+            timestamp: None,
+            payload: b"odd",
+        };
+        let ipv4 = Ipv4Repr {
+            src_addr: source,
+            dst_addr: destination,
+            next_header: IpProtocol::Tcp,
+            payload_len: tcp.buffer_len(),
+            hop_limit: 64,
+        };
+        let mut frame = vec![0; 34 + tcp.buffer_len()];
+        frame[12..14].copy_from_slice(&[8, 0]);
+        let all = ChecksumCapabilities::default();
+        let none = ChecksumCapabilities::ignored();
+        ipv4.emit(&mut Ipv4Packet::new_unchecked(&mut frame[14..]), if filled { &all } else { &none });
+        let (source, destination) = (IpAddress::from(source), IpAddress::from(destination));
+        let mut view = TcpPacket::new_unchecked(&mut frame[34..]);
+        tcp.emit(&mut view, &source, &destination, if filled { &all } else { &none });
+        if !filled {
+            let pseudo = [198, 18, 0, 1, 198, 18, 0, 2, 0, 6, 0, u8::try_from(tcp.buffer_len()).unwrap()];
+            view.set_checksum(ones_complement_sum(&pseudo));
+        }
+        frame
+    }
+
+    #[test]
+    fn a_frame_reaches_the_queue_it_was_pushed_to_and_no_other() {
+        let (mut queues, wire) = port(2, MAC, 1500);
+        assert!(wire.push(&[1; 60], 1));
+        assert!(!wire.push(&[1; 60], 2), "there is no such queue");
+        let mut frames = Vec::new();
+        queues[0].receive(&mut frames);
+        assert!(frames.is_empty());
+        queues[1].receive(&mut frames);
+        assert_eq!(frames[0].bytes(), [1; 60]);
+        assert_eq!(frames[0].received_checksum(), ReceivedChecksum::Unknown);
+    }
+
+    #[test]
+    fn a_full_receive_queue_refuses_and_a_burst_is_bounded() {
+        let (_queues, wire) = settings().port();
+        for _ in 0..4 {
+            assert!(wire.push(&[0; 60], 0));
+        }
+        assert!(!wire.push(&[0; 60], 0));
+        assert!(wire.push(&[0; 60], 1), "the other lane's queue has room");
+        assert!(!wire.push(&[0; FRAME_MAX + 1], 1), "longer than any frame");
+        assert_eq!(wire.buffers(), Buffers { in_use: 5, capacity: 8 }, "what was refused holds no buffer");
+
+        let (mut queues, wire) = port(1, MAC, 1500);
+        for _ in 0..=BURST {
+            assert!(wire.push(&[0; 60], 0));
+        }
+        let mut frames = Vec::new();
+        queues[0].receive(&mut frames);
+        assert_eq!(frames.len(), BURST);
+    }
+
+    #[test]
+    fn an_exhausted_pool_gives_nothing_until_a_frame_is_dropped() {
+        let (mut queues, wire) = settings().port();
+        let mut held: Vec<_> = std::iter::from_fn(|| queues[0].allocate()).collect();
+        assert_eq!(held.len(), 8);
+        assert!(queues[1].allocate().is_none() && !wire.push(&[0; 60], 1));
+        held.pop();
+        assert!(wire.push(&[0; 60], 1));
+        held.clear();
+        queues[1].receive(&mut held);
+        held.clear();
+        assert_eq!(queues[0].buffers(), Some(Buffers { in_use: 0, capacity: 8 }));
+    }
+
+    #[test]
+    fn transmitted_frames_leave_in_order_and_a_full_queue_says_how_many_it_lost() {
+        let (mut queues, wire) = settings().port();
+        for (lane, marks) in [(0, 0..3u8), (1, 3..6)] {
+            let mut frames = Vec::new();
+            for mark in marks {
+                let mut frame = queues[lane].allocate().unwrap();
+                frame.room()[..2].copy_from_slice(&[mark, mark]);
+                frame.set_len(2);
+                frames.push(frame);
+            }
+            assert_eq!(queues[lane].transmit(&mut frames), if lane == 0 { 0 } else { 2 });
+            assert!(frames.is_empty());
+        }
+        for mark in 0..4u8 {
+            assert_eq!(wire.pop(), Some(vec![mark, mark]));
+        }
+        assert_eq!(wire.pop(), None);
+        assert_eq!(wire.buffers().in_use, 0);
+    }
+
+    #[test]
+    fn offload_completes_checksums_as_software_would_have() {
+        let (mut queues, wire) = port(1, MAC, 1500);
+        let mut frame = queues[0].allocate().unwrap();
+        let unfinished = segment(false);
+        frame.room()[..unfinished.len()].copy_from_slice(&unfinished);
+        frame.set_len(unfinished.len());
+        frame.offload_checksum(20, false);
+        queues[0].transmit(&mut vec![frame]);
+        assert_ne!(unfinished, segment(true));
+        assert_eq!(wire.pop(), Some(segment(true)));
+    }
+
+    #[test]
+    fn receive_offload_tells_right_from_wrong_from_unknown() {
+        let offload = Offload { transmit_checksum: false, receive_checksum: true };
+        let (mut queues, wire) = Settings { offload, ..settings() }.port();
+        let good = segment(true);
+        let mut bad = good.clone();
+        *bad.last_mut().unwrap() ^= 1;
+        let mut bad_header = good.clone();
+        bad_header[22] ^= 1;
+        for frame in [&good[..], &bad, &bad_header, &good[..40]] {
+            assert!(wire.push(frame, 0));
+        }
+        let mut frames = Vec::new();
+        queues[0].receive(&mut frames);
+        let verdicts: Vec<_> = frames.iter().map(|frame| frame.received_checksum()).collect();
+        use ReceivedChecksum::{Bad, Good, Unknown};
+        assert_eq!(verdicts, [Good, Bad, Bad, Unknown]);
+    }
+
+    #[test]
+    fn frames_cross_threads_and_all_buffers_come_back() {
+        let (mut queues, wire) = settings().port();
+        let mut queue = queues.remove(1);
+        let echo = std::thread::spawn(move || {
+            let (mut echoed, mut frames) = (0, Vec::new());
+            while echoed < 1000 {
+                queue.receive(&mut frames);
+                echoed += frames.len() - queue.transmit(&mut frames);
+            }
+        });
+        let (mut pushed, mut popped) = (0u32, 0);
+        while popped < 1000 {
+            // Never more under way than a queue holds, so none is lost.
+            if pushed < 1000 && pushed - popped < 4 && wire.push(&pushed.to_be_bytes(), 1) {
+                pushed += 1;
+            }
+            if let Some(frame) = wire.pop() {
+                assert_eq!(frame, popped.to_be_bytes());
+                popped += 1;
+            }
+        }
+        echo.join().unwrap();
+        assert_eq!(wire.buffers().in_use, 0);
     }
 }
