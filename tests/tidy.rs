@@ -2,6 +2,8 @@
 //!
 //! Every rule is a function over a file's text, so that each has a test which shows that it finds what it forbids.
 
+#![expect(clippy::indexing_slicing, reason = "an index out of range is a failed test here")]
+
 use std::fs;
 use std::path::Path;
 
