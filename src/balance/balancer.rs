@@ -1,27 +1,322 @@
 //! One lane's choice of a server for a client that has no mapping.
 
-use crate::balance::{Board, Loads, Pool, ServerIndex};
+use crate::balance::{Algorithm, Board, Loads, Pool, Server, ServerIndex};
+use crate::base::LaneId;
 
 /// One lane's state for one pool. Made anew for each configuration snapshot.
+///
+/// Both algorithms share one state: what each server is owed. With every new client each usable server is owed its ratio more,
+/// and the one that gets the client is owed the sum of these ratios less. The most owed server is next, which spreads the turns
+/// of a server with a high ratio evenly. Least connections asks this only among servers of equal load for their ratio.
+///
+/// A choice costs one pass over the pool's servers, for least connections with a read a lane for each.
 #[derive(Debug)]
-pub struct Balancer {}
+pub struct Balancer {
+    /// By [`ServerIndex`]. Within plus and minus `owed_max`.
+    owed: Vec<i64>,
+    /// The sum of all ratios of the pool. In plain turns nobody is owed more. With least connections a slow server would be owed
+    /// more and more, and get the client at every tie for a long time after; so this is the bound.
+    owed_max: i64,
+}
+
+/// Most turns that a lane is ahead of the first one.
+const OFFSET_MAX: i64 = 256;
 
 impl Balancer {
     /// A balancer for `pool`. `lane` offsets the turn, so that lanes do not all begin with the same server.
-    pub fn new(pool: &Pool, lane: crate::base::LaneId) -> Self {
-        let _ = (pool, lane);
-        todo!()
+    pub fn new(pool: &Pool, lane: LaneId) -> Self {
+        let owed_max = pool.servers.iter().filter(|server| server.enabled).map(weight).sum();
+        let mut balancer = Self { owed: vec![0; pool.servers.len()], owed_max };
+        let all = Board::new(0);
+        let turns = if owed_max == 0 { 0 } else { i64::from(lane.0) % owed_max.min(OFFSET_MAX) };
+        for _ in 0..turns {
+            if let Some(server) = balancer.in_turn(pool, &all) {
+                balancer.commit(pool, &all, server);
+            }
+        }
+        balancer
     }
 
     /// The server that the next new client would get; `None` when none is usable. Changes nothing: see [`commit`](Self::commit).
     pub fn peek(&self, pool: &Pool, board: &Board, loads: &Loads) -> Option<ServerIndex> {
-        let _ = (pool, board, loads);
-        todo!()
+        match pool.algorithm {
+            Algorithm::RoundRobin => self.in_turn(pool, board),
+            Algorithm::LeastConnections => self.least_loaded(pool, board, loads),
+        }
     }
 
     /// Notes that a new client was given `server`, which [`peek`](Self::peek) named.
     pub fn commit(&mut self, pool: &Pool, board: &Board, server: ServerIndex) {
-        let _ = (pool, board, server);
-        todo!()
+        let mut sum = 0;
+        for (owed, candidate) in self.owed.iter_mut().zip(&pool.servers) {
+            if is_usable(candidate, board) {
+                sum += weight(candidate);
+                *owed = (*owed + weight(candidate)).min(self.owed_max);
+            }
+        }
+        if let Some(owed) = self.owed.get_mut(usize::from(server.0)) {
+            *owed = (*owed - sum).max(-self.owed_max);
+        }
+    }
+
+    fn in_turn(&self, pool: &Pool, board: &Board) -> Option<ServerIndex> {
+        let mut best: Option<(i64, ServerIndex)> = None;
+        for (index, server, owed) in self.usable(pool, board) {
+            if best.is_none_or(|(most, _)| owed + weight(server) > most) {
+                best = Some((owed + weight(server), index));
+            }
+        }
+        best.map(|(_, index)| index)
+    }
+
+    fn least_loaded(&self, pool: &Pool, board: &Board, loads: &Loads) -> Option<ServerIndex> {
+        struct Best {
+            load: u128,
+            weight: u128,
+            owed: i64,
+            index: ServerIndex,
+        }
+        let mut best: Option<Best> = None;
+        for (index, server, owed) in self.usable(pool, board) {
+            let this = Best {
+                load: loads.total(server.slot).into(),
+                weight: server.weight().into(),
+                owed: owed + weight(server),
+                index,
+            };
+            let better = best.as_ref().is_none_or(|best| {
+                // load / weight, without the division.
+                let (ours, theirs) = (this.load * best.weight, best.load * this.weight);
+                ours < theirs || (ours == theirs && this.owed > best.owed)
+            });
+            if better {
+                best = Some(this);
+            }
+        }
+        best.map(|best| best.index)
+    }
+
+    /// Servers that may get a new client, each with what it is owed.
+    fn usable<'a>(
+        &'a self,
+        pool: &'a Pool,
+        board: &'a Board,
+    ) -> impl Iterator<Item = (ServerIndex, &'a Server, i64)> + 'a {
+        (0..=u16::MAX)
+            .map(ServerIndex)
+            .zip(&pool.servers)
+            .zip(&self.owed)
+            .map(|((index, server), owed)| (index, server, *owed))
+            .filter(|(_, server, _)| is_usable(server, board))
+    }
+}
+
+fn is_usable(server: &Server, board: &Board) -> bool {
+    server.enabled && board.health(server.slot).is_usable()
+}
+
+fn weight(server: &Server) -> i64 {
+    i64::from(server.ratio.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::testing::pool;
+    use crate::balance::{Health, Slot};
+    use crate::base::Random;
+
+    /// One pool as one or more lanes see it.
+    struct Bench {
+        pool: Pool,
+        board: Board,
+        loads: Loads,
+        lanes: Vec<(LaneId, Balancer)>,
+    }
+
+    impl Bench {
+        fn new(algorithm: Algorithm, ratios: &[u8], lanes: u16) -> Self {
+            let pool = pool(algorithm, ratios);
+            let lanes = (0..lanes).map(LaneId).map(|lane| (lane, Balancer::new(&pool, lane))).collect::<Vec<_>>();
+            Self { board: Board::new(ratios.len()), loads: Loads::new(lanes.len(), ratios.len()), pool, lanes }
+        }
+
+        /// A new client on `lane`; its connection stays open.
+        fn client(&mut self, lane: usize) -> Option<usize> {
+            let (lane, balancer) = &mut self.lanes[lane];
+            let server = balancer.peek(&self.pool, &self.board, &self.loads)?;
+            assert_eq!(balancer.peek(&self.pool, &self.board, &self.loads), Some(server), "peek changes nothing");
+            balancer.commit(&self.pool, &self.board, server);
+            self.loads.open(*lane, Slot(server.0.into()));
+            Some(server.0.into())
+        }
+
+        fn leave(&mut self, lane: usize, server: usize) {
+            self.loads.close(self.lanes[lane].0, slot(server));
+        }
+
+        fn clients(&mut self, lane: usize, count: usize) -> Vec<usize> {
+            (0..count).map(|_| self.client(lane).unwrap()).collect()
+        }
+    }
+
+    fn slot(server: usize) -> Slot {
+        Slot(u32::try_from(server).unwrap())
+    }
+
+    fn tally(servers: usize, choices: &[usize]) -> Vec<usize> {
+        (0..servers).map(|server| choices.iter().filter(|choice| **choice == server).count()).collect()
+    }
+
+    #[test]
+    fn round_robin_takes_turns() {
+        let mut bench = Bench::new(Algorithm::RoundRobin, &[1, 1, 1], 1);
+        assert_eq!(bench.clients(0, 6), [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn a_high_ratio_has_its_turns_spread_evenly() {
+        let mut bench = Bench::new(Algorithm::RoundRobin, &[3, 1, 1], 1);
+        let choices = bench.clients(0, 10);
+        assert_eq!(tally(3, &choices), [6, 2, 2]);
+        assert!(!choices.windows(3).any(|three| three == [0, 0, 0]), "{choices:?}");
+    }
+
+    #[test]
+    fn both_algorithms_give_by_ratio_over_every_cycle() {
+        for algorithm in [Algorithm::RoundRobin, Algorithm::LeastConnections] {
+            let ratios = [3, 1, 20, 7];
+            let mut bench = Bench::new(algorithm, &ratios, 1);
+            let choices = bench.clients(0, 31 * 10);
+            assert_eq!(tally(4, &choices), [30, 10, 200, 70], "{algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn lanes_begin_with_different_servers_and_spread_well_together() {
+        for algorithm in [Algorithm::RoundRobin, Algorithm::LeastConnections] {
+            let mut bench = Bench::new(algorithm, &[1, 1, 1, 1], 4);
+            let first: Vec<_> = (0..4).map(|lane| bench.client(lane).unwrap()).collect();
+            assert_eq!(tally(4, &first), [1, 1, 1, 1], "{algorithm:?}");
+
+            let mut bench = Bench::new(algorithm, &[3, 1, 2], 4);
+            let mut choices = Vec::new();
+            for n in 0..6 * 100 {
+                choices.push(bench.client(n % 4).unwrap());
+            }
+            for (count, share) in tally(3, &choices).into_iter().zip([300, 100, 200]) {
+                assert!(count.abs_diff(share) <= 4, "{algorithm:?}: {count} instead of {share}");
+            }
+        }
+    }
+
+    #[test]
+    fn down_and_disabled_servers_get_nobody_and_the_rest_share_by_ratio() {
+        for algorithm in [Algorithm::RoundRobin, Algorithm::LeastConnections] {
+            let mut bench = Bench::new(algorithm, &[1, 1, 1, 3], 1);
+            bench.pool.servers[0].enabled = false;
+            bench.board.publish(Slot(1), Health::Down);
+            assert_eq!(tally(4, &bench.clients(0, 40)), [0, 0, 10, 30], "{algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_comes_back_is_not_flooded_by_turns() {
+        let mut bench = Bench::new(Algorithm::RoundRobin, &[1, 1], 1);
+        bench.board.publish(Slot(0), Health::Down);
+        bench.clients(0, 1000);
+        bench.board.publish(Slot(0), Health::Up);
+        assert!(tally(2, &bench.clients(0, 10))[0] <= 6);
+    }
+
+    #[test]
+    fn a_pool_without_a_usable_server_gives_none() {
+        for algorithm in [Algorithm::RoundRobin, Algorithm::LeastConnections] {
+            assert_eq!(Bench::new(algorithm, &[], 3).client(2), None);
+            let mut bench = Bench::new(algorithm, &[1, 1], 1);
+            bench.board.publish(Slot(0), Health::Down);
+            bench.board.publish(Slot(1), Health::Down);
+            assert_eq!(bench.client(0), None);
+            bench.board.publish(Slot(1), Health::Unknown);
+            assert_eq!(bench.client(0), Some(1));
+        }
+    }
+
+    #[test]
+    fn least_connections_fills_the_emptiest_server_for_its_ratio() {
+        let mut bench = Bench::new(Algorithm::LeastConnections, &[1, 3], 2);
+        for (server, count) in [(0, 4), (1, 9)] {
+            for _ in 0..count {
+                bench.loads.open(LaneId(1), slot(server));
+            }
+        }
+        // 4/1 against 9/3: the second gets three, then both are level.
+        assert_eq!(bench.clients(0, 3), [1, 1, 1]);
+        bench.leave(1, 0);
+        assert_eq!(bench.client(0), Some(0), "another lane's connection has ended");
+    }
+
+    #[test]
+    fn least_connections_takes_turns_by_ratio_among_idle_servers() {
+        let mut bench = Bench::new(Algorithm::LeastConnections, &[3, 1], 1);
+        let mut choices = Vec::new();
+        for _ in 0..40 {
+            let server = bench.client(0).unwrap();
+            bench.leave(0, server);
+            choices.push(server);
+        }
+        assert_eq!(tally(2, &choices), [30, 10]);
+    }
+
+    #[test]
+    fn a_server_that_was_slow_for_long_is_not_flooded_at_ties() {
+        let mut bench = Bench::new(Algorithm::LeastConnections, &[1, 1], 1);
+        bench.loads.open(LaneId(0), Slot(0));
+        for _ in 0..1000 {
+            let server = bench.client(0).unwrap();
+            assert_eq!(server, 1);
+            bench.leave(0, server);
+        }
+        bench.leave(0, 0);
+        let mut in_a_row = 0;
+        while bench.client(0) == Some(0) {
+            bench.leave(0, 0);
+            in_a_row += 1;
+            assert!(in_a_row <= 4, "the idle server gets every client");
+        }
+    }
+
+    /// Health, choices and departures at random: nobody unusable is ever chosen, and no debt leaves its bound.
+    #[test]
+    fn no_sequence_of_changes_breaks_the_bound_or_picks_an_unusable_server() {
+        for seed in 0..200 {
+            let mut random = Random::from_seed(seed);
+            let algorithm = if seed % 2 == 0 { Algorithm::RoundRobin } else { Algorithm::LeastConnections };
+            let ratios: Vec<u8> = (0..=random.below(9)).map(|_| u8::try_from(1 + random.below(20)).unwrap()).collect();
+            let mut bench = Bench::new(algorithm, &ratios, 2);
+            for _ in 0..300 {
+                let server = usize::try_from(random.below(u64::try_from(ratios.len()).unwrap())).unwrap();
+                let lane = usize::try_from(random.below(2)).unwrap();
+                match random.below(4) {
+                    0 => bench.board.publish(slot(server), Health::Down),
+                    1 => bench.board.publish(slot(server), Health::Up),
+                    2 => bench.leave(lane, server),
+                    _ => match bench.client(lane) {
+                        Some(server) => assert!(bench.board.health(slot(server)).is_usable(), "seed {seed}"),
+                        None => assert!((0..ratios.len()).all(|server| !bench.board.health(slot(server)).is_usable())),
+                    },
+                }
+                let balancer = &bench.lanes[lane].1;
+                assert!(balancer.owed.iter().all(|owed| owed.abs() <= balancer.owed_max), "seed {seed}: {balancer:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_foreign_index_changes_no_debt_but_the_round() {
+        let mut bench = Bench::new(Algorithm::RoundRobin, &[1, 1], 1);
+        let (_, balancer) = &mut bench.lanes[0];
+        balancer.commit(&bench.pool, &bench.board, ServerIndex(99));
+        assert_eq!(bench.clients(0, 4).len(), 4);
     }
 }

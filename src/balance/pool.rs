@@ -38,6 +38,13 @@ pub struct Server {
     pub slot: Slot,
 }
 
+impl Server {
+    /// Its ratio as a weight to count with, never zero.
+    pub(super) fn weight(&self) -> u64 {
+        u64::from(self.ratio.max(1))
+    }
+}
+
 /// A pool of servers.
 #[derive(Clone, Debug)]
 pub struct Pool {
@@ -47,19 +54,90 @@ pub struct Pool {
     pub name: String,
     /// How to choose.
     pub algorithm: Algorithm,
-    /// The servers, at most 65,535.
+    /// The servers, at most [`SERVERS_MAX`]. Not to be changed once the pool is made: [`find`](Self::find) would not follow.
     pub servers: Vec<Server>,
+    /// Where each incarnation stands, sorted.
+    index: Vec<(ServerId, Generation, ServerIndex)>,
 }
 
+/// Most servers of one pool.
+pub const SERVERS_MAX: usize = 65_535;
+
 impl Pool {
+    /// A pool of `servers`. Of two servers with the same identity and generation only the first can be found by a mapping.
+    ///
+    /// # Panics
+    /// When there are more than [`SERVERS_MAX`] servers: the configuration is to refuse them.
+    pub fn new(id: PoolId, name: String, algorithm: Algorithm, servers: Vec<Server>) -> Self {
+        assert!(servers.len() <= SERVERS_MAX, "a pool has {} servers, more than {SERVERS_MAX}", servers.len());
+        let mut index: Vec<_> = (0..=u16::MAX)
+            .map(ServerIndex)
+            .zip(&servers)
+            .map(|(at, server)| (server.id, server.generation, at))
+            .collect();
+        index.sort_unstable();
+        index.dedup_by_key(|(id, generation, _)| (*id, *generation));
+        Self { id, name, algorithm, servers, index }
+    }
+
     /// The server at `index`, if this snapshot has it.
     pub fn server(&self, index: ServerIndex) -> Option<&Server> {
         self.servers.get(usize::from(index.0))
     }
 
-    /// Where the server that a mapping names stands in this snapshot.
+    /// Where the server that a mapping names stands in this snapshot; `None` when it was removed or another incarnation stands
+    /// there, which is the same to a mapping. Costs a binary search.
     pub fn find(&self, id: ServerId, generation: Generation) -> Option<ServerIndex> {
-        let _ = (id, generation);
-        todo!()
+        let at = self.index.binary_search_by_key(&(id, generation), |(id, generation, _)| (*id, *generation)).ok()?;
+        self.index.get(at).map(|(_, _, index)| *index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::testing::{pool, server};
+
+    #[test]
+    fn every_server_of_thousands_is_found_where_it_stands() {
+        // Identities are hashes, so they come in no order.
+        let servers: Vec<_> = (0..5000u64)
+            .map(|n| Server { id: ServerId(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)), ..server(0, 1) })
+            .collect();
+        let pool = Pool::new(PoolId(1), "many".into(), Algorithm::RoundRobin, servers);
+        for (at, server) in (0..).map(ServerIndex).zip(&pool.servers) {
+            assert_eq!(pool.find(server.id, server.generation), Some(at));
+            assert_eq!(pool.server(at).unwrap().id, server.id);
+        }
+    }
+
+    #[test]
+    fn another_incarnation_and_a_stranger_are_not_found() {
+        let pool = pool(Algorithm::RoundRobin, &[1, 1]);
+        let Server { id, generation: Generation(generation), .. } = pool.servers[1];
+        assert_eq!(pool.find(id, Generation(generation)), Some(ServerIndex(1)));
+        assert_eq!(pool.find(id, Generation(generation + 1)), None);
+        assert_eq!(pool.find(ServerId(u64::MAX), Generation(generation)), None);
+        assert!(pool.server(ServerIndex(2)).is_none());
+    }
+
+    #[test]
+    fn two_incarnations_side_by_side_are_told_apart() {
+        let old = server(0, 1);
+        let new = Server { generation: Generation(old.generation.0 + 1), slot: Slot(1), ..old.clone() };
+        let pool = Pool::new(PoolId(1), "p".into(), Algorithm::RoundRobin, vec![new.clone(), old.clone()]);
+        assert_eq!(pool.find(new.id, new.generation), Some(ServerIndex(0)));
+        assert_eq!(pool.find(old.id, old.generation), Some(ServerIndex(1)));
+    }
+
+    #[test]
+    fn an_empty_pool_finds_nothing() {
+        assert_eq!(pool(Algorithm::RoundRobin, &[]).find(ServerId(0), Generation(0)), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "more than 65535")]
+    fn more_servers_than_an_index_can_name_are_a_programmers_error() {
+        Pool::new(PoolId(1), "p".into(), Algorithm::RoundRobin, vec![server(0, 1); SERVERS_MAX + 1]);
     }
 }

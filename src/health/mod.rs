@@ -2,15 +2,24 @@
 //!
 //! A [`Monitors`] is sans-IO: drain [`Monitors::poll_probe`] and open those connections; tell it how each ended with `on_*`;
 //! call [`Monitors::on_timeout`] when [`Monitors::poll_at`] has come. One lane runs the monitors of the whole engine.
+//!
+//! A server is probed when its pool has a monitor and the operator has it enabled; all others are
+//! [`Unknown`](crate::balance::Health::Unknown) on the board, which is usable. A new server gets its first probe within a second, and that one decides alone;
+//! from then on it takes the monitor's number of equal results in a row to change the verdict.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use crate::balance::{Board, Pool};
-use crate::base::{Duration, Instant, Random};
+use crate::base::Duration;
 
-/// A TCP connect monitor of the configuration.
-#[derive(Clone, Debug)]
+mod monitors;
+mod streak;
+#[cfg(test)]
+mod tests;
+
+pub use monitors::{Monitors, PROBES_MAX, TIMERS_MAX};
+
+/// A TCP connect monitor of the configuration. Times below a millisecond and counts below one are taken as these.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Monitor {
     /// Name in the configuration.
     pub name: String,
@@ -46,7 +55,7 @@ pub enum Cause {
     TimedOut,
     /// No route, no neighbour, or an ICMP error.
     Unreachable,
-    /// The engine had no port or table entry left for the probe.
+    /// The engine had no port or table entry left for the probe. That says nothing of the server: it changes no verdict.
     NoResources,
 }
 
@@ -63,61 +72,40 @@ pub struct Verdict {
     pub cause: Option<Cause>,
 }
 
-/// All monitors of an engine.
-#[derive(Debug)]
-pub struct Monitors {}
-
-impl Monitors {
-    /// No monitors yet.
-    pub fn new(board: Arc<Board>, random: Random, counters: Arc<Counters>) -> Self {
-        let _ = (board, random, counters);
-        todo!()
-    }
-
-    /// Takes over the pools of a new configuration with the monitor of each; servers that stay keep their state.
-    pub fn configure(&mut self, pools: &[(Arc<Pool>, Option<Monitor>)], now: Instant) {
-        let _ = (pools, now);
-        todo!()
-    }
-
-    /// A probe's connection is established. The lane closes it.
-    pub fn on_connected(&mut self, probe: ProbeId, now: Instant) {
-        let _ = (probe, now);
-        todo!()
-    }
-
-    /// A probe's connection failed.
-    pub fn on_failed(&mut self, probe: ProbeId, cause: Cause, now: Instant) {
-        let _ = (probe, cause, now);
-        todo!()
-    }
-
-    /// Starts and times out the probes that are due.
-    pub fn on_timeout(&mut self, now: Instant) {
-        let _ = now;
-        todo!()
-    }
-
-    /// When [`on_timeout`](Self::on_timeout) is wanted next.
-    pub fn poll_at(&self) -> Option<Instant> {
-        todo!()
-    }
-
-    /// The next thing to do.
-    pub fn poll_probe(&mut self) -> Option<Probe> {
-        todo!()
-    }
-
-    /// The next change of state.
-    pub fn poll_verdict(&mut self) -> Option<Verdict> {
-        todo!()
-    }
-}
-
 crate::counters! {
     /// What the health monitors count.
     pub struct Counters {
         /// Probes begun
         counter probes,
+        /// Probes that had to wait because too many were under way
+        counter probes_delayed,
+        /// Probes that were answered
+        counter successes,
+        /// Probes that were answered with a reset
+        counter failures_refused,
+        /// Probes without an answer in time
+        counter failures_timed_out,
+        /// Probes that found no way to the server
+        counter failures_unreachable,
+        /// Probes that found no port or table entry in the engine
+        counter failures_no_resources,
+        /// Probes given up because their server left the configuration or was disabled
+        counter probes_dropped,
+        /// Answers to probes that were over
+        counter answers_late,
+        /// Servers that came up
+        counter went_up,
+        /// Servers that went down
+        counter went_down,
+        /// Servers that are up
+        gauge servers_up,
+        /// Servers that are down
+        gauge servers_down,
+        /// Servers that are monitored and have no verdict yet
+        gauge servers_unknown,
+        /// Probes under way
+        gauge probes_running,
+        /// Probes that wait for others to end
+        gauge probes_waiting,
     }
 }

@@ -70,3 +70,53 @@ pub enum Reason {
     /// No server of the pool is usable.
     PoolDown,
 }
+
+impl Reason {
+    /// Every reason, in the order of declaration.
+    pub const ALL: [Self; 10] = [
+        Self::Off,
+        Self::NoMapping,
+        Self::Persisted,
+        Self::PersistedThoughDown,
+        Self::SwitchedDown,
+        Self::SwitchedDisabled,
+        Self::SwitchedRemoved,
+        Self::SwitchedAged,
+        Self::Refused,
+        Self::PoolDown,
+    ];
+
+    /// Its name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::NoMapping => "no-mapping",
+            Self::Persisted => "persisted",
+            Self::PersistedThoughDown => "persisted-though-down",
+            Self::SwitchedDown => "switched-down",
+            Self::SwitchedDisabled => "switched-disabled",
+            Self::SwitchedRemoved => "switched-removed",
+            Self::SwitchedAged => "switched-aged",
+            Self::Refused => "refused",
+            Self::PoolDown => "pool-down",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_stands_at_its_place_with_a_name_of_its_own() {
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place);
+        }
+        assert_eq!(Reason::PoolDown as usize + 1, Reason::ALL.len());
+        let names: HashSet<_> = Reason::ALL.into_iter().map(Reason::name).collect();
+        assert_eq!(names.len(), Reason::ALL.len());
+        assert!(names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')));
+    }
+}
