@@ -4,12 +4,13 @@
 //! the call and takes them back after, so that two lanes of a simulation share a thread but never a desk. Only a pointer moves.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::balance::ServerIndex;
-use crate::base::{EngineId, Random, UnixTime};
+use crate::base::{EngineId, Random, ServiceId, UnixTime};
 use crate::persistence::Decision;
-use crate::ticket::{KeyId, Mapping, Ring, TlsVersion};
+use crate::ticket::{KeyId, Mapping, Ring, Scope, ServiceKeys, TlsVersion};
 use crate::tls::ticketer::{Counters, Terms};
 
 thread_local! {
@@ -29,7 +30,7 @@ impl Desk {
     pub fn new(engine: EngineId, ring: Arc<Ring>, random: Random, counters: Arc<Counters>) -> Self {
         let papers = Papers {
             engine,
-            ring,
+            keys: Keys::new(ring),
             random,
             now: UnixTime::default(),
             counters: Arc::clone(&counters),
@@ -40,7 +41,7 @@ impl Desk {
 
     /// Takes over a new key ring.
     pub fn set_ring(&mut self, ring: Arc<Ring>) {
-        self.papers().ring = ring;
+        self.papers().keys = Keys::new(ring);
     }
 
     /// Sets the wall clock, once a breath.
@@ -88,7 +89,7 @@ pub(super) fn with<R>(use_them: impl FnOnce(&mut Papers) -> R) -> Option<R> {
 #[derive(Debug)]
 pub(super) struct Papers {
     pub(super) engine: EngineId,
-    pub(super) ring: Arc<Ring>,
+    pub(super) keys: Keys,
     pub(super) random: Random,
     pub(super) now: UnixTime,
     pub(super) counters: Arc<Counters>,
@@ -104,6 +105,36 @@ impl Papers {
         });
         self.step.decision = Some(decision);
         decision
+    }
+}
+
+/// Most services whose keys are kept; at one more, all are derived anew. A lane rarely serves as many.
+const SERVICES_MAX: usize = 4096;
+
+/// The ring's keys as each service uses them, derived when a service first needs them: some µs once a ring and service.
+#[derive(Debug)]
+pub(super) struct Keys {
+    ring: Arc<Ring>,
+    services: HashMap<ServiceId, ServiceKeys>,
+}
+
+impl Keys {
+    fn new(ring: Arc<Ring>) -> Self {
+        Self { ring, services: HashMap::new() }
+    }
+
+    /// The keys for `scope`.
+    pub(super) fn of(&mut self, scope: &Scope) -> &ServiceKeys {
+        let Self { ring, services } = self;
+        if services.len() >= SERVICES_MAX && !services.contains_key(&scope.service) {
+            services.clear();
+        }
+        let keys = services.entry(scope.service).or_insert_with(|| ring.for_service(scope));
+        // A reload may have changed the service's policy under the same ring.
+        if keys.scope() != scope {
+            *keys = ring.for_service(scope);
+        }
+        keys
     }
 }
 

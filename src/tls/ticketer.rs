@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::balance::{Board, Pool, ServerIndex};
 use crate::base::{Duration, UnixTime};
-use crate::persistence::{self, Decision, Profile, Reason};
+use crate::persistence::{self, Decision, Profile};
 use crate::ticket::{self, Envelope, Mapping, Refusal, TICKET_MAX, TlsVersion};
 use crate::tls::desk::{self, Opened, Papers};
 use crate::tls::service::Tickets;
@@ -111,7 +111,7 @@ impl Ticketer {
 
     /// Opens a ticket, or counts why not.
     fn open(&self, papers: &mut Papers, ticket: &[u8]) -> Option<Vec<u8>> {
-        let Papers { counters, step, now, ring, .. } = papers;
+        let Papers { counters, step, now, keys, .. } = papers;
         // S5: also by the seal, but a limit that comes first is checked first.
         if ticket.len() > TICKET_MAX {
             counters.refused_length.increment();
@@ -121,7 +121,7 @@ impl Ticketer {
             counters.refused_too_many.increment();
             return None;
         }
-        let (envelope, key_id) = match ticket::open(ring, &self.terms.tickets.scope, ticket) {
+        let (envelope, key_id) = match ticket::open(keys.of(&self.terms.tickets.scope), ticket) {
             Ok(opened) => {
                 step.opens += 1;
                 opened
@@ -175,20 +175,13 @@ impl Ticketer {
             return None;
         }
         let decision = papers.decide(&self.terms);
-        let Some(server) = decision.server.and_then(|index| self.terms.pool.server(index)) else {
+        if decision.server.is_none() {
             papers.counters.withheld_refused.increment();
             return None;
-        };
+        }
         let now = papers.now;
-        let mapping = self.terms.profile.is_some().then(|| Mapping {
-            pool: self.terms.pool.id,
-            server: server.id,
-            generation: server.generation,
-            assigned: opened
-                .and_then(|opened| opened.mapping)
-                .filter(|_| keeps_server(decision.reason))
-                .map_or(now, |old| old.assigned),
-        });
+        let previous = opened.and_then(|opened| opened.mapping);
+        let mapping = persistence::tls::mapping_to_seal(&decision, previous.as_ref(), &self.terms.pool, now);
         let envelope = Envelope {
             version,
             mapping,
@@ -197,27 +190,12 @@ impl Ticketer {
             issuer: papers.engine,
             session: Zeroizing::new(session.to_vec()),
         };
-        let ticket = ticket::seal(&papers.ring, &self.terms.tickets.scope, &envelope, &mut papers.random);
+        let ticket = ticket::seal(papers.keys.of(&self.terms.tickets.scope), &envelope, &mut papers.random);
         match ticket {
             Some(_) => papers.counters.sealed.increment(),
             None => papers.counters.withheld_ring.increment(),
         }
         ticket
-    }
-}
-
-/// Whether the client goes on with the server of its mapping, so that the mapping keeps its age.
-fn keeps_server(reason: Reason) -> bool {
-    match reason {
-        Reason::Persisted | Reason::PersistedThoughDown => true,
-        Reason::Off
-        | Reason::NoMapping
-        | Reason::SwitchedDown
-        | Reason::SwitchedDisabled
-        | Reason::SwitchedRemoved
-        | Reason::SwitchedAged
-        | Reason::Refused
-        | Reason::PoolDown => false,
     }
 }
 
