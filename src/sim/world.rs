@@ -20,7 +20,7 @@ use crate::sim::clock::Clock;
 use crate::sim::network::{Conditions, Network};
 use crate::sim::server::Server;
 use crate::tcp::{self, Close, Token};
-use crate::ticket::{Ring, Scope, ring::Schedule};
+use crate::ticket::{Ring, Schedule, Scope};
 use crate::tls::certificate::Certificate;
 use crate::tls::service::{Settings as TlsSettings, Tickets, policy_hash};
 use crate::tls::{self, Versions};
