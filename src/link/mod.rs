@@ -19,6 +19,7 @@ use crate::nic::{FRAME_MAX, Frame};
 
 mod arp;
 mod icmp;
+mod key;
 mod limit;
 mod ndp;
 mod neighbours;

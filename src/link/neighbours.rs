@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use slab::Slab;
 use smoltcp::wire::EthernetAddress;
 
+use super::key::{Key, Keyed};
 use crate::base::{Duration, Instant};
 
 /// MAX_MULTICAST_SOLICIT and MAX_UNICAST_SOLICIT (RFC 4861 10).
@@ -114,7 +115,7 @@ pub(super) struct Neighbours<F> {
     max: usize,
     pending_max: usize,
     pending_total: usize,
-    table: HashMap<IpAddr, usize>,
+    table: HashMap<Key, usize, Keyed>,
     entries: Slab<Entry<F>>,
     /// Entries with an Ethernet address, by when they were last confirmed.
     resolved: BTreeSet<(Instant, usize)>,
@@ -162,7 +163,7 @@ impl<F> Neighbours<F> {
             max: max.max(1),
             pending_max,
             pending_total: 0,
-            table: HashMap::new(),
+            table: HashMap::default(),
             entries: Slab::new(),
             resolved: BTreeSet::new(),
             unresolved: BTreeSet::new(),
@@ -217,7 +218,7 @@ impl<F> Neighbours<F> {
     /// Keeps a packet until its next hop answers.
     pub(super) fn keep(&mut self, address: IpAddr, packet: F) -> Kept<F> {
         let (max, total) = (self.pending_max, self.pending_total);
-        let Some(index) = self.table.get(&address).copied() else { return Kept::Refused(packet) };
+        let Some(index) = self.table.get(&Key::from(address)).copied() else { return Kept::Refused(packet) };
         let Some(entry) = self.entries.get_mut(index) else { return Kept::Refused(packet) };
         if max == 0 {
             return Kept::Refused(packet);
@@ -275,7 +276,7 @@ impl<F> Neighbours<F> {
 
     /// Forgets an address that is no neighbour's any more. Gives back what waited for it.
     pub(super) fn forget(&mut self, address: IpAddr) -> Option<VecDeque<F>> {
-        let index = self.table.get(&address).copied()?;
+        let index = self.table.get(&Key::from(address)).copied()?;
         self.remove(index)
     }
 
@@ -311,7 +312,7 @@ impl<F> Neighbours<F> {
     }
 
     fn find(&self, address: IpAddr) -> Option<(usize, &Entry<F>)> {
-        let index = self.table.get(&address).copied()?;
+        let index = self.table.get(&Key::from(address)).copied()?;
         Some((index, self.entries.get(index)?))
     }
 
@@ -322,7 +323,7 @@ impl<F> Neighbours<F> {
         let recycled = if self.entries.len() >= self.max { self.recycle() } else { None };
         let state = State::Failed { until: now };
         let index = self.entries.insert(Entry { address, since: now, state, pending: VecDeque::new() });
-        self.table.insert(address, index);
+        self.table.insert(address.into(), index);
         self.unresolved.insert((now, index));
         (index, recycled)
     }
@@ -358,7 +359,7 @@ impl<F> Neighbours<F> {
     fn remove(&mut self, index: usize) -> Option<VecDeque<F>> {
         self.unlist(index);
         let entry = self.entries.try_remove(index)?;
-        self.table.remove(&entry.address);
+        self.table.remove(&Key::from(entry.address));
         self.pending_total -= entry.pending.len();
         Some(entry.pending)
     }

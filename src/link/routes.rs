@@ -1,12 +1,13 @@
 //! Which addresses are ours, and the next hop for every other: the longest on-link prefix, then the family's gateway.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
 use smoltcp::wire::EthernetAddress;
 
 use super::Settings;
+use super::key::{Key, Keyed};
 
 /// How a packet to some address leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +22,46 @@ pub(super) enum Hop {
     None,
 }
 
+/// An on-link prefix with our own address in it.
+#[derive(Clone, Copy, Debug)]
+struct OnLink {
+    own: IpAddr,
+    network: u128,
+    mask: u128,
+    /// Whether it has broadcast addresses: IPv4, and no /31 or /32 (RFC 3021).
+    broadcasts: bool,
+}
+
+impl OnLink {
+    fn new(prefix: IpNet) -> Self {
+        let Key(network) = Key::from(prefix.network());
+        let hosts = u32::from(prefix.max_prefix_len() - prefix.prefix_len());
+        Self {
+            own: prefix.addr(),
+            network,
+            mask: u128::MAX.checked_shl(hosts).unwrap_or(0),
+            broadcasts: prefix.addr().is_ipv4() && hosts > 1,
+        }
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        // An IPv6 prefix of length 0 would hold all IPv4-mapped addresses too.
+        Key::from(address).0 & self.mask == self.network && self.own.is_ipv4() == address.is_ipv4()
+    }
+
+    /// Whether an address that it contains means all of its hosts.
+    fn is_broadcast(&self, address: IpAddr) -> bool {
+        let host = Key::from(address).0 & !self.mask;
+        self.broadcasts && (host == 0 || host == !self.mask)
+    }
+}
+
 /// A port's addresses and routes, arranged for looking up.
 #[derive(Debug)]
 pub(super) struct Routes {
-    /// On-link prefixes with our own address in each, longest prefix first.
-    on_link: Vec<IpNet>,
-    local: HashSet<IpAddr>,
+    /// Longest prefix first.
+    on_link: Vec<OnLink>,
+    local: HashSet<Key, Keyed>,
     in_order: Vec<IpAddr>,
     groups: HashSet<Ipv6Addr>,
     gateway_v4: Option<IpAddr>,
@@ -48,16 +83,16 @@ impl Routes {
         });
         Self {
             groups: solicited.chain([ALL_NODES]).collect(),
-            local: in_order.iter().copied().collect(),
+            local: in_order.iter().copied().map(Key::from).collect(),
             in_order,
-            on_link,
+            on_link: on_link.into_iter().map(OnLink::new).collect(),
             gateway_v4: gateway(true),
             gateway_v6: gateway(false),
         }
     }
 
     pub(super) fn is_local(&self, address: IpAddr) -> bool {
-        self.local.contains(&address)
+        self.local.contains(&Key::from(address))
     }
 
     /// Whether frames to `destination` are for us: one of our addresses, or a group that we listen to (RFC 4291 2.8).
@@ -69,27 +104,22 @@ impl Routes {
         self.groups.contains(&group)
     }
 
-    /// Whether `address` is a host's on one of our links.
-    pub(super) fn is_on_link(&self, address: IpAddr) -> bool {
-        self.on_link.iter().any(|prefix| prefix.contains(&address)) && !self.is_broadcast(address)
+    /// The longest on-link prefix with `address`.
+    fn on_link(&self, address: IpAddr) -> Option<&OnLink> {
+        self.on_link.iter().find(|prefix| prefix.contains(address))
     }
 
     /// Whether `address` may stand for a neighbour: on-link, or a gateway wherever it is.
     pub(super) fn is_neighbour(&self, address: IpAddr) -> bool {
         let gateway = Some(address) == self.gateway(address);
-        (gateway || self.is_on_link(address)) && !self.is_local(address)
+        (gateway || self.on_link(address).is_some_and(|prefix| !prefix.is_broadcast(address)))
+            && !self.is_local(address)
     }
 
     /// Whether `address` means all hosts of a link (RFC 1122 3.2.1.3).
     pub(super) fn is_broadcast(&self, address: IpAddr) -> bool {
-        let IpAddr::V4(v4) = address else { return false };
-        // RFC 3021: a /31 has no broadcast address, nor has a /32.
-        let directed = |prefix: &IpNet| {
-            prefix.prefix_len() < 31
-                && (prefix.broadcast() == address || prefix.network() == address)
-                && prefix.contains(&address)
-        };
-        v4.is_broadcast() || self.on_link.iter().any(directed)
+        address == IpAddr::V4(Ipv4Addr::BROADCAST)
+            || self.on_link(address).is_some_and(|prefix| prefix.is_broadcast(address))
     }
 
     pub(super) fn hop(&self, destination: IpAddr) -> Hop {
@@ -99,33 +129,29 @@ impl Routes {
         if destination.is_multicast() {
             return Hop::Group(group_mac(destination));
         }
-        if self.is_broadcast(destination) || destination.is_unspecified() {
-            return Hop::None;
+        match self.on_link(destination) {
+            Some(prefix) if prefix.is_broadcast(destination) => Hop::None,
+            Some(_) => Hop::Neighbour(destination),
+            None if destination == IpAddr::V4(Ipv4Addr::BROADCAST) || destination.is_unspecified() => Hop::None,
+            None => self.gateway(destination).map_or(Hop::None, Hop::Neighbour),
         }
-        if self.on_link.iter().any(|prefix| prefix.contains(&destination)) {
-            return Hop::Neighbour(destination);
-        }
-        self.gateway(destination).map_or(Hop::None, Hop::Neighbour)
     }
 
     /// Our own address from which to talk to `remote`: the one on its link, or on its gateway's.
     pub(super) fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
         let Hop::Neighbour(hop) = self.hop(remote) else { return None };
-        let on_link = |of: IpAddr| self.on_link.iter().find(|prefix| prefix.contains(&of)).map(IpNet::addr);
         // A link-local address reaches nobody behind a gateway (RFC 6724 5, rule 2), so a global address serves then.
         let scoped = |source: &IpAddr| is_link_local(*source) == is_link_local(remote);
-        on_link(hop).filter(scoped).or_else(|| {
-            let same_family = |prefix: &&IpNet| prefix.addr().is_ipv4() == remote.is_ipv4();
-            self.on_link.iter().filter(same_family).map(IpNet::addr).find(scoped)
-        })
+        self.on_link(hop).map(|prefix| prefix.own).filter(scoped).or_else(|| self.own_of_family(remote).find(scoped))
     }
 
     /// Our own address with which to ask for `neighbour`.
     pub(super) fn asking_source(&self, neighbour: IpAddr) -> Option<IpAddr> {
-        let contains = |prefix: &&IpNet| prefix.contains(&neighbour);
-        let same_family = |prefix: &&IpNet| prefix.addr().is_ipv4() == neighbour.is_ipv4();
-        let found = self.on_link.iter().find(contains).or_else(|| self.on_link.iter().find(same_family));
-        found.map(IpNet::addr)
+        self.on_link(neighbour).map(|prefix| prefix.own).or_else(|| self.own_of_family(neighbour).next())
+    }
+
+    fn own_of_family(&self, of: IpAddr) -> impl Iterator<Item = IpAddr> {
+        self.on_link.iter().map(|prefix| prefix.own).filter(move |own| own.is_ipv4() == of.is_ipv4())
     }
 
     /// Our addresses that `earlier` did not have, in the order of the settings.
