@@ -1,6 +1,6 @@
 //! `sealane ticket inspect`: opens a ticket offline and says what it holds, secrets excepted.
 //!
-//! A ticket comes as what `openssl s_client -sess_out` wrote (PEM or DER of OpenSSL's `SSL_SESSION`, whose field [10] is the ticket), or bare: raw bytes,
+//! A ticket comes as what `openssl s_client -sess_out` wrote (PEM or DER of OpenSSL's `SSL_SESSION`, whose field 10 is the ticket), or bare: raw bytes,
 //! hexadecimal or base64.
 
 use std::collections::BTreeMap;
