@@ -314,6 +314,8 @@ pub fn write(path: &Path, ring: &Ring, replace: bool) -> Result<(), Error> {
         };
         Error::from(Finding::error(path, what, remedy))
     };
+    // Behind a symbolic link it is the file that is replaced, not the link.
+    let path = &path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) | None => Path::new("."),
@@ -373,6 +375,19 @@ mod tests {
         assert!(refused.contains("--force"), "{refused}");
         write(&path, &ring(), true).unwrap();
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_to_a_key_file_stays_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, link] = ["keys.toml", "link.toml"].map(|name| directory.path().join(name));
+        write(&path, &ring(), false).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(write(&link, &ring(), false).is_err());
+        let next = ring().rotate(UnixTime(1_700_020_000), &mut Random::from_seed(2), &Schedule::default());
+        write(&link, &next, true).unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(read(&path).unwrap().version(), next.version());
     }
 
     #[test]

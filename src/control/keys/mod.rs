@@ -5,10 +5,11 @@
 pub mod command;
 pub mod file;
 pub mod finding;
-// inspect
+pub mod inspect;
 pub mod lint;
 pub mod source;
 
 pub use command::{KeysCommand, run};
 pub use finding::{Error, Finding, Severity};
+pub use inspect::{InspectArgs, Names, TicketCommand};
 pub use source::{Source, SourceSettings};
