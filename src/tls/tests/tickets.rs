@@ -6,6 +6,7 @@ use crate::balance::{Health, ServerIndex, Slot};
 use crate::base::{Duration, EngineId, Random, ServiceId};
 use crate::persistence::{Reason, SelectNewServer};
 use crate::ticket::{Key, Ring, Schedule, TICKET_MAX, TlsVersion};
+use crate::tls::desk::Step;
 use crate::tls::service::{Settings, policy_hash};
 use crate::tls::testing::{
     Engine, HOUR, Identity, Link, NAME, NOW, SHOP, TLS12, TLS13, client, client_of, profile, ring, settings,
@@ -482,4 +483,92 @@ fn p3_a_client_for_whom_there_is_no_server_gets_no_ticket() {
         assert_eq!((visit.decision.server, visit.decision.reason), (None, Reason::PoolDown));
         assert_eq!(engine.count("sealed"), 0);
     }
+}
+
+/// Four honest tickets, as a client would store them.
+fn sealed(engine: &mut Engine, version: TlsVersion) -> Vec<Vec<u8>> {
+    let ticketer = Arc::clone(&engine.service.config().ticketer);
+    let mut step = Step { version: Some(version), candidate: Some(ServerIndex(0)), ..Step::default() };
+    engine.desk.during(&mut step, || (0..4).map(|n: u8| ticketer.encrypt(&[n; 100]).unwrap()).collect())
+}
+
+#[test]
+fn s4_at_most_four_tickets_of_a_client_hello_are_opened() {
+    let mut engine = engine();
+    let ticketer = Arc::clone(&engine.service.config().ticketer);
+    let tickets = sealed(&mut engine, TlsVersion::Tls13);
+    let mut step = Step::default();
+    engine.desk.during(&mut step, || {
+        for _ in 0..20 {
+            // What costs no cryptography does not count.
+            assert_eq!(ticketer.decrypt(&[0; 200]), None);
+        }
+        for (n, ticket) in (0..).zip(&tickets) {
+            assert_eq!(ticketer.decrypt(ticket), Some(vec![n; 100]));
+        }
+        assert_eq!(ticketer.decrypt(&tickets[0]), None);
+    });
+    assert_eq!((engine.count("opened"), engine.count("refused_too_many")), (4, 1));
+    // The next ClientHello begins anew, as does one after a HelloRetryRequest.
+    engine.desk.during(&mut step, || assert!(ticketer.decrypt(&tickets[0]).is_some()));
+}
+
+#[test]
+fn s4_forged_tickets_count_as_opened_ones_do() {
+    let mut engine = engine();
+    let ticketer = Arc::clone(&engine.service.config().ticketer);
+    let mut tickets = sealed(&mut engine, TlsVersion::Tls13);
+    let honest = tickets[0].clone();
+    for ticket in &mut tickets {
+        *ticket.last_mut().unwrap() ^= 1;
+    }
+    engine.desk.during(&mut Step::default(), || {
+        assert!(tickets.iter().all(|ticket| ticketer.decrypt(ticket).is_none()));
+        assert_eq!(ticketer.decrypt(&honest), None);
+    });
+    assert_eq!((engine.count("refused_forged"), engine.count("refused_too_many")), (4, 1));
+}
+
+#[test]
+fn h9_of_several_identities_the_last_that_opened_is_the_selected_one() {
+    let mut engine = engine();
+    let ticketer = Arc::clone(&engine.service.config().ticketer);
+    let first = sealed(&mut engine, TlsVersion::Tls13).remove(0);
+    engine.desk.set_time(NOW + HOUR);
+    let second = sealed(&mut engine, TlsVersion::Tls13).remove(0);
+    let mut step = Step::default();
+    engine.desk.during(&mut step, || {
+        assert!(ticketer.decrypt(&first).is_some());
+        assert!(ticketer.decrypt(&second).is_some());
+        // rustls goes on to another identity only if it does not take this one; that it does not open changes nothing.
+        assert!(ticketer.decrypt(&[0; 300]).is_none());
+    });
+    assert_eq!(step.opened.unwrap().original_handshake, NOW + HOUR);
+}
+
+#[test]
+fn outside_of_a_call_there_are_no_tickets() {
+    let mut engine = engine();
+    let ticket = sealed(&mut engine, TlsVersion::Tls13).remove(0);
+    let ticketer = &engine.service.config().ticketer;
+    assert_eq!((ticketer.encrypt(&[1; 100]), ticketer.decrypt(&ticket)), (None, None));
+}
+
+#[test]
+fn s10_tickets_of_one_handshake_share_their_header_only() {
+    let mut engine = engine();
+    let tickets = sealed(&mut engine, TlsVersion::Tls13);
+    let [one, two, ..] = tickets.as_slice() else { panic!("there are four") };
+    assert_eq!(one.len(), two.len());
+    assert_eq!(one[..9], two[..9]);
+    assert!(one[9..].windows(8).zip(two[9..].windows(8)).all(|(one, two)| one != two));
+}
+
+#[test]
+fn a_new_ring_is_used_by_every_service_at_once() {
+    let mut engine = engine();
+    let before = sealed(&mut engine, TlsVersion::Tls13).remove(0);
+    engine.desk.set_ring(ring(2));
+    let after = sealed(&mut engine, TlsVersion::Tls13).remove(0);
+    assert_ne!(before[1..9], after[1..9]);
 }
