@@ -1,12 +1,17 @@
-//! Session tickets sealed so that only engines of this cluster open them: format, keys, ring. See the seal's own page in [`seal`].
+//! Session tickets sealed so that only engines of this cluster open them: format, keys, ring.
+//!
+//! When a ring or a service arrives, derive the service's keys with [`Ring::for_service`]; with those [`seal`] an [`Envelope`] and [`open`] a ticket.
+//! The layout is described at [`mod@seal`], what is inside at [`envelope`].
 
 pub mod envelope;
 pub mod key;
 pub mod ring;
+pub mod schedule;
 pub mod seal;
 pub mod xaes;
 
 pub use envelope::{Envelope, Mapping, TlsVersion};
 pub use key::{Key, KeyId};
 pub use ring::Ring;
-pub use seal::{Refusal, Scope, TICKET_MAX, open, seal};
+pub use schedule::Schedule;
+pub use seal::{Refusal, Scope, ServiceKeys, TICKET_MAX, open, seal};
