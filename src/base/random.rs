@@ -24,6 +24,12 @@ impl Random {
         Self(ChaCha12Rng::seed_from_u64(seed))
     }
 
+    /// Another generator, seeded by this one: what each of two owners draws says nothing of the other's.
+    #[must_use]
+    pub fn fork(&mut self) -> Self {
+        Self(ChaCha12Rng::from_seed(self.array()))
+    }
+
     /// 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0.next_u64()
@@ -72,6 +78,13 @@ mod tests {
             seen[usize::try_from(random.below(5)).unwrap()] = true;
         }
         assert_eq!(seen, [true; 5]);
+    }
+
+    #[test]
+    fn a_fork_draws_something_else() {
+        let mut random = Random::from_seed(1);
+        let mut fork = random.fork();
+        assert_ne!(fork.array::<16>(), random.array::<16>());
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::{health, link, relay, tcp, tls};
 /// Most ended connections that wait for control to log them. Beyond it records are dropped and counted.
 pub const RECORDS_MAX: usize = 4096;
 
+/// Most changes of server health that wait for control to log them.
+pub const VERDICTS_MAX: usize = 1024;
+
 /// Control's end of one lane.
 #[derive(Clone, Debug)]
 pub struct Handle {
@@ -23,6 +26,8 @@ pub struct Handle {
     pub counters: Arc<Counters>,
     /// Ended connections, oldest first.
     pub records: Arc<ArrayQueue<Record>>,
+    /// Changes of server health, oldest first, from the lane that runs the monitors.
+    pub verdicts: Arc<ArrayQueue<health::Verdict>>,
 }
 
 impl Handle {
@@ -33,6 +38,7 @@ impl Handle {
             inbox: inbox::inbox(),
             counters: Arc::new(Counters::new(ports)),
             records: Arc::new(ArrayQueue::new(RECORDS_MAX)),
+            verdicts: Arc::new(ArrayQueue::new(VERDICTS_MAX)),
         }
     }
 }
@@ -92,15 +98,45 @@ crate::counters! {
         counter frames_received,
         /// Frames given to ports
         counter frames_sent,
+        /// Frames that the transmit queue had no room for
+        counter frames_unsent,
+        /// Frames that could not be made because no packet buffer was free
+        counter frames_unmade,
         /// Frames handed over to the lane that owns their flow
         counter frames_handed_over,
+        /// Frames for another lane whose ring was full
+        counter frames_not_handed_over,
         /// Frames taken over from other lanes
         counter frames_taken_over,
+        /// Neighbours and errors that another lane's ring had no room for
+        counter news_not_handed_over,
+        /// Frames shorter than their headers or length fields say
+        counter malformed_truncated,
+        /// Frames with a field value that the protocol does not allow
+        counter malformed_field,
+        /// Frames with a wrong checksum
+        counter malformed_checksum,
+        /// IP fragments
+        counter malformed_fragment,
+        /// Packets from a source address that no sender may have
+        counter malformed_source,
+        /// Frames of an EtherType or ARP flavour that is not spoken here
+        counter unsupported,
+        /// Packets for addresses that are not this engine's
+        counter not_local,
+        /// Packets to send for which no port has a route
+        counter no_route,
+        /// Handshakes that wait for their turn
+        gauge handshakes_waiting,
         /// Connection records that found the queue to control full
         counter records_dropped,
+        /// Changes of server health that found the queue to control full
+        counter verdicts_dropped,
         /// Configuration version in force
         gauge configuration_version,
-        /// Packet buffers in use, of all lanes, as this lane last saw it
+        /// Packet buffers in use by all lanes and queues, as lane 0 last saw it
         gauge buffers_in_use,
+        /// Packet buffers that there are, as lane 0 last saw it
+        gauge buffers,
     }
 }

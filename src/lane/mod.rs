@@ -1,9 +1,254 @@
 //! One core's run-to-completion pipeline. Control holds a [`Handle`] of each lane: orders go in, counters and records come out.
+//!
+//! A [`Lane`] owns everything it touches: queues, neighbours, connections, sessions, timers, ports, random generator. Drive it with
+//! [`Lane::breath`] and nothing else. A breath does a bounded amount of work in this order: orders, frames in ([`receive`]),
+//! timers, connections ([`work`]), frames out ([`transmit`]).
 
+pub mod clock;
 pub mod handle;
 pub mod inbox;
 pub mod record;
 
+mod connect;
+mod orders;
+mod probes;
+mod receive;
+mod run_queue;
+mod steer;
+mod transmit;
+mod work;
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use crate::balance::Loads;
+use crate::base::{Duration, EngineId, Instant, LaneId, Random, ServiceId};
+use crate::health::Monitors;
+use crate::link::Link;
+use crate::nic::QueuePair;
+use crate::tcp::{self, Stack};
+use crate::ticket::Ring;
+use crate::tls::Desk;
+
+pub use clock::{Clock, SystemClock};
 pub use handle::{Counters, Handle, LaneCounters};
 pub use inbox::{Inbox, Order, Snapshot};
 pub use record::Record;
+pub use steer::Steering;
+
+use probes::Probes;
+use run_queue::RunQueue;
+use work::{Connection, Front};
+
+/// Most handshake steps a breath, about 100 µs each: what a burst of ClientHellos may add to the wait of a frame.
+const HANDSHAKE_STEPS_MAX: usize = 4;
+
+/// Most connections past their handshake that a breath works on.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Most frames a breath makes.
+const TRANSMIT_MAX: usize = 256;
+
+/// Breaths without anything to do before an adaptive lane sleeps.
+const IDLE_BREATHS: u32 = 64;
+
+/// The longest sleep of an adaptive lane: what it may add to the first packet after a silence.
+const SLEEP_MAX: Duration = Duration::from_micros(500);
+
+/// The shortest time between two looks at the occupancy of the packet buffers.
+const BUFFERS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Whether a lane without work rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poll {
+    /// Never: lowest latency, a full core.
+    Busy,
+    /// Sleeps up to half a millisecond at a time while nothing happens.
+    Adaptive,
+}
+
+/// What a lane is made of.
+#[derive(Debug)]
+pub struct Settings {
+    /// The engine, as its tickets name it.
+    pub engine: EngineId,
+    /// Rest or not.
+    pub poll: Poll,
+    /// Bounds and times of its TCP.
+    pub tcp: tcp::Settings,
+    /// The keys to begin with.
+    pub ring: Arc<Ring>,
+    /// Connections open to each server, shared by all lanes.
+    pub loads: Arc<Loads>,
+    /// The health monitors, on the one lane that runs them.
+    pub monitors: Option<Monitors>,
+}
+
+/// A port as one lane uses it.
+#[derive(Debug)]
+struct Port<Q: QueuePair> {
+    queue: Q,
+    link: Link<Q::Frame>,
+    /// Frames that leave at the end of this breath.
+    outgoing: Vec<Q::Frame>,
+}
+
+/// One core's pipeline over the queues `Q` with the clock `C`.
+#[derive(Debug)]
+pub struct Lane<Q: QueuePair, C> {
+    id: LaneId,
+    clock: C,
+    poll: Poll,
+    counters: Arc<Counters>,
+    handle: Handle,
+    steering: Steering<Q::Frame>,
+    ports: Vec<Port<Q>>,
+    received: Vec<Q::Frame>,
+    stack: Stack,
+    desk: Box<Desk>,
+    fronts: HashMap<ServiceId, Rc<Front>>,
+    connections: Slab<Connection>,
+    handshakes: RunQueue,
+    ready: RunQueue,
+    deadlines: crate::base::wheel::Wheel,
+    probes: Option<Probes>,
+    loads: Arc<Loads>,
+    random: Random,
+    draining: bool,
+    idle_breaths: u32,
+    breath_began: Instant,
+    was_busy: bool,
+    buffers_read: Instant,
+}
+
+impl<Q: QueuePair, C: Clock> Lane<Q, C> {
+    /// A lane without a configuration: it answers nothing until [`Order::Configure`] comes. `queues` are its own, one a port, in the order of ports.
+    pub fn new(
+        settings: Settings,
+        handle: Handle,
+        steering: Steering<Q::Frame>,
+        queues: Vec<Q>,
+        mut clock: C,
+        mut random: Random,
+    ) -> Self {
+        let counters = Arc::clone(&handle.counters);
+        let (now, unix) = clock.read();
+        let stack = Stack::new(settings.tcp, random.fork(), Arc::clone(&counters.tcp));
+        let mut desk = Box::new(Desk::new(settings.engine, settings.ring, random.fork(), Arc::clone(&counters.tickets)));
+        desk.set_time(unix);
+        let ports = queues
+            .into_iter()
+            .zip(&counters.links)
+            .map(|(queue, counters)| Port {
+                link: Link::new(orders::no_addresses(queue.port()), Arc::clone(counters)),
+                queue,
+                outgoing: Vec::with_capacity(TRANSMIT_MAX),
+            })
+            .collect();
+        Self {
+            id: handle.lane,
+            clock,
+            poll: settings.poll,
+            counters,
+            handle,
+            steering,
+            ports,
+            received: Vec::with_capacity(crate::nic::BURST),
+            stack,
+            desk,
+            fronts: HashMap::new(),
+            connections: Slab::new(),
+            handshakes: RunQueue::default(),
+            ready: RunQueue::default(),
+            deadlines: crate::base::wheel::Wheel::new(now),
+            probes: settings.monitors.map(Probes::new),
+            loads: settings.loads,
+            random,
+            draining: false,
+            idle_breaths: 0,
+            breath_began: now,
+            was_busy: false,
+            buffers_read: Instant::START,
+        }
+    }
+
+    /// One turn of the loop: whatever has arrived and is due, in bounded time. Says whether there was anything to do.
+    pub fn breath(&mut self) -> bool {
+        let (now, unix) = self.clock.read();
+        self.account(now);
+        self.desk.set_time(unix);
+
+        let ordered = self.take_orders(now);
+        let received = self.receive(now);
+        let fired = self.fire_timers(now);
+        let worked = self.work(now, unix);
+        let sent = self.transmit(now);
+
+        self.was_busy = ordered | received | fired | worked | sent;
+        self.counters.lane.breaths.increment();
+        self.publish_buffers(now);
+        if self.was_busy {
+            self.idle_breaths = 0;
+        } else {
+            self.rest(now);
+        }
+        self.was_busy
+    }
+
+    /// A breath that found something to do is busy from its clock read to the next one.
+    fn account(&mut self, now: Instant) {
+        let nanos = u64::try_from((now - self.breath_began).as_nanos()).unwrap_or(u64::MAX);
+        let share =
+            if self.was_busy { &self.counters.lane.busy_nanoseconds } else { &self.counters.lane.idle_nanoseconds };
+        share.add(nanos);
+        self.breath_began = now;
+    }
+
+    fn fire_timers(&mut self, now: Instant) -> bool {
+        if self.poll_at().is_none_or(|at| at > now) {
+            return false;
+        }
+        self.stack.on_timeout(now);
+        for port in &mut self.ports {
+            port.link.on_timeout(now);
+        }
+        self.fire_probes(now);
+        self.fire_deadlines(now);
+        true
+    }
+
+    /// When the lane wants its next breath if nothing arrives before.
+    pub fn poll_at(&self) -> Option<Instant> {
+        let links = self.ports.iter().filter_map(|port| port.link.poll_at()).min();
+        let probes = self.probes.as_ref().and_then(Probes::poll_at);
+        [self.stack.poll_at(), links, probes, self.deadlines.poll_at()].into_iter().flatten().min()
+    }
+
+    /// Relayed connections that are open.
+    pub fn open(&self) -> usize {
+        self.connections.len()
+    }
+
+    fn publish_buffers(&mut self, now: Instant) {
+        if self.id != LaneId(0) || now - self.buffers_read < BUFFERS_INTERVAL {
+            return;
+        }
+        self.buffers_read = now;
+        if let Some(buffers) = self.ports.first().and_then(|port| port.queue.buffers()) {
+            self.counters.lane.buffers_in_use.set(buffers.in_use as u64);
+            self.counters.lane.buffers.set(buffers.capacity as u64);
+        }
+    }
+
+    fn rest(&mut self, now: Instant) {
+        self.idle_breaths = self.idle_breaths.saturating_add(1);
+        if self.poll == Poll::Busy || self.idle_breaths < IDLE_BREATHS {
+            return;
+        }
+        let due = self.poll_at().map_or(SLEEP_MAX, |at| at - now);
+        self.clock.sleep(due.min(SLEEP_MAX));
+    }
+}

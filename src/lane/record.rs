@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use crate::base::{Duration, LaneId, PoolId, ServerId, ServiceId, UnixTime};
 use crate::persistence::Reason;
+use crate::relay::End;
 use crate::ticket::{KeyId, TlsVersion};
-use crate::tls;
 
 /// One ended connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,39 +46,4 @@ pub struct Record {
     pub sent: u64,
     /// How it ended.
     pub end: End,
-}
-
-/// How a relayed connection ended, and whose doing it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum End {
-    /// Both sides closed in order.
-    Finished,
-    /// The client reset the connection.
-    ClientReset,
-    /// The client stopped answering.
-    ClientTimedOut,
-    /// The client closed without close_notify before the server was done.
-    ClientTruncated,
-    /// The TLS handshake or session failed.
-    Tls(tls::Failure),
-    /// The client did not finish the TLS handshake in time.
-    HandshakeTimedOut,
-    /// Persistence refused the client: its server is down.
-    Refused,
-    /// No server was usable.
-    NoServer,
-    /// The engine's own table or ports were full.
-    NoResources,
-    /// The server answered the SYN with a reset.
-    ServerRefused,
-    /// The server did not answer the SYN, or stopped answering.
-    ServerTimedOut,
-    /// There is no way to the server.
-    ServerUnreachable,
-    /// The server reset the connection.
-    ServerReset,
-    /// No byte in either direction for too long.
-    IdleTimedOut,
-    /// The engine stopped before the connection ended.
-    Drained,
 }

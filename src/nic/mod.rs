@@ -33,6 +33,18 @@ pub trait QueuePair {
 
     /// Sends the frames in order and empties `frames`. Gives back how many the queue had no room for; these are dropped.
     fn transmit(&mut self, frames: &mut Vec<Self::Frame>) -> usize;
+
+    /// How many packet buffers are in use, of how many, over all lanes; `None` where buffers come from the heap.
+    fn buffers(&self) -> Option<Buffers>;
+}
+
+/// Occupancy of the packet buffer pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffers {
+    /// Buffers that hold a frame, wherever it is.
+    pub in_use: usize,
+    /// Buffers in all.
+    pub capacity: usize,
 }
 
 /// A buffer with one Ethernet frame. It may move to another lane.

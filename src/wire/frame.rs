@@ -2,7 +2,12 @@
 
 use std::net::IpAddr;
 
-use smoltcp::wire::{ArpRepr, EthernetAddress};
+use smoltcp::wire::{
+    ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, Ipv6Packet,
+};
+
+/// Most IPv6 extension headers that a packet may have. Hosts use one or two; a longer chain is an attempt to cost time.
+const EXTENSION_HEADERS_MAX: usize = 8;
 
 /// A received Ethernet frame that is of some use to a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +26,9 @@ pub enum Frame<'a> {
 /// An unfragmented IPv4 or IPv6 packet whose lengths and header checksum have been proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
-    /// Source address; never multicast or broadcast.
+    /// Source address: never multicast, broadcast, loopback or IPv4-mapped; unspecified in ICMPv6 only (RFC 4862 5.4).
     pub source: IpAddr,
-    /// Destination address.
+    /// Destination address; never unspecified, loopback or IPv4-mapped.
     pub destination: IpAddr,
     /// Time to live or hop limit.
     pub hop_limit: u8,
@@ -68,11 +73,32 @@ pub enum Malformed {
 impl<'a> Frame<'a> {
     /// Parses an Ethernet frame. With `verified`, the NIC has already proven the IP header's checksum.
     ///
+    /// A frame to everyone (Ethernet broadcast or multicast) that holds a packet to one host is refused as
+    /// [`Malformed::Field`] (RFC 1122 3.3.6): whoever answers packets need not ask how they came.
+    ///
     /// # Errors
     /// [`Malformed`] says what is wrong with it.
     pub fn parse(bytes: &'a [u8], verified: bool) -> Result<Self, Malformed> {
-        let _ = (bytes, verified);
-        todo!()
+        let frame = EthernetFrame::new_checked(bytes).map_err(|_| Malformed::Truncated)?;
+        let from = frame.src_addr();
+        if !from.is_unicast() {
+            return Err(Malformed::Source);
+        }
+        let version = match frame.ethertype() {
+            EthernetProtocol::Arp => return parse_arp(frame.payload()).map(Self::Arp),
+            EthernetProtocol::Ipv4 => 4,
+            EthernetProtocol::Ipv6 => 6,
+            // 802.1Q tags, 802.3 lengths and everything else.
+            EthernetProtocol::Unknown(_) => return Err(Malformed::Unsupported),
+        };
+        let packet = Packet::parse(frame.payload(), verified)?;
+        if packet.destination.is_ipv4() != (version == 4) {
+            return Err(Malformed::Field);
+        }
+        if !frame.dst_addr().is_unicast() && !is_to_many(packet.destination) {
+            return Err(Malformed::Field);
+        }
+        Ok(Self::Ip { from, packet })
     }
 }
 
@@ -82,7 +108,134 @@ impl<'a> Packet<'a> {
     /// # Errors
     /// [`Malformed`] says what is wrong with it.
     pub fn parse(bytes: &'a [u8], verified: bool) -> Result<Self, Malformed> {
-        let _ = (bytes, verified);
-        todo!()
+        match bytes.first().map(|first| first >> 4) {
+            Some(4) => parse_ipv4(bytes, verified),
+            Some(6) => parse_ipv6(bytes),
+            Some(_) => Err(Malformed::Field),
+            None => Err(Malformed::Truncated),
+        }
     }
 }
+
+fn parse_arp(bytes: &[u8]) -> Result<ArpRepr, Malformed> {
+    let packet = ArpPacket::new_checked(bytes).map_err(|_| Malformed::Truncated)?;
+    ArpRepr::parse(&packet).map_err(|_| Malformed::Unsupported)
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other number is some upper layer's")]
+fn parse_ipv4(bytes: &[u8], verified: bool) -> Result<Packet<'_>, Malformed> {
+    // IHL below 5 makes the lengths meaningless; say so rather than "truncated".
+    if bytes.first().is_some_and(|first| first & 0x0f < 5) {
+        return Err(Malformed::Field);
+    }
+    let packet = Ipv4Packet::new_checked(bytes).map_err(|_| Malformed::Truncated)?;
+    if !verified && !packet.verify_checksum() {
+        return Err(Malformed::Checksum);
+    }
+    if packet.more_frags() || packet.frag_offset() != 0 {
+        return Err(Malformed::Fragment);
+    }
+    let (source, destination) = (packet.src_addr(), packet.dst_addr());
+    // RFC 1122 3.2.1.3: none of these may be a source.
+    if source.is_unspecified() || source.is_loopback() || source.is_multicast() || source.is_broadcast() {
+        return Err(Malformed::Source);
+    }
+    if destination.is_unspecified() || destination.is_loopback() {
+        return Err(Malformed::Field);
+    }
+    let protocol = match packet.next_header() {
+        IpProtocol::Tcp => Protocol::Tcp,
+        IpProtocol::Icmp => Protocol::Icmp,
+        other => Protocol::Other(other.into()),
+    };
+    Ok(Packet {
+        source: source.into(),
+        destination: destination.into(),
+        hop_limit: packet.hop_limit(),
+        protocol,
+        bytes: bytes.get(..usize::from(packet.total_len())).ok_or(Malformed::Truncated)?,
+        payload: packet.payload(),
+    })
+}
+
+fn parse_ipv6(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
+    let packet = Ipv6Packet::new_checked(bytes).map_err(|_| Malformed::Truncated)?;
+    let (protocol, payload) = skip_extension_headers(packet.next_header(), packet.payload())?;
+    let (source, destination) = (packet.src_addr(), packet.dst_addr());
+    // An IPv4-mapped address on the wire would name the flow of an IPv4 peer (RFC 4942 2.2).
+    if source.is_multicast() || source.is_loopback() || source.to_ipv4_mapped().is_some() {
+        return Err(Malformed::Source);
+    }
+    if source.is_unspecified() && protocol != Protocol::Icmpv6 {
+        return Err(Malformed::Source);
+    }
+    if destination.is_unspecified() || destination.is_loopback() || destination.to_ipv4_mapped().is_some() {
+        return Err(Malformed::Field);
+    }
+    Ok(Packet {
+        source: source.into(),
+        destination: destination.into(),
+        hop_limit: packet.hop_limit(),
+        protocol,
+        bytes: bytes.get(..packet.total_len()).ok_or(Malformed::Truncated)?,
+        payload,
+    })
+}
+
+/// Walks the extension headers (RFC 8200 4) to the upper layer's.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other number is some upper layer's")]
+fn skip_extension_headers(first: IpProtocol, payload: &[u8]) -> Result<(Protocol, &[u8]), Malformed> {
+    let (mut next, mut rest) = (first, payload);
+    for index in 0..=EXTENSION_HEADERS_MAX {
+        let protocol = match next {
+            IpProtocol::Tcp => return Ok((Protocol::Tcp, rest)),
+            IpProtocol::Icmpv6 => return Ok((Protocol::Icmpv6, rest)),
+            // RFC 8200 4.1: nowhere but directly behind the IPv6 header.
+            IpProtocol::HopByHop if index > 0 => return Err(Malformed::Field),
+            IpProtocol::HopByHop | IpProtocol::Ipv6Opts | IpProtocol::Ipv6Route => next,
+            IpProtocol::Ipv6Frag => return Err(Malformed::Fragment),
+            other => return Ok((Protocol::Other(other.into()), rest)),
+        };
+        let [following, length, ..] = *rest else { return Err(Malformed::Truncated) };
+        let len = (usize::from(length) + 1) * 8;
+        let (header, behind) = rest.split_at_checked(len).ok_or(Malformed::Truncated)?;
+        let acceptable = match (protocol, header) {
+            // RFC 8200 4.4: a routing header is ignored only when nothing is left of its route.
+            (IpProtocol::Ipv6Route, [_, _, _, segments_left, ..]) => *segments_left == 0,
+            (_, [_, _, options @ ..]) => options_may_be_ignored(options),
+            (_, _) => false,
+        };
+        if !acceptable {
+            return Err(Malformed::Field);
+        }
+        (next, rest) = (following.into(), behind);
+    }
+    Err(Malformed::Field)
+}
+
+/// Whether no option demands that a node which does not know it discards the packet (RFC 8200 4.2). We know padding only;
+/// a jumbo payload (RFC 2675) is refused here.
+fn options_may_be_ignored(mut options: &[u8]) -> bool {
+    loop {
+        options = match *options {
+            [] => return true,
+            [0, ref rest @ ..] => rest,
+            [kind, len, ref rest @ ..] if kind & 0xc0 == 0 => match rest.get(usize::from(len)..) {
+                Some(rest) => rest,
+                None => return false,
+            },
+            [..] => return false,
+        };
+    }
+}
+
+/// Whether packets to `destination` rightly travel in Ethernet multicast or broadcast frames.
+fn is_to_many(destination: IpAddr) -> bool {
+    match destination {
+        IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_multicast(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

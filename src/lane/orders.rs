@@ -1,0 +1,88 @@
+//! Orders from control: taken once a breath, each as a whole.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::balance::Balancer;
+use crate::base::{Instant, PoolId};
+use crate::lane::work::{Backend, Front};
+use crate::lane::{Clock, Lane, Order, Snapshot};
+use crate::link;
+use crate::nic::{PortInfo, QueuePair};
+use crate::relay::Service;
+use crate::tcp::Token;
+
+impl<Q: QueuePair, C: Clock> Lane<Q, C> {
+    pub(super) fn take_orders(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while let Some(order) = self.handle.inbox.pop() {
+            any = true;
+            match order {
+                Order::Configure(snapshot) => self.configure(*snapshot, now),
+                Order::Ring(ring) => self.desk.set_ring(ring),
+                Order::Drain => self.drain(),
+            }
+        }
+        any
+    }
+
+    fn configure(&mut self, snapshot: Snapshot, now: Instant) {
+        for (port, settings) in self.ports.iter_mut().zip(snapshot.ports) {
+            port.link.configure(settings, now);
+        }
+        let backends: HashMap<PoolId, Rc<Backend>> = snapshot
+            .pools
+            .iter()
+            .map(|(pool, _)| (pool.id, Rc::new(Backend::new(Balancer::new(pool, self.id)))))
+            .collect();
+        let old = std::mem::take(&mut self.fronts);
+        for address in old.values().flat_map(|front| &front.service.addresses) {
+            if !snapshot.services.iter().any(|service| service.addresses.contains(address)) {
+                self.stack.unlisten(*address);
+            }
+        }
+        for service in snapshot.services {
+            if let Some(backend) = backends.get(&service.tls.pool().id) {
+                self.listen(&service);
+                self.fronts.insert(service.id, Rc::new(Front { backend: Rc::clone(backend), service }));
+            }
+        }
+        if let Some(probes) = &mut self.probes {
+            probes.monitors.configure(&snapshot.pools, now);
+        }
+        self.counters.lane.configuration_version.set(snapshot.version);
+    }
+
+    /// An address may have moved from one service to another: its listener carries the service's identity.
+    fn listen(&mut self, service: &Arc<Service>) {
+        if self.draining {
+            return;
+        }
+        for address in &service.addresses {
+            self.stack.unlisten(*address);
+            let listening = self.stack.listen(*address, Token(service.id.0));
+            debug_assert!(listening.is_ok(), "control lets no two services have one address");
+        }
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        for address in self.fronts.values().flat_map(|front| &front.service.addresses) {
+            self.stack.unlisten(*address);
+        }
+    }
+}
+
+/// A port before its first configuration: it answers for no address.
+pub(super) fn no_addresses(port: &PortInfo) -> link::Settings {
+    link::Settings {
+        mac: port.mac,
+        mtu: port.mtu,
+        addresses: Vec::new(),
+        virtual_addresses: Vec::new(),
+        gateways: Vec::new(),
+        neighbours_max: 0,
+        pending_max: 0,
+    }
+}

@@ -1,0 +1,157 @@
+//! Frames in: parsed once, taken by the layer that they are for, or handed to the lane that owns their flow.
+
+use crate::base::{Counter, Instant, LaneId, PortId};
+use crate::lane::steer::Handover;
+use crate::lane::{Clock, Lane, LaneCounters};
+use crate::link;
+use crate::nic::{self, Frame as _, QueuePair, ReceivedChecksum, rss};
+use crate::wire::{Frame, Malformed, Packet, Protocol, Segment};
+
+impl<Q: QueuePair, C: Clock> Lane<Q, C> {
+    /// Takes what other lanes handed over and one burst from every port.
+    pub(super) fn receive(&mut self, now: Instant) -> bool {
+        let taken_over = self.take_over(now);
+        let mut received = std::mem::take(&mut self.received);
+        let mut any = taken_over;
+        for port in (0..self.ports.len()).rev() {
+            if let Some(port) = self.ports.get_mut(port) {
+                port.queue.receive(&mut received);
+            }
+            self.counters.lane.frames_received.add(received.len() as u64);
+            any |= !received.is_empty();
+            let port = PortId(u16::try_from(port).expect("port ids have 16 bits"));
+            for frame in received.drain(..) {
+                self.on_frame(port, frame, false, now);
+            }
+        }
+        self.received = received;
+        any | self.share_news(now)
+    }
+
+    fn take_over(&mut self, now: Instant) -> bool {
+        let mut taken = 0;
+        while taken < nic::BURST * usize::from(self.steering.lanes()) {
+            let Some(item) = self.steering.take_over() else { break };
+            taken += 1;
+            match item {
+                Handover::Frame(port, frame) => {
+                    self.counters.lane.frames_taken_over.increment();
+                    self.on_frame(port, frame, true, now);
+                }
+                Handover::Neighbour(port, neighbour) => {
+                    if let Some(port) = self.ports.get_mut(usize::from(port.0)) {
+                        port.link.on_learned(neighbour, now);
+                    }
+                }
+                Handover::Unreachable(flow) => self.stack.on_unreachable(&flow, now),
+            }
+        }
+        taken > 0
+    }
+
+    /// One frame. `steered`: another lane has found that it belongs here.
+    fn on_frame(&mut self, port: PortId, frame: Q::Frame, steered: bool, now: Instant) {
+        let verified = match frame.received_checksum() {
+            ReceivedChecksum::Good => true,
+            ReceivedChecksum::Unknown => false,
+            ReceivedChecksum::Bad => {
+                self.counters.lane.malformed_checksum.increment();
+                return;
+            }
+        };
+        let owner = match self.on_bytes(port, frame.bytes(), verified, steered, now) {
+            Ok(owner) => owner,
+            Err(malformed) => {
+                malformed_counter(&self.counters.lane, malformed).increment();
+                return;
+            }
+        };
+        if let Some(owner) = owner {
+            let handed_over = self.steering.hand_over(owner, Handover::Frame(port, frame));
+            let counters = &self.counters.lane;
+            if handed_over { &counters.frames_handed_over } else { &counters.frames_not_handed_over }.increment();
+        }
+    }
+
+    /// Takes a frame's bytes, or says which other lane should.
+    fn on_bytes(
+        &mut self,
+        port_id: PortId,
+        bytes: &[u8],
+        verified: bool,
+        steered: bool,
+        now: Instant,
+    ) -> Result<Option<LaneId>, Malformed> {
+        let Some(port) = self.ports.get_mut(usize::from(port_id.0)) else { return Ok(None) };
+        let (from, packet) = match Frame::parse(bytes, verified)? {
+            Frame::Arp(arp) => {
+                port.link.on_arp(&arp, now);
+                return Ok(None);
+            }
+            Frame::Ip { from, packet } => (from, packet),
+        };
+        match packet.protocol {
+            Protocol::Icmp | Protocol::Icmpv6 => port.link.on_icmp(from, &packet, now),
+            Protocol::Tcp if port.link.is_local(packet.destination) => {
+                return self.on_tcp(&packet, verified, steered, now);
+            }
+            Protocol::Other(_) if port.link.is_local(packet.destination) => port.link.on_unknown(from, &packet, now),
+            Protocol::Tcp | Protocol::Other(_) => self.counters.lane.not_local.increment(),
+        }
+        Ok(None)
+    }
+
+    fn on_tcp(
+        &mut self,
+        packet: &Packet<'_>,
+        verified: bool,
+        steered: bool,
+        now: Instant,
+    ) -> Result<Option<LaneId>, Malformed> {
+        let (flow, segment) = Segment::parse(packet, verified)?;
+        if !steered {
+            let owner = rss::lane_of(&flow, self.steering.lanes());
+            if owner != self.id {
+                return Ok(Some(owner));
+            }
+        }
+        self.stack.on_segment(&flow, &segment, now);
+        Ok(None)
+    }
+
+    /// What the link layers have learned goes to all lanes, and errors to the lane whose flow they concern.
+    fn share_news(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        for (id, port) in (0..).map(PortId).zip(&mut self.ports) {
+            while let Some(neighbour) = port.link.poll_learned() {
+                any = true;
+                for lane in self.steering.others() {
+                    if !self.steering.hand_over(lane, Handover::Neighbour(id, neighbour)) {
+                        self.counters.lane.news_not_handed_over.increment();
+                    }
+                }
+            }
+            while let Some(link::Event::Unreachable(flow)) = port.link.poll_event() {
+                any = true;
+                let owner = rss::lane_of(&flow, self.steering.lanes());
+                if owner == self.id {
+                    self.stack.on_unreachable(&flow, now);
+                } else if !self.steering.hand_over(owner, Handover::Unreachable(flow)) {
+                    self.counters.lane.news_not_handed_over.increment();
+                }
+            }
+        }
+        any
+    }
+}
+
+fn malformed_counter(counters: &LaneCounters, malformed: Malformed) -> &Counter {
+    match malformed {
+        Malformed::Truncated => &counters.malformed_truncated,
+        Malformed::Field => &counters.malformed_field,
+        Malformed::Checksum => &counters.malformed_checksum,
+        Malformed::Fragment => &counters.malformed_fragment,
+        Malformed::Source => &counters.malformed_source,
+        Malformed::Unsupported => &counters.unsupported,
+    }
+}

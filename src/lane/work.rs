@@ -1,0 +1,278 @@
+//! Connections: events from TCP wake relays, relays work in turn, and what they come to is counted and recorded.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::balance::{Balancer, ServerIndex, Slot};
+use crate::base::{Instant, ServiceId, UnixTime};
+use crate::health::ProbeId;
+use crate::lane::connect::NoConnection;
+use crate::lane::{CONNECTIONS_MAX, Clock, HANDSHAKE_STEPS_MAX, Lane, Record};
+use crate::nic::QueuePair;
+use crate::persistence::Reason;
+use crate::relay::{End, Next, Relay, Service, Side};
+use crate::tcp::{ConnectionId, Event, Token};
+
+/// A pool's balancer, shared by the services that use the pool.
+#[derive(Debug)]
+pub(super) struct Backend {
+    balancer: RefCell<Balancer>,
+}
+
+impl Backend {
+    pub(super) fn new(balancer: Balancer) -> Self {
+        Self { balancer: RefCell::new(balancer) }
+    }
+}
+
+/// A virtual service with the balancer of its pool, both of one snapshot. Connections keep the one they began with.
+#[derive(Debug)]
+pub(super) struct Front {
+    pub(super) service: Arc<Service>,
+    pub(super) backend: Rc<Backend>,
+}
+
+/// A relayed connection and what the lane keeps beside it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    relay: Relay,
+    front: Rc<Front>,
+    /// Its client and own address, which TCP forgets when the leg is gone.
+    flow: crate::base::Flow,
+    began: UnixTime,
+    /// Waits in a run queue.
+    queued: bool,
+    /// The server that it counts against.
+    slot: Option<Slot>,
+}
+
+/// Whose a TCP connection is, as its token says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A leg of the relay at this index.
+    Leg(usize, Side),
+    /// A health probe.
+    Probe(ProbeId),
+}
+
+impl Owner {
+    pub(super) fn token(self) -> Token {
+        match self {
+            Self::Leg(index, Side::Client) => Token((index as u64) << 2),
+            Self::Leg(index, Side::Server) => Token((index as u64) << 2 | 1),
+            Self::Probe(id) => Token(u64::from(id.0) << 2 | 2),
+        }
+    }
+
+    fn of(token: Token) -> Self {
+        let index = usize::try_from(token.0 >> 2).unwrap_or(usize::MAX);
+        match token.0 & 3 {
+            0 => Self::Leg(index, Side::Client),
+            1 => Self::Leg(index, Side::Server),
+            _ => Self::Probe(ProbeId(u32::try_from(index).unwrap_or(u32::MAX))),
+        }
+    }
+}
+
+impl<Q: QueuePair, C: Clock> Lane<Q, C> {
+    /// Deals with TCP's events, then lets connections work: a few handshake steps, and some of the others.
+    pub(super) fn work(&mut self, now: Instant, unix: UnixTime) -> bool {
+        let mut any = false;
+        while let Some((connection, token, event)) = self.stack.poll_event() {
+            any = true;
+            if event == Event::Accepted {
+                self.on_accepted(connection, ServiceId(token.0), now, unix);
+            } else {
+                match Owner::of(token) {
+                    Owner::Leg(index, side) => self.on_leg_event(index, side, event, now),
+                    Owner::Probe(id) => self.on_probe_event(id, event, now),
+                }
+            }
+        }
+        self.run_probes(now);
+        for _ in 0..self.handshakes.len().min(HANDSHAKE_STEPS_MAX) {
+            if let Some(index) = self.handshakes.pop() {
+                self.run(index, now);
+                any = true;
+            }
+        }
+        for _ in 0..self.ready.len().min(CONNECTIONS_MAX) {
+            if let Some(index) = self.ready.pop() {
+                self.run(index, now);
+                any = true;
+            }
+        }
+        self.counters.lane.handshakes_waiting.set(self.handshakes.len() as u64);
+        any
+    }
+
+    fn on_accepted(&mut self, client: ConnectionId, service: ServiceId, now: Instant, unix: UnixTime) {
+        let (Some(front), Some(flow)) = (self.fronts.get(&service), self.stack.flow(client)) else {
+            // The service went away between the SYN and the end of TCP's handshake.
+            self.stack.abort(client, now);
+            return;
+        };
+        let relay = Relay::new(Arc::clone(&front.service), client, now);
+        let deadline = relay.deadline();
+        let front = Rc::clone(front);
+        let index = self.connections.insert(Connection { relay, front, flow, began: unix, queued: false, slot: None });
+        self.stack.set_token(client, Owner::Leg(index, Side::Client).token());
+        self.deadlines.arm(index, deadline);
+        self.counters.relay.accepted.increment();
+        self.counters.relay.open.set(self.connections.len() as u64);
+    }
+
+    fn on_leg_event(&mut self, index: usize, side: Side, event: Event, now: Instant) {
+        if let Some(connection) = self.connections.get_mut(index) {
+            connection.relay.on_event(side, event, &mut self.stack, now);
+            self.wake(index);
+        }
+    }
+
+    /// Puts a connection into its run queue, once.
+    fn wake(&mut self, index: usize) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        if !std::mem::replace(&mut connection.queued, true) {
+            let queue = if connection.relay.is_handshaking() { &mut self.handshakes } else { &mut self.ready };
+            queue.push(index);
+        }
+    }
+
+    fn run(&mut self, index: usize, now: Instant) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        connection.queued = false;
+        let candidate = connection.relay.is_handshaking().then(|| connection.candidate(&self.loads)).flatten();
+        let next = connection.relay.work(&mut self.stack, &mut self.desk, candidate, &self.counters.relay, now);
+        match next {
+            Next::Wait => {}
+            Next::Again => self.wake(index),
+            Next::Connect(server) => self.connect(index, server, now),
+            Next::Over(end) => self.finish(index, end, now),
+        }
+    }
+
+    /// Opens the server's leg of a connection.
+    fn connect(&mut self, index: usize, server: ServerIndex, now: Instant) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        connection.commit(server);
+        let tls = &connection.front.service.tls;
+        let Some((address, slot)) = tls.pool().server(server).map(|server| (server.address, server.slot)) else {
+            return;
+        };
+        let opened = self.open_connection(address, Owner::Leg(index, Side::Server).token(), now);
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        match opened {
+            Ok(leg) => {
+                connection.relay.on_connecting(leg, now);
+                connection.slot = Some(slot);
+                self.loads.open(self.id, slot);
+                self.deadlines.arm(index, connection.relay.deadline());
+            }
+            Err(NoConnection::NoRoute) => connection.relay.on_no_connection(End::ServerUnreachable),
+            Err(NoConnection::NoResources) => connection.relay.on_no_connection(End::NoResources),
+        }
+        self.wake(index);
+    }
+
+    /// Deadlines move as bytes flow: one that fires early is armed again for when it is really due.
+    pub(super) fn fire_deadlines(&mut self, now: Instant) {
+        while let Some(index) = self.deadlines.poll(now) {
+            let Some(connection) = self.connections.get_mut(index) else { continue };
+            let deadline = connection.relay.deadline();
+            if deadline > now {
+                self.deadlines.arm(index, deadline);
+            } else {
+                let end = connection.relay.on_timeout(&mut self.stack, now);
+                self.finish(index, end, now);
+            }
+        }
+    }
+
+    fn finish(&mut self, index: usize, end: End, now: Instant) {
+        let Some(connection) = self.connections.try_remove(index) else { return };
+        self.deadlines.cancel(index);
+        if let Some(slot) = connection.slot {
+            self.loads.close(self.id, slot);
+        }
+        let (received, sent) = connection.relay.bytes();
+        let counters = &self.counters.relay;
+        counters.on_end(end);
+        counters.bytes_received.add(received);
+        counters.bytes_sent.add(sent);
+        counters.open.set(self.connections.len() as u64);
+        if self.handle.records.push(self.record(&connection, end, now)).is_err() {
+            self.counters.lane.records_dropped.increment();
+        }
+    }
+
+    fn record(&self, connection: &Connection, end: End, now: Instant) -> Record {
+        let relay = &connection.relay;
+        let handshake = relay.handshake();
+        let pool = relay.service().tls.pool();
+        let chosen = handshake.and_then(|handshake| handshake.decision.server).and_then(|server| pool.server(server));
+        let (received, sent) = relay.bytes();
+        Record {
+            lane: self.id,
+            began: connection.began,
+            lasted: now - relay.began(),
+            handshake: relay.handshake_time(),
+            client: connection.flow.remote(),
+            local: connection.flow.local(),
+            service: relay.service().id,
+            server_name: handshake.and_then(|handshake| handshake.server_name.clone()),
+            version: handshake.map(|handshake| handshake.version),
+            cipher: handshake.map(|handshake| handshake.cipher),
+            resumed: handshake.map(|handshake| handshake.resumed),
+            key_id: handshake.and_then(|handshake| handshake.key_id),
+            wanted: handshake.and_then(|handshake| handshake.wanted),
+            chosen: chosen.map(|server| (pool.id, server.id)),
+            reason: handshake.map(|handshake| handshake.decision.reason),
+            received,
+            sent,
+            end,
+        }
+    }
+}
+
+impl Connection {
+    /// The server that a new client of this connection's pool would get now.
+    fn candidate(&self, loads: &crate::balance::Loads) -> Option<ServerIndex> {
+        let tls = &self.front.service.tls;
+        self.front.backend.balancer.borrow().peek(tls.pool(), tls.board(), loads)
+    }
+
+    /// Tells the balancer that its candidate was taken, unless the client's mapping decided.
+    fn commit(&self, server: ServerIndex) {
+        let Some(handshake) = self.relay.handshake() else { return };
+        match handshake.decision.reason {
+            Reason::Persisted | Reason::PersistedThoughDown | Reason::Refused | Reason::PoolDown => {}
+            Reason::Off
+            | Reason::NoMapping
+            | Reason::SwitchedDown
+            | Reason::SwitchedDisabled
+            | Reason::SwitchedRemoved
+            | Reason::SwitchedAged => {
+                let tls = &self.front.service.tls;
+                self.front.backend.balancer.borrow_mut().commit(tls.pool(), tls.board(), server);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_says_whose_a_connection_is() {
+        for owner in [
+            Owner::Leg(0, Side::Client),
+            Owner::Leg(7, Side::Server),
+            Owner::Leg(1 << 40, Side::Client),
+            Owner::Probe(ProbeId(u32::MAX)),
+        ] {
+            assert_eq!(Owner::of(owner.token()), owner);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What a lane counts of its relayed connections.
+
+use crate::base::Counter;
+use crate::persistence::Reason;
+use crate::relay::End;
+use crate::ticket::TlsVersion;
+use crate::tls::{Failure, Handshake};
+
+crate::counters! {
+    /// What a lane counts of its relayed connections.
+    pub struct Counters {
+        /// Connections accepted from clients
+        counter accepted,
+        /// Connections that are open, in handshake, relaying or closing
+        gauge open,
+        /// Full TLS 1.3 handshakes
+        counter handshakes_tls13_full,
+        /// Resumed TLS 1.3 handshakes
+        counter handshakes_tls13_resumed,
+        /// Full TLS 1.2 handshakes
+        counter handshakes_tls12_full,
+        /// Resumed TLS 1.2 handshakes
+        counter handshakes_tls12_resumed,
+        /// Bytes of application data from clients
+        counter bytes_received,
+        /// Bytes of application data to clients
+        counter bytes_sent,
+        /// Decisions without a persistence profile
+        counter decided_off,
+        /// Decisions for clients without a mapping
+        counter decided_no_mapping,
+        /// Clients sent to the server of their mapping
+        counter decided_persisted,
+        /// Clients sent to the server of their mapping although it is down
+        counter decided_persisted_though_down,
+        /// Clients switched because their server is down
+        counter decided_switched_down,
+        /// Clients switched because their server is disabled
+        counter decided_switched_disabled,
+        /// Clients switched because their server is not in the pool any more
+        counter decided_switched_removed,
+        /// Clients switched because their mapping is too old
+        counter decided_switched_aged,
+        /// Clients refused because their server is down
+        counter decided_refused,
+        /// Clients turned away because no server is usable
+        counter decided_pool_down,
+        /// Connections that both sides closed in order
+        counter ended_finished,
+        /// Connections that the client reset
+        counter ended_client_reset,
+        /// Connections whose client stopped answering
+        counter ended_client_timed_out,
+        /// Connections whose client closed before its TLS handshake ended
+        counter ended_client_gone,
+        /// Connections whose client closed without close_notify before the server was done
+        counter ended_client_truncated,
+        /// Connections whose first bytes were not TLS
+        counter ended_not_tls,
+        /// Connections for a server name that a strict service does not know
+        counter ended_unknown_server_name,
+        /// Handshakes with no version, cipher suite, key share or signature scheme in common
+        counter ended_nothing_in_common,
+        /// Connections that the client ended with a fatal alert
+        counter ended_alert_received,
+        /// Connections with a message that TLS does not allow or that does not decrypt
+        counter ended_tls_protocol,
+        /// Connections whose client did not finish the TLS handshake in time
+        counter ended_handshake_timed_out,
+        /// Connections refused by persistence
+        counter ended_refused,
+        /// Connections for which no server was usable
+        counter ended_no_server,
+        /// Connections for which the engine had no table entry or source port left
+        counter ended_no_resources,
+        /// Connections whose server answered the SYN with a reset
+        counter ended_server_refused,
+        /// Connections whose server did not answer
+        counter ended_server_timed_out,
+        /// Connections to whose server there was no way
+        counter ended_server_unreachable,
+        /// Connections that the server reset
+        counter ended_server_reset,
+        /// Connections without a byte for too long
+        counter ended_idle_timed_out,
+        /// Connections cut because the engine stopped
+        counter ended_drained,
+    }
+}
+
+impl Counters {
+    /// Counts the end of a handshake and the decision that came with it.
+    pub fn on_handshake(&self, handshake: &Handshake) {
+        let handshakes = match (handshake.version, handshake.resumed) {
+            (TlsVersion::Tls13, false) => &self.handshakes_tls13_full,
+            (TlsVersion::Tls13, true) => &self.handshakes_tls13_resumed,
+            (TlsVersion::Tls12, false) => &self.handshakes_tls12_full,
+            (TlsVersion::Tls12, true) => &self.handshakes_tls12_resumed,
+        };
+        handshakes.increment();
+        self.decided(handshake.decision.reason).increment();
+    }
+
+    fn decided(&self, reason: Reason) -> &Counter {
+        match reason {
+            Reason::Off => &self.decided_off,
+            Reason::NoMapping => &self.decided_no_mapping,
+            Reason::Persisted => &self.decided_persisted,
+            Reason::PersistedThoughDown => &self.decided_persisted_though_down,
+            Reason::SwitchedDown => &self.decided_switched_down,
+            Reason::SwitchedDisabled => &self.decided_switched_disabled,
+            Reason::SwitchedRemoved => &self.decided_switched_removed,
+            Reason::SwitchedAged => &self.decided_switched_aged,
+            Reason::Refused => &self.decided_refused,
+            Reason::PoolDown => &self.decided_pool_down,
+        }
+    }
+
+    /// Counts the end of a connection.
+    pub fn on_end(&self, end: End) {
+        let ended = match end {
+            End::Finished => &self.ended_finished,
+            End::ClientReset => &self.ended_client_reset,
+            End::ClientTimedOut => &self.ended_client_timed_out,
+            End::ClientGone => &self.ended_client_gone,
+            End::ClientTruncated => &self.ended_client_truncated,
+            End::Tls(Failure::NotTls) => &self.ended_not_tls,
+            End::Tls(Failure::UnknownServerName) => &self.ended_unknown_server_name,
+            End::Tls(Failure::NothingInCommon) => &self.ended_nothing_in_common,
+            End::Tls(Failure::AlertReceived) => &self.ended_alert_received,
+            End::Tls(Failure::Protocol) => &self.ended_tls_protocol,
+            End::HandshakeTimedOut => &self.ended_handshake_timed_out,
+            End::Refused => &self.ended_refused,
+            End::NoServer => &self.ended_no_server,
+            End::NoResources => &self.ended_no_resources,
+            End::ServerRefused => &self.ended_server_refused,
+            End::ServerTimedOut => &self.ended_server_timed_out,
+            End::ServerUnreachable => &self.ended_server_unreachable,
+            End::ServerReset => &self.ended_server_reset,
+            End::IdleTimedOut => &self.ended_idle_timed_out,
+            End::Drained => &self.ended_drained,
+        };
+        ended.increment();
+    }
+}

@@ -1,0 +1,68 @@
+//! How a relayed connection ended.
+
+use crate::tls::Failure;
+
+/// How a relayed connection ended, and whose doing it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// Both sides closed in order.
+    Finished,
+    /// The client reset the connection.
+    ClientReset,
+    /// The client stopped answering.
+    ClientTimedOut,
+    /// The client closed before its TLS handshake ended.
+    ClientGone,
+    /// The client closed without close_notify before the server was done.
+    ClientTruncated,
+    /// The TLS handshake or session failed.
+    Tls(Failure),
+    /// The client did not finish the TLS handshake in time.
+    HandshakeTimedOut,
+    /// Persistence refused the client: its server is down.
+    Refused,
+    /// No server was usable.
+    NoServer,
+    /// The engine had no table entry or source port left for the server's connection.
+    NoResources,
+    /// The server answered the SYN with a reset.
+    ServerRefused,
+    /// The server did not answer the SYN, or stopped answering.
+    ServerTimedOut,
+    /// There is no way to the server.
+    ServerUnreachable,
+    /// The server reset the connection.
+    ServerReset,
+    /// No byte in either direction for too long.
+    IdleTimedOut,
+    /// The engine stopped before the connection ended.
+    Drained,
+}
+
+impl End {
+    /// The reason as logs and metrics write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::ClientReset => "client-reset",
+            Self::ClientTimedOut => "client-timed-out",
+            Self::ClientGone => "client-gone",
+            Self::ClientTruncated => "client-truncated",
+            Self::Tls(Failure::NotTls) => "not-tls",
+            Self::Tls(Failure::UnknownServerName) => "unknown-server-name",
+            Self::Tls(Failure::NothingInCommon) => "nothing-in-common",
+            Self::Tls(Failure::AlertReceived) => "alert-received",
+            Self::Tls(Failure::Protocol) => "tls-protocol",
+            Self::HandshakeTimedOut => "handshake-timed-out",
+            Self::Refused => "refused",
+            Self::NoServer => "no-server",
+            Self::NoResources => "no-resources",
+            Self::ServerRefused => "server-refused",
+            Self::ServerTimedOut => "server-timed-out",
+            Self::ServerUnreachable => "server-unreachable",
+            Self::ServerReset => "server-reset",
+            Self::IdleTimedOut => "idle-timed-out",
+            Self::Drained => "drained",
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! One relayed connection: the client's leg with its TLS session, the server's leg, and the bytes between them.
+//!
+//! ```text
+//! Handshake ──established──▶ Connecting ──connected──▶ Open ──both closed──▶ over
+//!     └──────TLS failure──▶ Closing (the alert is on its way) ──────────────▶ over
+//! ```
+
+use std::sync::Arc;
+
+use crate::balance::ServerIndex;
+use crate::base::{Duration, Instant};
+use crate::persistence::Reason;
+use crate::relay::{Counters, End, Service};
+use crate::tcp::{self, Close, ConnectionId, Readable, Stack};
+use crate::tls::{Desk, Handshake, Progress, Session};
+
+/// Most bytes that one call of [`Relay::work`] moves in each direction, so that one bulk transfer does not hold up a breath.
+pub const WORK_MAX: usize = 64 * 1024;
+
+/// Which of a relay's two TCP connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client's.
+    Client,
+    /// The server's.
+    Server,
+}
+
+/// What a relay wants after it has worked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Something must happen first: an event, or its deadline.
+    Wait,
+    /// There is more to do at once.
+    Again,
+    /// A connection to this server: answer with [`Relay::on_connecting`] or [`Relay::on_no_connection`].
+    Connect(ServerIndex),
+    /// Nothing more: it has ended so, and neither leg exists any longer.
+    Over(End),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Handshake,
+    Connecting,
+    Open,
+    /// The session has failed: its alert goes out, whatever comes in is dropped.
+    Closing,
+}
+
+/// One relayed connection.
+#[derive(Debug)]
+pub struct Relay {
+    service: Arc<Service>,
+    session: Session,
+    stage: Stage,
+    client: Option<ConnectionId>,
+    server: Option<ConnectionId>,
+    /// The client's stream has ended and the server has been told.
+    upstream_closed: bool,
+    /// The server's stream has ended and the client has been told.
+    downstream_closed: bool,
+    end: Option<End>,
+    handshake: Option<Handshake>,
+    began: Instant,
+    established: Option<Instant>,
+    moved: Instant,
+    received: u64,
+    sent: u64,
+}
+
+impl Relay {
+    /// A relay for a client that has just connected.
+    pub fn new(service: Arc<Service>, client: ConnectionId, now: Instant) -> Self {
+        Self {
+            session: Session::new(&service.tls),
+            service,
+            stage: Stage::Handshake,
+            client: Some(client),
+            server: None,
+            upstream_closed: false,
+            downstream_closed: false,
+            end: None,
+            handshake: None,
+            began: now,
+            established: None,
+            moved: now,
+            received: 0,
+            sent: 0,
+        }
+    }
+
+    /// The virtual service that the client connected to.
+    pub fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// What the TLS handshake came to, once it has ended.
+    pub fn handshake(&self) -> Option<&Handshake> {
+        self.handshake.as_ref()
+    }
+
+    /// Whether the TLS handshake goes on: then [`work`](Self::work) may cost some 100 µs.
+    pub fn is_handshaking(&self) -> bool {
+        self.stage == Stage::Handshake
+    }
+
+    /// When the client connected.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// How long the TLS handshake took, once it has ended.
+    pub fn handshake_time(&self) -> Option<Duration> {
+        self.established.map(|established| established - self.began)
+    }
+
+    /// Bytes of application data from and to the client.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.received, self.sent)
+    }
+
+    /// Takes an event of one of its connections. [`work`](Self::work) is wanted after it.
+    pub fn on_event(&mut self, side: Side, event: tcp::Event, stack: &mut Stack, now: Instant) {
+        match event {
+            tcp::Event::Closed(close) => self.on_closed(side, close),
+            tcp::Event::Connected => self.on_connected(stack, now),
+            tcp::Event::Accepted | tcp::Event::Readable | tcp::Event::Writable => {}
+        }
+    }
+
+    fn on_closed(&mut self, side: Side, close: Close) {
+        let end = match (side, close) {
+            (_, Close::Finished) => None,
+            (Side::Client, Close::Reset | Close::Refused) => Some(End::ClientReset),
+            (Side::Client, Close::TimedOut | Close::Unreachable) => Some(End::ClientTimedOut),
+            (Side::Server, Close::Refused) => Some(End::ServerRefused),
+            (Side::Server, Close::Reset) => Some(End::ServerReset),
+            (Side::Server, Close::TimedOut) => Some(End::ServerTimedOut),
+            (Side::Server, Close::Unreachable) => Some(End::ServerUnreachable),
+        };
+        match side {
+            Side::Client => self.client = None,
+            Side::Server => self.server = None,
+        }
+        self.end = self.end.or(end);
+    }
+
+    fn on_connected(&mut self, stack: &mut Stack, now: Instant) {
+        let Some(server) = self.server else { return };
+        self.stage = Stage::Open;
+        self.moved = now;
+        let flow = self.client.and_then(|client| stack.flow(client));
+        if let (Some(version), Some(flow)) = (self.service.proxy_protocol, flow) {
+            // A fresh connection has room for a header of at most 107 bytes.
+            stack.write(server, &version.header(flow.remote(), flow.local()), now);
+        }
+    }
+
+    /// The connection that [`Next::Connect`] asked for is under way.
+    pub fn on_connecting(&mut self, server: ConnectionId, now: Instant) {
+        self.server = Some(server);
+        self.moved = now;
+    }
+
+    /// There will be no connection to the server.
+    pub fn on_no_connection(&mut self, end: End) {
+        self.end = self.end.or(Some(end));
+    }
+
+    /// Does what can be done now, in bounded time: at most one handshake step, at most [`WORK_MAX`] bytes each way.
+    ///
+    /// `candidate` is the server that a new client would get now; it matters while the handshake goes on.
+    pub fn work(
+        &mut self,
+        stack: &mut Stack,
+        desk: &mut Box<Desk>,
+        candidate: Option<ServerIndex>,
+        counters: &Counters,
+        now: Instant,
+    ) -> Next {
+        let next = match self.stage {
+            _ if self.end.is_some() && self.stage != Stage::Closing => Next::Wait,
+            Stage::Handshake => self.shake(stack, desk, candidate, counters, now),
+            Stage::Connecting => Next::Wait,
+            Stage::Open => self.pump(stack, desk, now),
+            Stage::Closing => self.drop_input(stack, now),
+        };
+        self.conclude(next, stack, now)
+    }
+
+    /// One handshake step.
+    fn shake(
+        &mut self,
+        stack: &mut Stack,
+        desk: &mut Box<Desk>,
+        candidate: Option<ServerIndex>,
+        counters: &Counters,
+        now: Instant,
+    ) -> Next {
+        let Some(client) = self.client else { return Next::Wait };
+        let taken = match stack.readable(client) {
+            Readable::Data(bytes) => self.session.on_data(bytes),
+            Readable::Empty => return Next::Wait,
+            Readable::Finished => {
+                self.end = Some(End::ClientGone);
+                return Next::Wait;
+            }
+        };
+        let progress = taken.and_then(|taken| {
+            stack.consume(client, taken, now);
+            self.session.advance(desk, candidate)
+        });
+        self.flush(stack, now);
+        match progress {
+            Ok(Progress::Handshaking | Progress::Open) if self.session.peer_has_closed() => {
+                self.end = Some(End::ClientGone);
+                Next::Wait
+            }
+            Ok(Progress::Handshaking | Progress::Open) => Next::Again,
+            Ok(Progress::Established(handshake)) => {
+                counters.on_handshake(&handshake);
+                self.on_established(handshake, now)
+            }
+            Err(failure) => {
+                self.fail(End::Tls(failure), stack, now);
+                Next::Again
+            }
+        }
+    }
+
+    fn on_established(&mut self, handshake: Handshake, now: Instant) -> Next {
+        let decision = handshake.decision;
+        self.handshake = Some(handshake);
+        self.established = Some(now);
+        self.moved = now;
+        match decision.server {
+            Some(server) => {
+                self.stage = Stage::Connecting;
+                Next::Connect(server)
+            }
+            None => {
+                self.end = Some(if decision.reason == Reason::Refused { End::Refused } else { End::NoServer });
+                Next::Wait
+            }
+        }
+    }
+
+    /// The session has failed: the alert, then FIN, so that the alert arrives; the server learns of it by a reset.
+    fn fail(&mut self, end: End, stack: &mut Stack, now: Instant) {
+        self.end = self.end.or(Some(end));
+        self.stage = Stage::Closing;
+        self.moved = now;
+        self.flush(stack, now);
+        if let Some(client) = self.client {
+            stack.shutdown(client, now);
+        }
+        if let Some(server) = self.server.take() {
+            stack.abort(server, now);
+        }
+    }
+
+    fn drop_input(&mut self, stack: &mut Stack, now: Instant) -> Next {
+        if let Some(client) = self.client {
+            discard(stack, client, now);
+        }
+        Next::Wait
+    }
+
+    /// Moves bytes both ways.
+    fn pump(&mut self, stack: &mut Stack, desk: &mut Box<Desk>, now: Instant) -> Next {
+        let moved = (self.received, self.sent);
+        let upstream = match self.pump_upstream(stack, desk, now) {
+            Ok(next) => next,
+            Err(end) => {
+                self.fail(end, stack, now);
+                return Next::Again;
+            }
+        };
+        let downstream = self.pump_downstream(stack, now);
+        if moved != (self.received, self.sent) {
+            self.moved = now;
+        }
+        if upstream == Next::Again { upstream } else { downstream }
+    }
+
+    /// Client to server: ciphertext in, plaintext out.
+    fn pump_upstream(&mut self, stack: &mut Stack, desk: &mut Box<Desk>, now: Instant) -> Result<Next, End> {
+        let enough = self.received + WORK_MAX as u64;
+        loop {
+            if !self.deliver(stack, now) {
+                return Ok(Next::Wait);
+            }
+            if self.session.peer_has_closed() && !self.upstream_closed {
+                self.close_upstream(stack, now);
+            }
+            let Some(client) = self.client else { return Ok(Next::Wait) };
+            if self.upstream_closed {
+                discard(stack, client, now);
+                return Ok(Next::Wait);
+            }
+            if self.received >= enough {
+                return Ok(Next::Again);
+            }
+            let taken = match stack.readable(client) {
+                Readable::Data(bytes) => self.session.on_data(bytes).map_err(End::Tls)?,
+                Readable::Empty => return Ok(Next::Wait),
+                // RFC 8446 6.1: without close_notify the stream may have been cut short by anyone on the way. Once the server has said all that it
+                // had to say nothing can be cut; before, the server must not take it for the end.
+                Readable::Finished if self.downstream_closed => {
+                    self.close_upstream(stack, now);
+                    continue;
+                }
+                Readable::Finished => return Err(End::ClientTruncated),
+            };
+            if taken == 0 {
+                return Ok(Next::Wait);
+            }
+            stack.consume(client, taken, now);
+            self.session.advance(desk, None).map_err(End::Tls)?;
+            self.flush(stack, now);
+        }
+    }
+
+    /// Hands plaintext to the server's connection; whether all of it found room.
+    fn deliver(&mut self, stack: &mut Stack, now: Instant) -> bool {
+        let Some(server) = self.server else { return true };
+        let mut delivered = true;
+        let received = &mut self.received;
+        self.session.plaintext(|bytes| {
+            let taken = stack.write(server, bytes, now);
+            *received += taken as u64;
+            delivered &= taken == bytes.len();
+            taken
+        });
+        delivered
+    }
+
+    fn close_upstream(&mut self, stack: &mut Stack, now: Instant) {
+        self.upstream_closed = true;
+        self.moved = now;
+        if let Some(server) = self.server {
+            stack.shutdown(server, now);
+        }
+    }
+
+    /// Server to client: plaintext in, ciphertext out.
+    fn pump_downstream(&mut self, stack: &mut Stack, now: Instant) -> Next {
+        let enough = self.sent + WORK_MAX as u64;
+        loop {
+            self.flush(stack, now);
+            if self.session.has_output() {
+                return Next::Wait;
+            }
+            let Some(server) = self.server.filter(|_| !self.downstream_closed) else { return Next::Wait };
+            if self.sent >= enough {
+                return Next::Again;
+            }
+            match stack.readable(server) {
+                Readable::Data(bytes) => {
+                    let taken = self.session.write(bytes);
+                    stack.consume(server, taken, now);
+                    self.sent += taken as u64;
+                }
+                Readable::Empty => return Next::Wait,
+                Readable::Finished => {
+                    self.session.close();
+                    self.flush(stack, now);
+                    self.downstream_closed = true;
+                    self.moved = now;
+                }
+            }
+        }
+    }
+
+    /// Hands ciphertext to the client's connection, and FIN behind the last of it.
+    fn flush(&mut self, stack: &mut Stack, now: Instant) {
+        let Some(client) = self.client else { return };
+        self.session.poll_transmit(|bytes| stack.write(client, bytes, now));
+        if self.downstream_closed && !self.session.has_output() {
+            stack.shutdown(client, now);
+        }
+    }
+
+    /// Passes a leg's failure on to the other leg, and says when the relay is over.
+    fn conclude(&mut self, next: Next, stack: &mut Stack, now: Instant) -> Next {
+        if self.end.is_some() && self.stage != Stage::Closing {
+            // A reset is mapped to a reset, and so is everything else that is not an orderly end.
+            for leg in [self.client.take(), self.server.take()].into_iter().flatten() {
+                stack.abort(leg, now);
+            }
+        }
+        match (self.client, self.server) {
+            (None, None) => Next::Over(self.end.unwrap_or(End::Finished)),
+            (Some(_), _) | (_, Some(_)) => next,
+        }
+    }
+
+    /// When [`on_timeout`](Self::on_timeout) is wanted; moves into the future as bytes flow.
+    pub fn deadline(&self) -> Instant {
+        let timeouts = &self.service.timeouts;
+        match self.stage {
+            Stage::Handshake => self.began + timeouts.handshake,
+            Stage::Connecting => self.moved + timeouts.connect,
+            Stage::Open if self.upstream_closed || self.downstream_closed => self.moved + timeouts.half_closed,
+            Stage::Open => self.moved + timeouts.idle,
+            Stage::Closing => self.moved + timeouts.half_closed,
+        }
+    }
+
+    /// Its deadline has come: gives up. The end, once both legs are gone.
+    pub fn on_timeout(&mut self, stack: &mut Stack, now: Instant) -> End {
+        let end = match self.stage {
+            Stage::Handshake => End::HandshakeTimedOut,
+            Stage::Connecting => End::ServerTimedOut,
+            Stage::Open | Stage::Closing => End::IdleTimedOut,
+        };
+        self.abandon(end, stack, now)
+    }
+
+    /// Resets both legs. Gives the end, which is an earlier one if there was one.
+    pub fn abandon(&mut self, end: End, stack: &mut Stack, now: Instant) -> End {
+        for leg in [self.client.take(), self.server.take()].into_iter().flatten() {
+            stack.abort(leg, now);
+        }
+        *self.end.get_or_insert(end)
+    }
+}
+
+/// Reads and forgets what a peer still sends after it has nothing to say any more.
+fn discard(stack: &mut Stack, connection: ConnectionId, now: Instant) {
+    while let Readable::Data(bytes) = stack.readable(connection) {
+        let len = bytes.len();
+        stack.consume(connection, len, now);
+    }
+}
