@@ -80,6 +80,11 @@ impl Report {
         self.line_starts.partition_point(|start| *start <= offset).saturating_add(1)
     }
 
+    /// How many faults were noted so far.
+    pub(super) fn count(&self) -> usize {
+        self.faults.len()
+    }
+
     /// Notes something that forbids the configuration.
     pub(super) fn fault(&mut self, line: usize, key: impl Into<String>, wrong: Wrong) {
         let fault = self.describe(line, key.into(), wrong);

@@ -16,11 +16,8 @@ mod sections;
 mod services;
 mod summary;
 
-use std::collections::HashSet;
 use std::io::Read;
-use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use toml::de::DeTable;
 
@@ -132,14 +129,16 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     let engine_lines =
         engine_section.as_ref().map(|section| ENGINE_FIXED.map(|key| (key, section.line_of(report, key))));
     let engine = engine_section.and_then(|section| sections::engine(report, section, directory, machine));
+    let faults = report.count();
     let ports = sections::ports(report, &mut root);
     prove_networks(report, &ports);
+    // What cannot be reached over ports that are wrong themselves is not to blame.
+    let proven_ports: &[Located<Port>] = if report.count() == faults { &ports } else { &[] };
     let monitors = pools::monitors(report, &mut root);
     let profiles = pools::profiles(report, &mut root);
-    let pools = pools::pools(report, &mut root, &monitors, &ports);
-    let around = services::Surroundings { directory, machine, ports: &ports, pools: &pools, profiles: &profiles };
+    let pools = pools::pools(report, &mut root, &monitors, proven_ports);
+    let around = services::Surroundings { directory, machine, ports: proven_ports, pools: &pools, profiles: &profiles };
     let services = services::services(report, &mut root, &around);
-    prove_servers(report, table, &pools, &services);
     let keys_section = root.section(report, "ticket_keys");
     let keys_line = keys_section.as_ref().map_or(0, |section| section.line);
     let ticket_keys = sections::ticket_keys(report, keys_section, directory);
@@ -204,14 +203,14 @@ fn port_fixed(port: &Located<Port>) -> [Fixed; 2] {
 }
 
 fn prove_networks(report: &mut Report, ports: &[Located<Port>]) {
-    let mut seen: Vec<(&str, ipnet::IpNet)> = Vec::new();
-    for port in ports {
+    let mut seen: Vec<(usize, &str, ipnet::IpNet)> = Vec::new();
+    for (index, port) in ports.iter().enumerate() {
         for network in &port.value.addresses {
-            let other = seen.iter().find(|(name, other)| {
-                *name != port.value.name && (other.contains(&network.trunc()) || network.contains(&other.trunc()))
+            let other = seen.iter().find(|(at, _, other)| {
+                *at != index && (other.contains(&network.trunc()) || network.contains(&other.trunc()))
                     || other.addr() == network.addr()
             });
-            if let Some((name, other)) = other {
+            if let Some((_, name, other)) = other {
                 let what = format!("has {network}, which overlaps with {other} of port {name:?}");
                 report.fault(
                     port.line,
@@ -219,32 +218,7 @@ fn prove_networks(report: &mut Report, ports: &[Located<Port>]) {
                     wrong(what, "give every port networks of its own, and every address once"),
                 );
             }
-            seen.push((&port.value.name, *network));
-        }
-    }
-}
-
-/// A server at a virtual address would be the engine itself.
-fn prove_servers(
-    report: &mut Report,
-    table: &DeTable<'_>,
-    pools: &pools::Named<Arc<Pool>>,
-    services: &[VirtualService],
-) {
-    let virtual_addresses: HashSet<IpAddr> =
-        services.iter().flat_map(|service| &service.addresses).map(|a| a.ip()).collect();
-    let line = table.get_key_value("pool").map_or(0, |(key, _)| report.line(key.span().start));
-    for pool in pools.values() {
-        for server in pool.servers.iter().filter(|server| virtual_addresses.contains(&server.address.ip())) {
-            let what = format!(
-                "of server {:?} in pool {:?} is {}, the address of a virtual service",
-                server.name, pool.name, server.address
-            );
-            report.fault(
-                line,
-                "pool.server.address",
-                wrong(what, "write the server's own address: the engine does not connect to itself"),
-            );
+            seen.push((index, &port.value.name, *network));
         }
     }
 }

@@ -155,7 +155,9 @@ pub(super) fn ports(report: &mut Report, root: &mut Section<'_>) -> Vec<Located<
         let line = section.line;
         let name_ = section.required(report, "name", "\"front\"", name);
         let device = section.required(report, "device", "\"net_tap0,iface=sealane0\"", device);
+        let faults = report.count();
         let addresses = section.required_list(report, "addresses", ADDRESSES_MAX, "[\"198.18.0.2/16\"]", own_address);
+        let has_all = report.count() == faults;
         let gateways = section.list(report, "gateways", 2, parsed("an address", "198.18.0.1")).unwrap_or_default();
         let mtu = section.or(report, "mtu", 1500, integer(576..=1500));
         if let Some(name) = &name_
@@ -183,7 +185,8 @@ pub(super) fn ports(report: &mut Report, root: &mut Section<'_>) -> Vec<Located<
                 gateways: Vec::new(),
                 mtu: mtu.value,
             };
-            ports.push((Located { value: port, line }, gateways));
+            // A gateway is not to blame for the addresses that are missing.
+            ports.push((Located { value: port, line }, if has_all { gateways } else { Vec::new() }));
         }
     }
     ports.into_iter().map(|(port, gateways)| with_gateways(report, port, gateways)).collect()

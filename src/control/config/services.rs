@@ -71,7 +71,7 @@ fn service(
     around: &Surroundings<'_>,
 ) -> Option<VirtualService> {
     let label = name_.as_ref().map_or("without a name", |name| &name.value).to_owned();
-    let addresses = addresses(report, section, &label, taken, around.ports);
+    let addresses = addresses(report, section, &label, taken, around);
     let pool = section.required(report, "pool", "\"web\"", name);
     let pool = pool.and_then(|name| around.pools.find(report, section.key("pool"), &name).cloned());
     let profile = section.optional(report, "persistence_profile", name);
@@ -119,7 +119,7 @@ fn addresses(
     section: &mut Section<'_>,
     service: &str,
     taken: &mut HashMap<SocketAddr, String>,
-    ports: &[Located<Port>],
+    around: &Surroundings<'_>,
 ) -> Vec<SocketAddr> {
     let key = section.key("addresses");
     let list = section.required_list(report, "addresses", ADDRESSES_MAX, "[\"198.18.0.10:443\"]", endpoint);
@@ -129,6 +129,7 @@ fn addresses(
             report.fault(*line, &key, wrong(what, "give every virtual service an address or a port of its own"));
         }
         let ip = address.ip();
+        let ports = around.ports;
         if !ports.is_empty() && !ports.iter().any(|port| port.value.speaks_family_of(ip)) {
             let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
             let what = format!("has {address}, and no port has an {family} address");
@@ -137,6 +138,16 @@ fn addresses(
         if ports.iter().any(|port| port.value.gateways.contains(&ip)) {
             let what = format!("has {address}, which is the address of a gateway");
             report.fault(*line, &key, wrong(what, "choose an address that nobody else has"));
+        }
+        let servers = around.pools.values().flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)));
+        if let Some((pool, server)) = servers.into_iter().find(|(_, server)| server.address.ip() == ip) {
+            let what =
+                format!("has {address}, and server {:?} of pool {:?} is at {}", server.name, pool.name, server.address);
+            report.fault(
+                *line,
+                &key,
+                wrong(what, "choose an address that nobody else has: the engine does not connect to itself"),
+            );
         }
     }
     list.into_iter().map(|address| address.value).collect()
@@ -179,7 +190,7 @@ fn certificates(report: &mut Report, section: &mut Section<'_>, around: &Surroun
                 warn_of_expiry(report, chain_key, &chain, certificate.not_after(), around.machine.now);
                 certificates.push(Pem { chain: chain_bytes.to_vec(), key: key_bytes });
             }
-            Err(error @ (Invalid::NoCertificate | Invalid::Certificate(_))) => {
+            Err(error @ (Invalid::NoCertificate | Invalid::Certificate(_) | Invalid::KeyUsage)) => {
                 let what = format!("is {:?}, which {error}", chain.value);
                 report.fault(chain.line, chain_key, wrong(what, "write a PEM file with the chain, leaf first"));
             }
