@@ -1,35 +1,175 @@
 //! The desk: what a lane lays out before it calls into rustls, so that the ticketer, which rustls calls without any context, finds it.
 //!
-//! A lane runs one handshake step at a time. [`Session::advance`](super::Session::advance) moves the desk into a thread-local for the length of the call and
-//! takes it back after, so that two lanes of a simulation share a thread but never a desk.
+//! A lane runs one handshake step at a time. [`Session::advance`](super::Session::advance) moves the desk's papers into a thread-local for the length of
+//! the call and takes them back after, so that two lanes of a simulation share a thread but never a desk. Only a pointer moves.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::base::{EngineId, Random, UnixTime};
-use crate::ticket::Ring;
+use crate::balance::ServerIndex;
+use crate::base::{EngineId, Random, ServiceId, UnixTime};
+use crate::persistence::Decision;
+use crate::ticket::{KeyId, Mapping, Ring, Scope, ServiceKeys, TlsVersion};
+use crate::tls::ticketer::{Counters, Terms};
+
+thread_local! {
+    static LAID_OUT: RefCell<Option<Box<Papers>>> = const { RefCell::new(None) };
+}
 
 /// One lane's ticket desk.
 #[derive(Debug)]
 pub struct Desk {
-    _todo: (EngineId, Random, UnixTime, Arc<Ring>),
+    /// Away only while rustls runs.
+    papers: Option<Box<Papers>>,
+    counters: Arc<Counters>,
 }
 
 impl Desk {
     /// A desk with the lane's own random generator.
-    pub fn new(engine: EngineId, ring: Arc<Ring>, random: Random, counters: Arc<super::ticketer::Counters>) -> Self {
-        let _ = (engine, ring, random, counters);
-        todo!()
+    pub fn new(engine: EngineId, ring: Arc<Ring>, random: Random, counters: Arc<Counters>) -> Self {
+        let papers = Papers {
+            engine,
+            keys: Keys::new(ring),
+            random,
+            now: UnixTime::default(),
+            counters: Arc::clone(&counters),
+            step: Step::default(),
+        };
+        Self { papers: Some(Box::new(papers)), counters }
     }
 
     /// Takes over a new key ring.
     pub fn set_ring(&mut self, ring: Arc<Ring>) {
-        let _ = ring;
-        todo!()
+        self.papers().keys = Keys::new(ring);
     }
 
     /// Sets the wall clock, once a breath.
     pub fn set_time(&mut self, now: UnixTime) {
-        let _ = now;
-        todo!()
+        self.papers().now = now;
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Runs `call` into rustls with the papers and one session's `step` laid out.
+    pub(super) fn during<R>(&mut self, step: &mut Step, call: impl FnOnce() -> R) -> R {
+        let mut papers = self.papers.take().expect("a desk runs one call at a time");
+        papers.step = *step;
+        papers.step.opens = 0;
+        LAID_OUT.set(Some(papers));
+        let result = call();
+        let papers = LAID_OUT.take().expect("nobody else takes the papers");
+        *step = papers.step;
+        self.papers = Some(papers);
+        result
+    }
+
+    /// Decides where the session of `step` goes, unless that is decided already.
+    pub(super) fn decide(&mut self, step: &mut Step, terms: &Terms) -> Decision {
+        let papers = self.papers();
+        papers.step = *step;
+        let decision = papers.decide(terms);
+        *step = papers.step;
+        decision
+    }
+
+    fn papers(&mut self) -> &mut Papers {
+        self.papers.as_mut().expect("a desk runs one call at a time")
+    }
+}
+
+/// Gives `use_them` the papers that are laid out; `None` outside of a call by [`Desk::during`].
+pub(super) fn with<R>(use_them: impl FnOnce(&mut Papers) -> R) -> Option<R> {
+    LAID_OUT.with_borrow_mut(|papers| papers.as_mut().map(|papers| use_them(papers)))
+}
+
+/// What lies on a desk.
+#[derive(Debug)]
+pub(super) struct Papers {
+    pub(super) engine: EngineId,
+    pub(super) keys: Keys,
+    pub(super) random: Random,
+    pub(super) now: UnixTime,
+    pub(super) counters: Arc<Counters>,
+    pub(super) step: Step,
+}
+
+impl Papers {
+    /// Where the session goes. Decided once: every ticket of a handshake and the connection itself follow the same decision.
+    pub(super) fn decide(&mut self, terms: &Terms) -> Decision {
+        let decision = self.step.decision.unwrap_or_else(|| {
+            let mapping = self.step.opened.and_then(|opened| opened.mapping);
+            terms.decide(mapping.as_ref(), self.step.candidate, self.now)
+        });
+        self.step.decision = Some(decision);
+        decision
+    }
+}
+
+/// Most services whose keys are kept; at one more, all are derived anew. A lane rarely serves as many.
+const SERVICES_MAX: usize = 4096;
+
+/// The ring's keys as each service uses them, derived when a service first needs them: some µs once a ring and service.
+#[derive(Debug)]
+pub(super) struct Keys {
+    ring: Arc<Ring>,
+    services: HashMap<ServiceId, ServiceKeys>,
+}
+
+impl Keys {
+    fn new(ring: Arc<Ring>) -> Self {
+        Self { ring, services: HashMap::new() }
+    }
+
+    /// The keys for `scope`.
+    pub(super) fn of(&mut self, scope: &Scope) -> &ServiceKeys {
+        let Self { ring, services } = self;
+        if services.len() >= SERVICES_MAX && !services.contains_key(&scope.service) {
+            services.clear();
+        }
+        let keys = services.entry(scope.service).or_insert_with(|| ring.for_service(scope));
+        // A reload may have changed the service's policy under the same ring.
+        if keys.scope() != scope {
+            *keys = ring.for_service(scope);
+        }
+        keys
+    }
+}
+
+/// What one session's handshake has come to, as far as tickets are concerned.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Step {
+    /// The server that a new client would get now.
+    pub(super) candidate: Option<ServerIndex>,
+    /// Protocol version, once it is known before a call.
+    pub(super) version: Option<TlsVersion>,
+    /// The last ticket that opened. It counts only once the session is resumed (H1), and is dropped as soon as it is not (H9).
+    pub(super) opened: Option<Opened>,
+    /// Where the session goes, once that is decided.
+    pub(super) decision: Option<Decision>,
+    /// Tickets opened in this call; rustls handles at most one ClientHello a call.
+    pub(super) opens: u8,
+}
+
+/// What is kept of a ticket that was opened. Its secrets went to rustls.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opened {
+    pub(super) version: TlsVersion,
+    pub(super) mapping: Option<Mapping>,
+    pub(super) original_handshake: UnixTime,
+    pub(super) issuer: EngineId,
+    pub(super) key_id: KeyId,
+}
+
+/// rustls's clock: the wall clock of the desk that is laid out, so that no lane reads a clock and a simulation runs in virtual time.
+#[derive(Debug)]
+pub(super) struct DeskClock;
+
+impl rustls::time_provider::TimeProvider for DeskClock {
+    fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
+        let now = with(|papers| papers.now)?;
+        Some(rustls::pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(now.0)))
     }
 }

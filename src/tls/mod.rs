@@ -5,11 +5,13 @@
 
 pub mod certificate;
 pub mod desk;
+pub mod failure;
 pub mod provider;
 pub mod service;
 pub mod session;
 pub mod ticketer;
 
 pub use desk::Desk;
+pub use failure::Failure;
 pub use service::{Service, Versions};
-pub use session::{Failure, Handshake, Progress, Session};
+pub use session::{Handshake, Progress, Session};

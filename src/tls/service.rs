@@ -2,10 +2,21 @@
 
 use std::sync::Arc;
 
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
+use sha2::{Digest, Sha256};
+
 use crate::balance::{Board, Pool};
 use crate::base::Duration;
 use crate::persistence::Profile;
 use crate::ticket::Scope;
+use crate::tls::certificate::{self, Resolver};
+use crate::tls::desk::DeskClock;
+use crate::tls::provider;
+use crate::tls::ticketer::{Terms, Ticketer};
+
+/// H5: the most tickets that a TLS 1.3 handshake issues.
+pub const TICKETS_MAX: usize = 6;
 
 /// Protocol versions that a service speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +32,7 @@ pub enum Versions {
 pub struct Tickets {
     /// Where its tickets are valid.
     pub scope: Scope,
-    /// How many a TLS 1.3 handshake issues, 0 to 6 (RFC 9149).
+    /// How many a TLS 1.3 handshake issues, 0 to [`TICKETS_MAX`]; a client may ask for fewer (RFC 9149). 0 turns tickets off, for TLS 1.2 too.
     pub count: usize,
     /// Whether TLS 1.2 sessions get and resume by tickets.
     pub tls12: bool,
@@ -38,11 +49,11 @@ pub struct Tickets {
 pub struct Settings {
     /// Certificate chains with their keys, PEM. The first is the default for an unknown server name.
     pub certificates: Vec<Arc<super::certificate::Certificate>>,
-    /// Refuse a handshake for a server name that no certificate covers, instead of showing the default one.
+    /// Refuse a handshake for a server name that no certificate covers, or for none, instead of showing the default one.
     pub strict_sni: bool,
     /// Protocol versions.
     pub versions: Versions,
-    /// Cipher suites by their IANA names, in order of preference; empty for the default.
+    /// Cipher suites by their IANA names, in order of preference; empty for the default, in the client's order of preference.
     pub ciphers: Vec<String>,
     /// Application protocols, in order of preference; empty for none.
     pub alpn: Vec<Vec<u8>>,
@@ -58,27 +69,172 @@ pub struct Settings {
 
 /// A virtual service's TLS, ready to accept. One instance a lane, so that lanes share no reference count.
 #[derive(Debug)]
-pub struct Service {}
+pub struct Service {
+    config: Arc<ServerConfig>,
+    resolver: Arc<Resolver>,
+    strict_sni: bool,
+    terms: Arc<Terms>,
+}
 
 impl Service {
-    /// Makes a service.
+    /// Makes a service. It costs some ms where there are RSA keys to be checked, so not in a lane.
     ///
     /// # Errors
     /// [`Invalid`] says what is wrong with the settings.
     pub fn new(settings: Settings) -> Result<Self, Invalid> {
-        let _ = settings;
-        todo!()
+        let Settings { certificates, strict_sni, versions, ciphers, alpn, tickets, pool, profile, board } = settings;
+        if certificates.is_empty() {
+            return Err(Invalid::NoCertificate);
+        }
+        if tickets.count > TICKETS_MAX {
+            return Err(Invalid::Tickets(tickets.count));
+        }
+        let mut provider = provider::provider();
+        if !ciphers.is_empty() {
+            provider.cipher_suites = choose_suites(&provider.cipher_suites, &ciphers, versions)?;
+        }
+        let resolver = Arc::new(Resolver::new(&certificates, &provider)?);
+        let count = tickets.count;
+        let terms = Arc::new(Terms { tickets, pool, profile, board });
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(versions.of_rustls())
+            .map_err(|_| Invalid::NoCipher(versions.name()))?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::<Resolver>::clone(&resolver));
+        config.ignore_client_order = !ciphers.is_empty();
+        config.alpn_protocols = alpn;
+        config.time_provider = Arc::new(DeskClock);
+        // Nothing is kept here of an idle client (P9). Early data stays off: `max_early_data_size` is 0 (H4).
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = count;
+        config.max_tls13_tickets = count;
+        if count > 0 {
+            let ticketer: Arc<dyn ProducesTickets> = Arc::new(Ticketer::new(Arc::clone(&terms)));
+            config.ticketer = ticketer;
+        }
+        // RFC 7627 is used with every client that knows it, and rustls resumes such a session only with it. It is not required: that would shut
+        // out OpenSSL before 1.1.0 and Java before 8u161, and what the triple handshake attack forges, a client certificate, is not accepted here.
+        config.require_ems = false;
+        Ok(Self { config: Arc::new(config), resolver, strict_sni, terms })
     }
 
     /// The pool that its clients go to.
     pub fn pool(&self) -> &Arc<Pool> {
-        todo!()
+        &self.terms.pool
     }
 
     /// Which servers are up.
     pub fn board(&self) -> &Arc<Board> {
-        todo!()
+        &self.terms.board
     }
+
+    /// How its clients come back, if they do.
+    pub fn profile(&self) -> Option<&Arc<Profile>> {
+        self.terms.profile.as_ref()
+    }
+
+    pub(super) fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+
+    pub(super) fn terms(&self) -> &Arc<Terms> {
+        &self.terms
+    }
+
+    /// What the service does with a client that asks for `server_name`.
+    pub(super) fn admit(&self, server_name: Option<&str>) -> Admission {
+        match (self.resolver.covers(server_name), server_name, self.strict_sni) {
+            (true, _, _) => Admission::Known,
+            (false, _, true) => Admission::Refused,
+            (false, Some(_), false) => Admission::Unknown,
+            (false, None, false) => Admission::Known,
+        }
+    }
+}
+
+/// What a service does with a server name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Shows its certificate, or the default one to a client that names no server.
+    Known,
+    /// Shows the default certificate all the same.
+    Unknown,
+    /// Ends the handshake.
+    Refused,
+}
+
+impl Versions {
+    fn of_rustls(self) -> &'static [&'static SupportedProtocolVersion] {
+        static TLS13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
+        static BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
+        match self {
+            Self::Tls13 => &TLS13,
+            Self::Tls12And13 => &BOTH,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tls13 => "1.3",
+            Self::Tls12And13 => "1.2",
+        }
+    }
+
+    fn speaks(self, suite: &SupportedCipherSuite) -> bool {
+        match (self, suite) {
+            (_, SupportedCipherSuite::Tls13(_)) | (Self::Tls12And13, SupportedCipherSuite::Tls12(_)) => true,
+            (Self::Tls13, SupportedCipherSuite::Tls12(_)) => false,
+        }
+    }
+}
+
+/// The hash of a service's TLS security policy, for [`Scope::policy`]: what a session relied on when it was authenticated, so that a ticket from before
+/// a change is refused after it (S3). That is the minimum version and how clients are authenticated: mode and CAs. There is no client authentication yet, which is
+/// hashed as such, so that turning it on refuses every earlier ticket. Server certificates are no part of it: renewing one invalidates nothing (H7).
+pub fn policy_hash(versions: Versions) -> [u8; 32] {
+    let minimum: u16 = match versions {
+        Versions::Tls13 => 0x0304,
+        Versions::Tls12And13 => 0x0303,
+    };
+    let mut hash = Sha256::new();
+    hash.update(b"sealane tls policy 1\0");
+    hash.update(minimum.to_be_bytes());
+    hash.update(b"client-auth none\0");
+    hash.finalize().into()
+}
+
+/// A suite's name in IANA's registry. rustls has its own names for those of TLS 1.3.
+pub(super) fn iana_name(suite: CipherSuite) -> &'static str {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all other suites are named as IANA names them")]
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        other => other.as_str().unwrap_or("unknown"),
+    }
+}
+
+fn choose_suites(
+    offered: &[SupportedCipherSuite],
+    names: &[String],
+    versions: Versions,
+) -> Result<Vec<SupportedCipherSuite>, Invalid> {
+    let offered: Vec<_> = offered.iter().copied().filter(|suite| versions.speaks(suite)).collect();
+    let mut chosen = Vec::with_capacity(names.len());
+    for name in names {
+        let suite = offered.iter().find(|suite| iana_name(suite.suite()) == name).ok_or_else(|| Invalid::Cipher {
+            name: name.clone(),
+            available: offered.iter().map(|suite| iana_name(suite.suite())).collect::<Vec<_>>().join(", "),
+        })?;
+        chosen.push(*suite);
+    }
+    if !chosen.iter().any(|suite| suite.tls13().is_some()) {
+        return Err(Invalid::NoCipher("1.3"));
+    }
+    if versions == Versions::Tls12And13 && chosen.iter().all(|suite| suite.tls13().is_some()) {
+        return Err(Invalid::NoCipher("1.2"));
+    }
+    Ok(chosen)
 }
 
 /// What is wrong with a service's settings.
@@ -98,4 +254,10 @@ pub enum Invalid {
     /// The cipher suites leave a protocol version without any.
     #[error("no cipher suite is left for TLS {0}")]
     NoCipher(&'static str),
+    /// More tickets than a handshake issues.
+    #[error("{0} tickets are too many; choose from 0 to {TICKETS_MAX}")]
+    Tickets(usize),
+    /// A certificate that cannot be used.
+    #[error("a certificate {0}")]
+    Certificate(#[from] certificate::Invalid),
 }

@@ -1,9 +1,227 @@
-//! rustls's `ProducesTickets` over our seal: the mapping travels beside rustls's own ticket.
+//! rustls's `ProducesTickets` over our seal: the mapping travels beside rustls's own ticket. See PERSISTENCE.md, H.
+//!
+//! What rustls 0.23 does with us, read in its source (`server/tls12.rs`, `server/tls13.rs`):
+//!
+//! - TLS 1.3: while it handles a ClientHello it calls `decrypt` for each identity in turn, before the binder is checked, until one opens *and*
+//!   fits the session (cipher suite, server name). It checks the binder of that one only and a wrong one ends the handshake. A client that
+//!   does not offer `psk_dhe_ke` gets a full handshake even then. `encrypt` comes once a ticket, while it handles the client's Finished; for `None` that
+//!   ticket is left out.
+//! - TLS 1.2: `decrypt` comes once a ClientHello. If the ticket opens and fits, the session *is* resumed, and `encrypt` comes within the same call: its master
+//!   secret proves itself in the Finished messages. In a full handshake `encrypt` comes while it handles the client's Finished. For `None` an
+//!   empty NewSessionTicket is sent (RFC 5077 3.3), over which clients keep the ticket that they have.
+
+use std::sync::Arc;
+
+use rustls::server::ProducesTickets;
+use zeroize::Zeroizing;
+
+use crate::balance::{Board, Pool, ServerIndex};
+use crate::base::{Duration, UnixTime};
+use crate::persistence::{self, Decision, Profile};
+use crate::ticket::{self, Envelope, Mapping, Refusal, TICKET_MAX, TlsVersion};
+use crate::tls::desk::{self, Opened, Papers};
+use crate::tls::service::Tickets;
+
+/// S4: tickets that cost cryptography, in one ClientHello. What the header alone refuses is not counted: it costs less than a hash.
+pub const OPENS_MAX: u8 = 4;
+
+/// K5: how far in the future a ticket may have been issued. More means that two engines' clocks disagree.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
+
+/// RFC 8446 4.6.1: no ticket lives longer than a week.
+const LIFETIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 crate::counters! {
     /// What a lane's ticketers count.
     pub struct Counters {
         /// Tickets sealed
         counter sealed,
+        /// Tickets not issued because the key ring may not seal
+        counter withheld_ring,
+        /// Tickets not issued because the connection was refused
+        counter withheld_refused,
+        /// Tickets not issued because the service has none for TLS 1.2
+        counter withheld_tls12,
+        /// Tickets opened
+        counter opened,
+        /// Tickets opened and then not selected by the handshake
+        counter opened_not_selected,
+        /// Tickets refused: too long or too short
+        counter refused_length,
+        /// Tickets refused: sealed in an unknown version, or not by a service engine
+        counter refused_version,
+        /// Tickets refused: sealed under a key that is not in the ring
+        counter refused_unknown_key,
+        /// Tickets refused: altered, or sealed for another cluster, service or security policy
+        counter refused_forged,
+        /// Tickets refused: sealed rightly, but the inside cannot be read
+        counter refused_envelope,
+        /// Tickets refused: older than the ticket lifetime
+        counter refused_expired,
+        /// Tickets refused: too long since the full handshake
+        counter refused_session_aged,
+        /// Tickets refused: issued in the future, so the clocks of two engines disagree
+        counter refused_future,
+        /// Tickets refused: of TLS 1.2, for which the service has none
+        counter refused_tls12,
+        /// Tickets refused: too many in one ClientHello
+        counter refused_too_many,
+        /// Handshakes completed in full
+        counter handshakes_full,
+        /// Handshakes completed by resumption
+        counter handshakes_resumed,
+        /// ClientHellos for a server name that no certificate covers, or for none where one is required
+        counter server_names_unknown,
+    }
+}
+
+/// What a service's ticketer goes by. Shared with nobody outside of the lane, but for the board.
+#[derive(Debug)]
+pub(super) struct Terms {
+    pub(super) tickets: Tickets,
+    pub(super) pool: Arc<Pool>,
+    pub(super) profile: Option<Arc<Profile>>,
+    pub(super) board: Arc<Board>,
+}
+
+impl Terms {
+    pub(super) fn decide(&self, mapping: Option<&Mapping>, candidate: Option<ServerIndex>, now: UnixTime) -> Decision {
+        persistence::tls::decide(mapping, self.profile.as_deref(), &self.pool, &self.board, candidate, now)
+    }
+
+    /// How long after its full handshake a session of `version` is resumed at most.
+    fn session_max(&self, version: TlsVersion) -> Duration {
+        match version {
+            TlsVersion::Tls12 => self.tickets.session_max_tls12,
+            TlsVersion::Tls13 => self.tickets.session_max,
+        }
+    }
+}
+
+/// One virtual service's tickets.
+#[derive(Debug)]
+pub(super) struct Ticketer {
+    terms: Arc<Terms>,
+}
+
+impl Ticketer {
+    pub(super) fn new(terms: Arc<Terms>) -> Self {
+        Self { terms }
+    }
+
+    /// Opens a ticket, or counts why not.
+    fn open(&self, papers: &mut Papers, ticket: &[u8]) -> Option<Vec<u8>> {
+        let Papers { counters, step, now, keys, .. } = papers;
+        // S5: also by the seal, but a limit that comes first is checked first.
+        if ticket.len() > TICKET_MAX {
+            counters.refused_length.increment();
+            return None;
+        }
+        if step.opens == OPENS_MAX {
+            counters.refused_too_many.increment();
+            return None;
+        }
+        let (envelope, key_id) = match ticket::open(keys.of(&self.terms.tickets.scope), ticket) {
+            Ok(opened) => {
+                step.opens += 1;
+                opened
+            }
+            Err(refusal) => {
+                match refusal {
+                    Refusal::Length => counters.refused_length.increment(),
+                    Refusal::Version => counters.refused_version.increment(),
+                    Refusal::UnknownKey => counters.refused_unknown_key.increment(),
+                    Refusal::Forged => {
+                        step.opens += 1;
+                        counters.refused_forged.increment();
+                    }
+                    Refusal::Envelope => {
+                        step.opens += 1;
+                        counters.refused_envelope.increment();
+                    }
+                }
+                return None;
+            }
+        };
+        let refused_by = if envelope.version == TlsVersion::Tls12 && !self.terms.tickets.tls12 {
+            Some(&counters.refused_tls12)
+        } else if envelope.issued > *now + CLOCK_SKEW_MAX {
+            Some(&counters.refused_future)
+        } else if now.since(envelope.issued) > self.terms.tickets.lifetime {
+            Some(&counters.refused_expired)
+        } else if now.since(envelope.original_handshake) > self.terms.session_max(envelope.version) {
+            Some(&counters.refused_session_aged)
+        } else {
+            None
+        };
+        if let Some(counter) = refused_by {
+            counter.increment();
+            return None;
+        }
+        counters.opened.increment();
+        // The last one wins: rustls tries no other after the one that it selects.
+        let Envelope { version, mapping, original_handshake, issuer, issued: _, mut session } = envelope;
+        step.opened = Some(Opened { version, mapping, original_handshake, issuer, key_id });
+        Some(std::mem::take(&mut *session))
+    }
+
+    /// Seals a ticket around rustls's own, or counts why not.
+    fn seal(&self, papers: &mut Papers, session: &[u8]) -> Option<Vec<u8>> {
+        let opened = papers.step.opened;
+        // Known before the call, but for a resumption in TLS 1.2, where it is that of the ticket which was just opened.
+        let version = papers.step.version.or(opened.map(|opened| opened.version))?;
+        if version == TlsVersion::Tls12 && !self.terms.tickets.tls12 {
+            papers.counters.withheld_tls12.increment();
+            return None;
+        }
+        let decision = papers.decide(&self.terms);
+        if decision.server.is_none() {
+            papers.counters.withheld_refused.increment();
+            return None;
+        }
+        let now = papers.now;
+        let previous = opened.and_then(|opened| opened.mapping);
+        let mapping = persistence::tls::mapping_to_seal(&decision, previous.as_ref(), &self.terms.pool, now);
+        let envelope = Envelope {
+            version,
+            mapping,
+            original_handshake: opened.map_or(now, |opened| opened.original_handshake),
+            issued: now,
+            issuer: papers.engine,
+            session: Zeroizing::new(session.to_vec()),
+        };
+        let ticket = ticket::seal(papers.keys.of(&self.terms.tickets.scope), &envelope, &mut papers.random);
+        match ticket {
+            Some(_) => papers.counters.sealed.increment(),
+            None => papers.counters.withheld_ring.increment(),
+        }
+        ticket
+    }
+}
+
+impl ProducesTickets for Ticketer {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    /// Seconds that a client may keep the ticket which was sealed last: no longer than its session may be resumed.
+    fn lifetime(&self) -> u32 {
+        let rest = desk::with(|papers| {
+            papers.step.opened.map(|opened| {
+                self.terms.session_max(opened.version).saturating_sub(papers.now.since(opened.original_handshake))
+            })
+        });
+        let whole = self.terms.tickets.lifetime.min(LIFETIME_MAX);
+        let lifetime = rest.flatten().map_or(whole, |rest| whole.min(rest));
+        // RFC 5077 3.3: zero means "unspecified" to a TLS 1.2 client.
+        u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX).max(1)
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        desk::with(|papers| self.seal(papers, plain)).flatten()
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        desk::with(|papers| self.open(papers, cipher)).flatten()
     }
 }
