@@ -200,8 +200,8 @@ fn what_cannot_change_at_run_time_is_told_by_key() {
     assert_eq!(
         told,
         [
-            (7, "engine.cores", "write [0, 1] again, or restart the engine"),
-            (33, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
+            (11, "engine.cores", "write [0, 1] again, or restart the engine"),
+            (34, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
         ]
     );
 }

@@ -12,7 +12,6 @@ use crate::control::identity;
 use crate::lane::Snapshot;
 use crate::persistence::Profile;
 use crate::ticket::Scope;
-use crate::tls::certificate::Certificate;
 use crate::{link, relay, tls};
 
 /// Places on the health board: as many as one configuration may use, and as many again for servers that reloads bring.
@@ -51,14 +50,6 @@ pub enum Unpublishable {
     /// Too many servers since the engine started.
     #[error(transparent)]
     Slots(#[from] SlotsFull),
-    /// A certificate stopped being readable after it had been proven.
-    #[error("a certificate of virtual service {service:?} {error}")]
-    Certificate {
-        /// The virtual service.
-        service: String,
-        /// What is wrong.
-        error: tls::certificate::Invalid,
-    },
     /// A service's TLS stopped being possible after it had been proven.
     #[error("virtual service {service:?}: {error}")]
     Tls {
@@ -113,9 +104,8 @@ fn snapshot(
             None => Arc::new(placed_pool(&service.pool, &mut shared.slots)?),
         };
         let profile = service.profile.as_ref().map(|profile| Arc::new(Profile::clone(profile)));
-        let certificates = certificates(service)?;
         let tickets = tickets(service, &configuration.ticket_keys, cluster);
-        let settings = tls_settings(service, certificates, tickets, pool, profile, &shared.board);
+        let settings = tls_settings(service, tickets, pool, profile, &shared.board);
         let tls =
             tls::Service::new(settings).map_err(|error| Unpublishable::Tls { service: service.name.clone(), error })?;
         services.push(Arc::new(relay::Service {
@@ -185,12 +175,6 @@ pub fn link_settings(configuration: &Configuration, port: &Port, mac: EthernetAd
     }
 }
 
-fn certificates(service: &VirtualService) -> Result<Vec<Arc<Certificate>>, Unpublishable> {
-    let read = |pem: &crate::control::config::Pem| Certificate::from_pem(&pem.chain, &pem.key).map(Arc::new);
-    let all: Result<_, _> = service.certificates.iter().map(read).collect();
-    all.map_err(|error| Unpublishable::Certificate { service: service.name.clone(), error })
-}
-
 fn tickets(service: &VirtualService, keys: &TicketKeys, cluster: [u8; 32]) -> tls::service::Tickets {
     // PERSISTENCE.md S3: client certificates do not exist yet; the words leave room for them.
     let minimum = match service.versions {
@@ -211,14 +195,14 @@ fn tickets(service: &VirtualService, keys: &TicketKeys, cluster: [u8; 32]) -> tl
 
 fn tls_settings(
     service: &VirtualService,
-    certificates: Vec<Arc<Certificate>>,
     tickets: tls::service::Tickets,
     pool: Arc<balance::Pool>,
     profile: Option<Arc<Profile>>,
     board: &Arc<Board>,
 ) -> tls::service::Settings {
     tls::service::Settings {
-        certificates,
+        // A service makes its own signers of them and keeps no reference.
+        certificates: service.certificates.clone(),
         strict_sni: service.strict_sni,
         versions: service.versions,
         ciphers: service.ciphers.clone(),
@@ -232,7 +216,6 @@ fn tls_settings(
 
 /// Makes the service's TLS once and throws it away, to see that it can be made.
 pub(super) fn prove_tls(service: &VirtualService) -> Result<(), tls::service::Invalid> {
-    let certificates = certificates(service).map_err(|_| tls::service::Invalid::NoCertificate)?;
     let pool = balance::Pool::new(service.pool.id, String::new(), service.pool.algorithm, Vec::new());
     let hour = Duration::from_secs(3600);
     let keys = TicketKeys {
@@ -243,6 +226,5 @@ pub(super) fn prove_tls(service: &VirtualService) -> Result<(), tls::service::In
         retained: 2,
     };
     let tickets = tickets(service, &keys, [0; 32]);
-    tls::Service::new(tls_settings(service, certificates, tickets, Arc::new(pool), None, &Arc::new(Board::new(0))))
-        .map(|_| ())
+    tls::Service::new(tls_settings(service, tickets, Arc::new(pool), None, &Arc::new(Board::new(0)))).map(|_| ())
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use zeroize::Zeroizing;
 
 use super::fault::Fault;
 use crate::balance::Algorithm;
@@ -13,7 +12,7 @@ use crate::base::{Duration, EngineId, Generation, PoolId, ServerId, ServiceId};
 use crate::health::Monitor;
 use crate::persistence::Profile;
 use crate::relay::{ProxyProtocol, Timeouts};
-use crate::tls;
+use crate::tls::{self, certificate::Certificate};
 
 /// The longest configuration file, in bytes.
 pub const FILE_MAX: usize = 4 << 20;
@@ -208,7 +207,7 @@ pub struct VirtualService {
     /// How they come back, if they do.
     pub profile: Option<Arc<Profile>>,
     /// Certificate chains with their keys; the first is the default.
-    pub certificates: Vec<Pem>,
+    pub certificates: Vec<Arc<Certificate>>,
     /// Whether a name that no certificate covers is refused.
     pub strict_sni: bool,
     /// Protocol versions.
@@ -225,21 +224,6 @@ pub struct VirtualService {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Times after which it gives up.
     pub timeouts: Timeouts,
-}
-
-/// A certificate chain and its key as read, proven to belong together. Each lane makes its own of it.
-#[derive(Clone)]
-pub struct Pem {
-    /// The chain, leaf first.
-    pub chain: Vec<u8>,
-    /// The private key.
-    pub key: Zeroizing<Vec<u8>>,
-}
-
-impl std::fmt::Debug for Pem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Pem")
-    }
 }
 
 /// `[[pool]]`

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::Machine;
 use super::fault::{Report, Wrong, wrong};
-use super::model::{ADDRESSES_MAX, CERTIFICATES_MAX, Pem, Pool, Port, SERVICES_MAX, VirtualService};
+use super::model::{ADDRESSES_MAX, CERTIFICATES_MAX, Pool, Port, SERVICES_MAX, VirtualService};
 use super::pools::{Named, endpoint};
 use super::reader::{Located, Section, boolean, choice, duration, integer, name, text};
 use super::sections::duplicate;
@@ -168,7 +168,7 @@ fn protocol(value: &DeValue<'_>) -> Result<Vec<u8>, Wrong> {
     text(255)(value).map(String::into_bytes)
 }
 
-fn certificates(report: &mut Report, section: &mut Section<'_>, around: &Surroundings<'_>) -> Vec<Pem> {
+fn certificates(report: &mut Report, section: &mut Section<'_>, around: &Surroundings<'_>) -> Vec<Arc<Certificate>> {
     let mut certificates = Vec::new();
     let sections = section.sections(report, "certificates", CERTIFICATES_MAX);
     if sections.is_empty() {
@@ -188,7 +188,7 @@ fn certificates(report: &mut Report, section: &mut Section<'_>, around: &Surroun
         match Certificate::from_pem(&chain_bytes, &key_bytes) {
             Ok(certificate) => {
                 warn_of_expiry(report, chain_key, &chain, certificate.not_after(), around.machine.now);
-                certificates.push(Pem { chain: chain_bytes.to_vec(), key: key_bytes });
+                certificates.push(Arc::new(certificate));
             }
             Err(error @ (Invalid::NoCertificate | Invalid::Certificate(_) | Invalid::KeyUsage)) => {
                 let what = format!("is {:?}, which {error}", chain.value);
@@ -250,6 +250,9 @@ fn prove_tls(report: &mut Report, section: &Section<'_>, ciphers_line: usize, se
     match publish::prove_tls(service) {
         // A service without a certificate that is right has been blamed already.
         Ok(()) | Err(tls::service::Invalid::NoCertificate) => {}
+        Err(error @ (tls::service::Invalid::Tickets(_) | tls::service::Invalid::Certificate(_))) => {
+            report.fault(section.line, section.key("certificates"), wrong(error.to_string(), "replace it"));
+        }
         Err(error @ tls::service::Invalid::Cipher { .. }) => {
             report.fault(
                 ciphers_line,
