@@ -128,7 +128,7 @@ fn a_right_file_becomes_typed_values() {
     assert_eq!(service.profile.as_ref().unwrap().name, "sticky");
     assert_eq!((service.tickets, service.certificates.len()), (2, 2));
     assert_eq!(service.alpn, [b"http/1.1"]);
-    assert_eq!(configuration.ticket_keys.retained, 5);
+    assert_eq!(configuration.ticket_keys.schedule, sealane::ticket::Schedule::default());
     let summary = configuration.to_string();
     assert!(
         summary.contains(

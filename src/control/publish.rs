@@ -6,12 +6,11 @@ use std::sync::Arc;
 use smoltcp::wire::EthernetAddress;
 
 use crate::balance::{self, Board, Loads, Slot, Slots, slots::SlotsFull};
-use crate::base::Duration;
 use crate::control::config::{Configuration, Pool, Port, SERVERS_MAX, TicketKeys, VirtualService};
 use crate::control::identity;
 use crate::lane::Snapshot;
 use crate::persistence::Profile;
-use crate::ticket::Scope;
+use crate::ticket::{Schedule, Scope};
 use crate::{link, relay, tls};
 
 /// Places on the health board: as many as one configuration may use, and as many again for servers that reloads bring.
@@ -186,10 +185,10 @@ fn tickets(service: &VirtualService, keys: &TicketKeys, cluster: [u8; 32]) -> tl
         scope: Scope { cluster, service: service.id, policy },
         count: service.tickets,
         tls12: service.tls12_tickets,
-        lifetime: keys.lifetime,
+        lifetime: keys.schedule.lifetime(),
         session_max: keys.session_max,
         // PERSISTENCE.md H3.
-        session_max_tls12: keys.rotation.saturating_mul(2),
+        session_max_tls12: keys.schedule.rotation().saturating_mul(2),
     }
 }
 
@@ -217,13 +216,10 @@ fn tls_settings(
 /// Makes the service's TLS once and throws it away, to see that it can be made.
 pub(super) fn prove_tls(service: &VirtualService) -> Result<(), tls::service::Invalid> {
     let pool = balance::Pool::new(service.pool.id, String::new(), service.pool.algorithm, Vec::new());
-    let hour = Duration::from_secs(3600);
     let keys = TicketKeys {
         source: crate::control::config::KeySource::Own(None),
-        rotation: hour,
-        lifetime: hour,
-        session_max: hour,
-        retained: 2,
+        schedule: Schedule::default(),
+        session_max: Schedule::default().lifetime(),
     };
     let tickets = tickets(service, &keys, [0; 32]);
     tls::Service::new(tls_settings(service, tickets, Arc::new(pool), None, &Arc::new(Board::new(0)))).map(|_| ())

@@ -23,9 +23,9 @@ use toml::de::DeTable;
 
 pub use fault::{Errors, Fault};
 pub use model::{
-    ADDRESSES_MAX, CERTIFICATES_MAX, CORES_MAX, Configuration, Device, Engine, FILE_MAX, Hugepages, KEYS_MAX,
-    KeySource, Log, LogFormat, POOLS_MAX, PORTS_MAX, Poll, Pool, Port, SERVERS_MAX, SERVICES_MAX, Server, Tcp,
-    TicketKeys, VirtualService,
+    ADDRESSES_MAX, CERTIFICATES_MAX, CORES_MAX, Configuration, Device, Engine, FILE_MAX, Hugepages, KeySource, Log,
+    LogFormat, POOLS_MAX, PORTS_MAX, Poll, Pool, Port, SERVERS_MAX, SERVICES_MAX, Server, Tcp, TicketKeys,
+    VirtualService,
 };
 
 use crate::base::UnixTime;

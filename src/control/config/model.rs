@@ -12,6 +12,7 @@ use crate::base::{Duration, EngineId, Generation, PoolId, ServerId, ServiceId};
 use crate::health::Monitor;
 use crate::persistence::Profile;
 use crate::relay::{ProxyProtocol, Timeouts};
+use crate::ticket::Schedule;
 use crate::tls::{self, certificate::Certificate};
 
 /// The longest configuration file, in bytes.
@@ -30,8 +31,6 @@ pub const CERTIFICATES_MAX: usize = 64;
 pub const POOLS_MAX: usize = 1024;
 /// Most servers of all pools together.
 pub const SERVERS_MAX: usize = 8192;
-/// Most ticket keys that are retained.
-pub const KEYS_MAX: u32 = 64;
 
 /// A whole configuration.
 #[derive(Debug)]
@@ -263,14 +262,10 @@ pub struct Server {
 pub struct TicketKeys {
     /// Where keys come from.
     pub source: KeySource,
-    /// How often a new key becomes active.
-    pub rotation: Duration,
-    /// How long a ticket is honoured.
-    pub lifetime: Duration,
+    /// How often keys rotate and how long tickets live.
+    pub schedule: Schedule,
     /// How long after its full handshake a TLS 1.3 session is resumed at most.
     pub session_max: Duration,
-    /// How many keys are kept, the active one included.
-    pub retained: u32,
 }
 
 /// Where ticket keys come from.

@@ -9,14 +9,15 @@ use toml::de::DeValue;
 use super::Machine;
 use super::fault::{Report, Wrong, wrong};
 use super::model::{
-    ADDRESSES_MAX, CORES_MAX, Device, Engine, Hugepages, KEYS_MAX, KeySource, Log, LogFormat, PORTS_MAX, Poll, Port,
-    Tcp, TicketKeys,
+    ADDRESSES_MAX, CORES_MAX, Device, Engine, Hugepages, KeySource, Log, LogFormat, PORTS_MAX, Poll, Port, Tcp,
+    TicketKeys,
 };
 use super::reader::{Located, Section, choice, duration, integer, name, parsed, text};
 use crate::base::Duration;
 use crate::control::identity;
+use crate::ticket::Schedule;
+use crate::ticket::schedule::{LIFETIME_MAX, ROTATION_MAX};
 
-const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -294,37 +295,23 @@ fn device_name(device: &Device) -> &str {
 
 /// Reads `[ticket_keys]`; without it the engine makes keys of its own.
 pub(super) fn ticket_keys(report: &mut Report, section: Option<Section<'_>>, directory: &Path) -> Option<TicketKeys> {
-    let defaults = TicketKeys {
-        source: KeySource::Own(None),
-        rotation: 6 * HOUR,
-        lifetime: DAY,
-        session_max: 7 * DAY,
-        retained: 5,
-    };
+    let defaults = TicketKeys { source: KeySource::Own(None), schedule: Schedule::default(), session_max: 7 * DAY };
     let Some(mut section) = section else { return Some(defaults) };
     let is_file = section.or(report, "source", false, choice(&[("own", false), ("file", true)]));
     let file = section.optional(report, "file", text(4096)).map(|file| directory.join(file.value));
-    let rotation = section.or(report, "rotation", defaults.rotation, duration(10 * SECOND..=30 * DAY));
+    let rotation = section.or(report, "rotation", defaults.schedule.rotation(), duration(SECOND..=ROTATION_MAX));
     // PERSISTENCE.md K4 and RFC 8446 4.6.1: no ticket lives longer than 7 days.
-    let lifetime = section.or(report, "lifetime", defaults.lifetime, duration(10 * SECOND..=7 * DAY));
-    let session_max = section.or(report, "session_max", defaults.session_max, duration(10 * SECOND..=90 * DAY));
-    let least = retained_min(lifetime.value, rotation.value);
-    let retained = section.or(report, "retained", least.min(KEYS_MAX), integer(2..=i64::from(KEYS_MAX)));
-    if least > KEYS_MAX {
-        let what = format!(
-            "needs {least} keys to be retained for tickets that live {}",
-            humantime::format_duration(lifetime.value)
-        );
-        report.fault(
-            rotation.line,
-            section.key("rotation"),
-            wrong(what, format!("rotate less often: {KEYS_MAX} keys are the most")),
-        );
-    } else if retained.value < least {
-        let what = format!("is {}: keys would be gone before the tickets under them", retained.value);
-        let remedy = format!("write {least} or more (lifetime / rotation, rounded up, and one), or leave it out");
-        report.fault(retained.line, section.key("retained"), wrong(what, remedy));
-    }
+    let lifetime = section.or(report, "lifetime", defaults.schedule.lifetime(), duration(SECOND..=LIFETIME_MAX));
+    let session_max = section.or(report, "session_max", defaults.session_max, duration(SECOND..=90 * DAY));
+    // PERSISTENCE.md K3: the ring must hold every key that a valid ticket may be under.
+    let schedule = match Schedule::new(rotation.value, lifetime.value) {
+        Ok(schedule) => Some(schedule),
+        Err(error) => {
+            let remedy = "write a longer rotation or a shorter lifetime";
+            report.fault(rotation.line, section.key("rotation"), wrong(format!("does not do: {error}"), remedy));
+            None
+        }
+    };
     if session_max.value < lifetime.value {
         let what = "is shorter than the lifetime of one ticket";
         let remedy = format!("write \"{}\" or more", humantime::format_duration(lifetime.value));
@@ -336,19 +323,7 @@ pub(super) fn ticket_keys(report: &mut Report, section: Option<Section<'_>>, dir
     }
     section.finish(report);
     let source = if is_file.value { KeySource::File(file?) } else { KeySource::Own(file) };
-    Some(TicketKeys {
-        source,
-        rotation: rotation.value,
-        lifetime: lifetime.value,
-        session_max: session_max.value,
-        retained: retained.value,
-    })
-}
-
-/// PERSISTENCE.md K3: a key must outlive the last ticket under it, and a pending one stands beside them.
-fn retained_min(lifetime: Duration, rotation: Duration) -> u32 {
-    let periods = lifetime.as_millis().div_ceil(rotation.as_millis().max(MILLISECOND.as_millis()));
-    u32::try_from(periods).unwrap_or(u32::MAX).saturating_add(1)
+    Some(TicketKeys { source, schedule: schedule?, session_max: session_max.value })
 }
 
 #[cfg(test)]
@@ -364,13 +339,5 @@ mod tests {
         {
             assert_eq!(pci_address(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn k3_retained_keys_cover_a_ticket_lifetime() {
-        assert_eq!(retained_min(DAY, 6 * HOUR), 5);
-        assert_eq!(retained_min(DAY, 7 * HOUR), 5);
-        assert_eq!(retained_min(HOUR, DAY), 2);
-        assert_eq!(retained_min(Duration::ZERO, DAY), 1);
     }
 }

@@ -48,7 +48,7 @@ impl fmt::Display for Configuration {
             KeySource::Own(Some(file)) => format!("made by the engine, kept in {}", file.display()),
             KeySource::File(file) => format!("read from {}", file.display()),
         };
-        let [rotation, lifetime] = [keys.rotation, keys.lifetime].map(humantime::format_duration);
+        let [rotation, lifetime] = [keys.schedule.rotation(), keys.schedule.lifetime()].map(humantime::format_duration);
         write!(f, "ticket keys: {source}; rotated every {rotation}, tickets live {lifetime}")
     }
 }
