@@ -47,7 +47,7 @@ fn a_golden_ipv4_packet_is_read_and_its_padding_cut() {
 #[test]
 fn ipv4_options_are_skipped() {
     let mut bytes = ipv4(|bytes| bytes[0] = 0x46);
-    assert_eq!(Packet::parse(&bytes, false).unwrap().payload, []);
+    assert!(Packet::parse(&bytes, false).unwrap().payload.is_empty());
     bytes[0] = 0x47;
     assert_eq!(error_of(&bytes), Malformed::Truncated, "the header is longer than the packet");
 }

@@ -1,0 +1,278 @@
+//! A configuration that has been proven: names are resolved, numbers are in range, certificates fit their keys.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::fault::Fault;
+use crate::balance::Algorithm;
+use crate::base::{Duration, EngineId, Generation, PoolId, ServerId, ServiceId};
+use crate::health::Monitor;
+use crate::persistence::Profile;
+use crate::relay::{ProxyProtocol, Timeouts};
+use crate::ticket::Schedule;
+use crate::tls::{self, certificate::Certificate};
+
+/// The longest configuration file, in bytes.
+pub const FILE_MAX: usize = 4 << 20;
+/// Most lanes of an engine.
+pub const CORES_MAX: usize = 128;
+/// Most ports of an engine.
+pub const PORTS_MAX: usize = 16;
+/// Most addresses of a port or of a virtual service.
+pub const ADDRESSES_MAX: usize = 64;
+/// Most virtual services.
+pub const SERVICES_MAX: usize = 1024;
+/// Most certificates of a virtual service.
+pub const CERTIFICATES_MAX: usize = 64;
+/// Most pools, monitors and profiles, each.
+pub const POOLS_MAX: usize = 1024;
+/// Most servers of all pools together.
+pub const SERVERS_MAX: usize = 8192;
+
+/// A whole configuration.
+#[derive(Debug)]
+pub struct Configuration {
+    /// The file that it was read from.
+    pub file: PathBuf,
+    /// The engine itself.
+    pub engine: Engine,
+    /// Ports, by [`PortId`](crate::base::PortId).
+    pub ports: Vec<Port>,
+    /// Virtual services.
+    pub services: Vec<VirtualService>,
+    /// Pools, those that no service names included: their servers are monitored.
+    pub pools: Vec<Arc<Pool>>,
+    /// Ticket keys.
+    pub ticket_keys: TicketKeys,
+    /// What an operator should know and what forbids nothing.
+    pub warnings: Vec<Fault>,
+    /// What cannot change while the engine runs.
+    pub(super) fixed: Vec<Fixed>,
+}
+
+/// A key that cannot change while the engine runs, where it stands and what it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fixed {
+    pub(super) key: String,
+    pub(super) line: usize,
+    pub(super) value: String,
+}
+
+/// `[engine]`
+#[derive(Clone, Debug)]
+pub struct Engine {
+    /// Goes into tickets as the issuer.
+    pub name: String,
+    /// The same, as tickets carry it.
+    pub id: EngineId,
+    /// Tickets are valid within one cluster.
+    pub cluster: String,
+    /// Cores, one lane on each.
+    pub cores: Vec<usize>,
+    /// The core that control runs on.
+    pub control_core: usize,
+    /// What a lane does when there is nothing to do.
+    pub poll: Poll,
+    /// Where `/metrics` and `/healthz` are served.
+    pub admin: SocketAddr,
+    /// Whether packet buffers are in hugepages.
+    pub hugepages: Hugepages,
+    /// Packet buffers, shared by all lanes.
+    pub buffers: usize,
+    /// How long a drain waits for connections to end.
+    pub drain_timeout: Duration,
+    /// The connection log.
+    pub log: Log,
+    /// Bounds and times of each lane's TCP.
+    pub tcp: Tcp,
+}
+
+/// What a lane does when there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poll {
+    /// Never sleeps.
+    Busy,
+    /// Sleeps.
+    Adaptive,
+}
+
+/// Whether packet buffers are in hugepages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hugepages {
+    /// Where there are some; else the engine says so and goes on without.
+    Auto,
+    /// Or the engine does not start.
+    Require,
+    /// Not even where there are some.
+    Never,
+}
+
+/// `[engine.log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// How a record is written.
+    pub format: LogFormat,
+    /// Where to; `None` is standard output.
+    pub file: Option<PathBuf>,
+    /// Most records written a second; 0 for no bound.
+    pub records_per_second: u32,
+}
+
+/// How a connection's record is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `key=value` pairs.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[engine.tcp]`, each bound for one lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    /// Most connections, clients' and servers' together.
+    pub connections_max: usize,
+    /// Most connections that have not finished their handshake.
+    pub half_open_max: usize,
+    /// Most entries in TIME-WAIT.
+    pub time_wait_max: usize,
+    /// Bytes that a connection keeps for the reader.
+    pub receive_buffer: usize,
+    /// Bytes that a connection keeps until they are acknowledged.
+    pub send_buffer: usize,
+    /// 2 MSL.
+    pub time_wait: Duration,
+    /// Silence before keepalive probes begin; `None` for no keepalive.
+    pub keepalive: Option<Duration>,
+    /// How long unacknowledged data is kept trying.
+    pub user_timeout: Duration,
+}
+
+/// `[[port]]`
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub device: Device,
+    /// The engine's own addresses, each with its on-link prefix.
+    pub addresses: Vec<IpNet>,
+    /// Default routes, at most one a family.
+    pub gateways: Vec<IpAddr>,
+    /// The longest IP packet, in bytes.
+    pub mtu: usize,
+}
+
+impl Port {
+    /// Whether `address` can be reached over this port, on-link or by a gateway.
+    pub fn routes_to(&self, address: IpAddr) -> bool {
+        self.is_on_link(address) || self.gateways.iter().any(|gateway| gateway.is_ipv4() == address.is_ipv4())
+    }
+
+    /// Whether `address` is in the network of one of the port's own.
+    pub fn is_on_link(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|network| network.contains(&address))
+    }
+
+    /// Whether the port has an address of the family of `address`.
+    pub fn speaks_family_of(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|network| network.addr().is_ipv4() == address.is_ipv4())
+    }
+}
+
+/// What DPDK drives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// A PCI device by its address, with the domain: the only ones that DPDK may probe.
+    Pci(String),
+    /// A virtual device with its arguments.
+    Virtual(String),
+}
+
+/// `[[virtual_service]]`
+#[derive(Debug)]
+pub struct VirtualService {
+    /// Its name.
+    pub name: String,
+    /// The same, as tickets are bound to it.
+    pub id: ServiceId,
+    /// Where clients connect.
+    pub addresses: Vec<SocketAddr>,
+    /// Where they go.
+    pub pool: Arc<Pool>,
+    /// How they come back, if they do.
+    pub profile: Option<Arc<Profile>>,
+    /// Certificate chains with their keys; the first is the default.
+    pub certificates: Vec<Arc<Certificate>>,
+    /// Whether a name that no certificate covers is refused.
+    pub strict_sni: bool,
+    /// Protocol versions.
+    pub versions: tls::Versions,
+    /// Cipher suites by their IANA names; empty for the default.
+    pub ciphers: Vec<String>,
+    /// Application protocols; empty for none.
+    pub alpn: Vec<Vec<u8>>,
+    /// How many tickets a TLS 1.3 handshake issues.
+    pub tickets: usize,
+    /// Whether TLS 1.2 sessions get tickets.
+    pub tls12_tickets: bool,
+    /// The header that its servers expect.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Times after which it gives up.
+    pub timeouts: Timeouts,
+}
+
+/// `[[pool]]`
+#[derive(Debug)]
+pub struct Pool {
+    /// Its name.
+    pub name: String,
+    /// The same, as tickets carry it.
+    pub id: PoolId,
+    /// How a new client's server is chosen.
+    pub algorithm: Algorithm,
+    /// Servers, at least one.
+    pub servers: Vec<Server>,
+    /// How they are monitored, if they are.
+    pub monitor: Option<Monitor>,
+}
+
+/// `[[pool.server]]`
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Its name.
+    pub name: String,
+    /// The same with its pool's, as tickets carry it.
+    pub id: ServerId,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Share of new clients, 1 to 20.
+    pub ratio: u8,
+    /// Whether it may be used at all.
+    pub enabled: bool,
+    /// Incarnation.
+    pub generation: Generation,
+}
+
+/// `[ticket_keys]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TicketKeys {
+    /// Where keys come from.
+    pub source: KeySource,
+    /// How often keys rotate and how long tickets live.
+    pub schedule: Schedule,
+    /// How long after its full handshake a TLS 1.3 session is resumed at most.
+    pub session_max: Duration,
+}
+
+/// Where ticket keys come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// This engine makes them, and keeps them in the file if there is one.
+    Own(Option<PathBuf>),
+    /// A ring file, watched for changes.
+    File(PathBuf),
+}

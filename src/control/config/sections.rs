@@ -1,0 +1,343 @@
+//! `[engine]`, `[[port]]` and `[ticket_keys]`: what the engine itself is.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use ipnet::IpNet;
+use toml::de::DeValue;
+
+use super::Machine;
+use super::fault::{Report, Wrong, wrong};
+use super::model::{
+    ADDRESSES_MAX, CORES_MAX, Device, Engine, Hugepages, KeySource, Log, LogFormat, PORTS_MAX, Poll, Port, Tcp,
+    TicketKeys,
+};
+use super::reader::{Located, Section, choice, duration, integer, name, parsed, text};
+use crate::base::Duration;
+use crate::control::identity;
+use crate::ticket::Schedule;
+use crate::ticket::schedule::{LIFETIME_MAX, ROTATION_MAX};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Reads `[engine]`.
+pub(super) fn engine(
+    report: &mut Report,
+    mut section: Section<'_>,
+    directory: &Path,
+    machine: &Machine,
+) -> Option<Engine> {
+    let name_ = section.required(report, "name", "\"engine-1\"", name);
+    let cluster = section.required(report, "cluster", "\"production\"", name);
+    let cores = cores(report, &mut section, machine);
+    let control_core = section.required(report, "control_core", "0", integer::<usize>(0..=i64::from(u16::MAX)));
+    let poll =
+        section.or(report, "poll", Poll::Adaptive, choice(&[("busy", Poll::Busy), ("adaptive", Poll::Adaptive)]));
+    let admin =
+        section.required(report, "admin", "\"127.0.0.1:9900\"", parsed("an address with a port", "127.0.0.1:9900"));
+    let hugepages = section.or(
+        report,
+        "hugepages",
+        Hugepages::Auto,
+        choice(&[("auto", Hugepages::Auto), ("require", Hugepages::Require), ("never", Hugepages::Never)]),
+    );
+    // capsule hands mbufs out in bursts of 32 a queue; below a thousand an engine only drops.
+    let buffers = section.or(report, "buffers", 16_384, integer(1024..=4_194_304));
+    let drain_timeout = section.or(report, "drain_timeout", 30 * SECOND, duration(Duration::ZERO..=DAY));
+    let log = log(report, &mut section, directory);
+    let tcp = tcp(report, &mut section);
+    if let Some(control) = &control_core {
+        if !machine.cores.contains(&control.value) {
+            report.fault(control.line, section.key("control_core"), no_such_core(control.value, machine));
+        }
+        if poll.value == Poll::Busy && cores.contains(&control.value) {
+            let what = format!("is {}, where a lane polls without ever sleeping", control.value);
+            let remedy = "name a core that no lane has, or write poll = \"adaptive\"";
+            report.fault(control.line, section.key("control_core"), wrong(what, remedy));
+        }
+    }
+    section.finish(report);
+    let name = name_?.value;
+    Some(Engine {
+        id: identity::engine(&name),
+        name,
+        cluster: cluster?.value,
+        cores,
+        control_core: control_core?.value,
+        poll: poll.value,
+        admin: admin?.value,
+        hugepages: hugepages.value,
+        buffers: buffers.value,
+        drain_timeout: drain_timeout.value,
+        log,
+        tcp,
+    })
+}
+
+fn cores(report: &mut Report, section: &mut Section<'_>, machine: &Machine) -> Vec<usize> {
+    let list = section.required_list(report, "cores", CORES_MAX, "[0]", integer::<usize>(0..=i64::from(u16::MAX)));
+    let mut cores = Vec::new();
+    for Located { value, line } in list {
+        if !machine.cores.contains(&value) {
+            report.fault(line, section.key("cores"), no_such_core(value, machine));
+        } else if cores.contains(&value) {
+            let what = format!("names core {value} twice");
+            report.fault(line, section.key("cores"), wrong(what, "name every core once: one lane runs on each"));
+        } else {
+            cores.push(value);
+        }
+    }
+    cores
+}
+
+fn no_such_core(core: usize, machine: &Machine) -> Wrong {
+    let all = machine.cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    wrong(format!("names core {core}, which this machine does not have"), format!("choose from {all}"))
+}
+
+fn log(report: &mut Report, engine: &mut Section<'_>, directory: &Path) -> Log {
+    let mut log = Log { format: LogFormat::Json, file: None, records_per_second: 1000 };
+    if let Some(mut section) = engine.section(report, "log") {
+        log.format = section
+            .or(report, "format", log.format, choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]))
+            .value;
+        log.file = section
+            .optional(report, "file", text(4096))
+            .filter(|file| file.value != "-")
+            .map(|file| directory.join(file.value));
+        log.records_per_second =
+            section.or(report, "records_per_second", log.records_per_second, integer(0..=1_000_000)).value;
+        section.finish(report);
+    }
+    log
+}
+
+fn tcp(report: &mut Report, engine: &mut Section<'_>) -> Tcp {
+    let mut tcp = Tcp {
+        connections_max: 65_536,
+        half_open_max: 4096,
+        time_wait_max: 16_384,
+        receive_buffer: 65_536,
+        send_buffer: 65_536,
+        time_wait: MINUTE,
+        keepalive: Some(2 * HOUR),
+        user_timeout: 5 * MINUTE,
+    };
+    if let Some(mut section) = engine.section(report, "tcp") {
+        tcp.connections_max = section.or(report, "connections_max", tcp.connections_max, integer(16..=4_194_304)).value;
+        tcp.half_open_max = section.or(report, "half_open_max", tcp.half_open_max, integer(16..=1_048_576)).value;
+        tcp.time_wait_max = section.or(report, "time_wait_max", tcp.time_wait_max, integer(16..=4_194_304)).value;
+        tcp.receive_buffer = section.or(report, "receive_buffer", tcp.receive_buffer, integer(4096..=16_777_216)).value;
+        tcp.send_buffer = section.or(report, "send_buffer", tcp.send_buffer, integer(4096..=16_777_216)).value;
+        tcp.time_wait = section.or(report, "time_wait", tcp.time_wait, duration(SECOND..=4 * MINUTE)).value;
+        let keepalive =
+            section.optional(report, "keepalive", duration(Duration::ZERO..=DAY)).map(|keepalive| keepalive.value);
+        // "0s" turns keepalive off.
+        tcp.keepalive = keepalive.map_or(tcp.keepalive, |keepalive| Some(keepalive).filter(|time| !time.is_zero()));
+        tcp.user_timeout = section.or(report, "user_timeout", tcp.user_timeout, duration(SECOND..=HOUR)).value;
+        section.finish(report);
+    }
+    tcp
+}
+
+/// Reads every `[[port]]`; the names of those that are wrong are known all the same.
+pub(super) fn ports(report: &mut Report, root: &mut Section<'_>) -> Vec<Located<Port>> {
+    let mut ports = Vec::new();
+    let mut names = HashSet::new();
+    let mut devices = HashSet::new();
+    let sections = root.sections(report, "port", PORTS_MAX);
+    if sections.is_empty() {
+        report.fault(0, "port", wrong("is missing", "add a [[port]] with name, device and addresses"));
+    }
+    for mut section in sections {
+        let line = section.line;
+        let name_ = section.required(report, "name", "\"front\"", name);
+        let device = section.required(report, "device", "\"net_tap0,iface=sealane0\"", device);
+        let faults = report.count();
+        let addresses = section.required_list(report, "addresses", ADDRESSES_MAX, "[\"198.18.0.2/16\"]", own_address);
+        let has_all = report.count() == faults;
+        let gateways = section.list(report, "gateways", 2, parsed("an address", "198.18.0.1")).unwrap_or_default();
+        let mtu = section.or(report, "mtu", 1500, integer(576..=1500));
+        if let Some(name) = &name_
+            && !names.insert(name.value.clone())
+        {
+            report.fault(name.line, section.key("name"), duplicate(&name.value));
+        }
+        if let Some(device) = &device
+            && !devices.insert(device_name(&device.value).to_owned())
+        {
+            let what = format!("is {}, which another port has", device_name(&device.value));
+            report.fault(device.line, section.key("device"), wrong(what, "give every port a device of its own"));
+        }
+        // RFC 8200 5: no link that carries IPv6 has a smaller MTU.
+        if mtu.value < 1280 && addresses.iter().any(|network| network.value.addr().is_ipv6()) {
+            let what = format!("is {}, too small for the port's IPv6 addresses", mtu.value);
+            report.fault(mtu.line, section.key("mtu"), wrong(what, "write 1280 or more"));
+        }
+        section.finish(report);
+        if let (Some(name), Some(device)) = (name_, device) {
+            let port = Port {
+                name: name.value,
+                device: device.value,
+                addresses: addresses.into_iter().map(|address| address.value).collect(),
+                gateways: Vec::new(),
+                mtu: mtu.value,
+            };
+            // A gateway is not to blame for the addresses that are missing.
+            ports.push((Located { value: port, line }, if has_all { gateways } else { Vec::new() }));
+        }
+    }
+    ports.into_iter().map(|(port, gateways)| with_gateways(report, port, gateways)).collect()
+}
+
+fn with_gateways(
+    report: &mut Report,
+    mut port: Located<Port>,
+    gateways: Vec<Located<std::net::IpAddr>>,
+) -> Located<Port> {
+    for Located { value: gateway, line } in gateways {
+        let is_taken = port.value.gateways.iter().any(|other| other.is_ipv4() == gateway.is_ipv4());
+        if is_taken {
+            let what = format!("has {gateway} beside another gateway of its family");
+            report.fault(line, "port.gateways", wrong(what, "keep one IPv4 and one IPv6 gateway at most"));
+        } else if port.value.addresses.iter().any(|network| network.addr() == gateway) {
+            let what = format!("has {gateway}, which is the port's own address");
+            report.fault(line, "port.gateways", wrong(what, "write the router's address"));
+        } else if !port.value.is_on_link(gateway) && !is_link_local(gateway) {
+            let what = format!("has {gateway}, which is in no network of the port's addresses");
+            report.fault(
+                line,
+                "port.gateways",
+                wrong(what, "write a router of one of these networks, or correct the prefix length"),
+            );
+        }
+        if !is_taken {
+            port.value.gateways.push(gateway);
+        }
+    }
+    port
+}
+
+fn is_link_local(address: std::net::IpAddr) -> bool {
+    matches!(address, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// What the name of a duplicate is told.
+pub(super) fn duplicate(name: &str) -> Wrong {
+    wrong(format!("is {name:?}, which another one has"), "give every one a name of its own")
+}
+
+fn own_address(value: &DeValue<'_>) -> Result<IpNet, Wrong> {
+    let network: IpNet = parsed("an address with a prefix length", "198.18.0.2/16")(value)?;
+    let address = network.addr();
+    let is_host = match network {
+        // RFC 3021: both addresses of a /31 are hosts.
+        IpNet::V4(v4) => v4.prefix_len() >= 31 || (v4.addr() != v4.network() && v4.addr() != v4.broadcast()),
+        IpNet::V6(_) => true,
+    };
+    if address.is_unspecified()
+        || address.is_multicast()
+        || address.is_loopback()
+        || !is_host
+        || network.prefix_len() == 0
+    {
+        return Err(wrong(
+            format!("is {network}, which no host can have"),
+            "write the engine's own address and the length of its network's prefix",
+        ));
+    }
+    Ok(network)
+}
+
+/// A PCI address, always with its domain, or a virtual device of DPDK.
+fn device(value: &DeValue<'_>) -> Result<Device, Wrong> {
+    let text = text(1024)(value)?;
+    let remedy = "write a PCI address such as \"0000:3b:00.0\" or a virtual device such as \"net_tap0,iface=sealane0\"";
+    if let Some(address) = pci_address(&text) {
+        return Ok(Device::Pci(address));
+    }
+    let (driver, _) = text.split_once(',').unwrap_or((&text, ""));
+    let is_driver = driver.strip_prefix("net_").is_some_and(|rest| {
+        rest.ends_with(|c: char| c.is_ascii_digit())
+            && rest.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    });
+    if is_driver {
+        Ok(Device::Virtual(text))
+    } else {
+        Err(wrong(format!("is {text:?}, which is no device of DPDK"), remedy))
+    }
+}
+
+/// `domain:bus:device.function` in hexadecimal, the domain optional as in lspci.
+fn pci_address(text: &str) -> Option<String> {
+    let is_hex = |part: &str, len: usize| part.len() == len && part.chars().all(|c| c.is_ascii_hexdigit());
+    let (slot, function) = text.split_once('.')?;
+    let (domain, bus, device) = match *slot.split(':').collect::<Vec<_>>() {
+        [domain, bus, device] => (domain, bus, device),
+        [bus, device] => ("0000", bus, device),
+        _ => return None,
+    };
+    let in_range =
+        u8::from_str_radix(device, 16).is_ok_and(|device| device < 32) && function.parse::<u8>().is_ok_and(|f| f < 8);
+    let is_right = is_hex(domain, 4) && is_hex(bus, 2) && is_hex(device, 2) && function.len() == 1 && in_range;
+    is_right.then(|| format!("{domain}:{bus}:{device}.{function}").to_ascii_lowercase())
+}
+
+fn device_name(device: &Device) -> &str {
+    match device {
+        Device::Pci(address) => address,
+        Device::Virtual(device) => device.split_once(',').map_or(device, |(name, _)| name),
+    }
+}
+
+/// Reads `[ticket_keys]`; without it the engine makes keys of its own.
+pub(super) fn ticket_keys(report: &mut Report, section: Option<Section<'_>>, directory: &Path) -> Option<TicketKeys> {
+    let defaults = TicketKeys { source: KeySource::Own(None), schedule: Schedule::default(), session_max: 7 * DAY };
+    let Some(mut section) = section else { return Some(defaults) };
+    let is_file = section.or(report, "source", false, choice(&[("own", false), ("file", true)]));
+    let file = section.optional(report, "file", text(4096)).map(|file| directory.join(file.value));
+    let rotation = section.or(report, "rotation", defaults.schedule.rotation(), duration(SECOND..=ROTATION_MAX));
+    // PERSISTENCE.md K4 and RFC 8446 4.6.1: no ticket lives longer than 7 days.
+    let lifetime = section.or(report, "lifetime", defaults.schedule.lifetime(), duration(SECOND..=LIFETIME_MAX));
+    let session_max = section.or(report, "session_max", defaults.session_max, duration(SECOND..=90 * DAY));
+    // PERSISTENCE.md K3: the ring must hold every key that a valid ticket may be under.
+    let schedule = match Schedule::new(rotation.value, lifetime.value) {
+        Ok(schedule) => Some(schedule),
+        Err(error) => {
+            let remedy = "write a longer rotation or a shorter lifetime";
+            report.fault(rotation.line, section.key("rotation"), wrong(format!("does not do: {error}"), remedy));
+            None
+        }
+    };
+    if session_max.value < lifetime.value {
+        let what = "is shorter than the lifetime of one ticket";
+        let remedy = format!("write \"{}\" or more", humantime::format_duration(lifetime.value));
+        report.fault(session_max.line, section.key("session_max"), wrong(what, remedy));
+    }
+    if is_file.value && file.is_none() {
+        let remedy = "add file = \"keys.ring\" and make it with: sealane keys new";
+        report.fault(section.line, section.key("file"), wrong("is missing", remedy));
+    }
+    section.finish(report);
+    let source = if is_file.value { KeySource::File(file?) } else { KeySource::Own(file) };
+    Some(TicketKeys { source, schedule: schedule?, session_max: session_max.value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pci_addresses_are_told_from_what_looks_like_one() {
+        assert_eq!(pci_address("0000:3B:00.0").as_deref(), Some("0000:3b:00.0"));
+        assert_eq!(pci_address("3b:1f.7").as_deref(), Some("0000:3b:1f.7"));
+        for text in
+            ["3b:20.0", "3b:00.8", "3b:00", "0000:3b:00.0.0", "000:3b:00.0", "0000:3b:00.+1", "0:0:0.0", "a.b.c", ""]
+        {
+            assert_eq!(pci_address(text), None, "{text}");
+        }
+    }
+}

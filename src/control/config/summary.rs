@@ -1,0 +1,58 @@
+//! What a configuration says, in a few lines for a person.
+
+use std::fmt;
+
+use super::model::{Configuration, KeySource};
+
+impl fmt::Display for Configuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let engine = &self.engine;
+        let lanes = engine.cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        writeln!(
+            f,
+            "engine {} of cluster {}: lanes on cores {lanes}, control on core {}",
+            engine.name, engine.cluster, engine.control_core
+        )?;
+        for port in &self.ports {
+            writeln!(f, "port {}: {}", port.name, list(&port.addresses))?;
+        }
+        for service in &self.services {
+            let profile = service
+                .profile
+                .as_ref()
+                .map_or("no persistence".to_owned(), |profile| format!("persistence {}", profile.name));
+            let certificates = service.certificates.len();
+            writeln!(
+                f,
+                "virtual service {}: {} to pool {}, {profile}, {certificates} certificate{}",
+                service.name,
+                list(&service.addresses),
+                service.pool.name,
+                if certificates == 1 { "" } else { "s" }
+            )?;
+        }
+        for pool in &self.pools {
+            let monitor =
+                pool.monitor.as_ref().map_or("not monitored".to_owned(), |monitor| format!("monitor {}", monitor.name));
+            let servers = pool
+                .servers
+                .iter()
+                .map(|server| format!("{} {}", server.name, server.address))
+                .collect::<Vec<_>>()
+                .join(", ");
+            writeln!(f, "pool {}: {servers}; {monitor}", pool.name)?;
+        }
+        let keys = &self.ticket_keys;
+        let source = match &keys.source {
+            KeySource::Own(None) => "made by the engine, lost with a restart".to_owned(),
+            KeySource::Own(Some(file)) => format!("made by the engine, kept in {}", file.display()),
+            KeySource::File(file) => format!("read from {}", file.display()),
+        };
+        let [rotation, lifetime] = [keys.schedule.rotation(), keys.schedule.lifetime()].map(humantime::format_duration);
+        write!(f, "ticket keys: {source}; rotated every {rotation}, tickets live {lifetime}")
+    }
+}
+
+fn list<T: ToString>(values: &[T]) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,226 @@
+//! Makes snapshots for lanes of a configuration: one for each lane, so that lanes share no reference count.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use smoltcp::wire::EthernetAddress;
+
+use crate::balance::{self, Board, Loads, Slot, Slots, slots::SlotsFull};
+use crate::control::config::{Configuration, Pool, Port, SERVERS_MAX, TicketKeys, VirtualService};
+use crate::control::identity;
+use crate::lane::Snapshot;
+use crate::persistence::Profile;
+use crate::ticket::{Schedule, Scope};
+use crate::{link, relay, tls};
+
+/// Places on the health board: as many as one configuration may use, and as many again for servers that reloads bring.
+pub const SLOTS_MAX: usize = 2 * SERVERS_MAX;
+
+/// Most neighbours that a lane remembers on one port.
+const NEIGHBOURS_MAX: usize = 4096;
+/// Most packets kept a neighbour while it is being resolved (RFC 1122 2.3.2.2 asks for one at least).
+const PENDING_MAX: usize = 16;
+
+/// What outlives every snapshot.
+#[derive(Debug)]
+pub struct Shared {
+    /// Which servers are up.
+    pub board: Arc<Board>,
+    /// Connections open to each server.
+    pub loads: Arc<Loads>,
+    /// Which server has which place on both.
+    pub slots: Slots,
+}
+
+impl Shared {
+    /// For an engine of `lanes` lanes.
+    pub fn new(lanes: usize) -> Self {
+        Self {
+            board: Arc::new(Board::new(SLOTS_MAX)),
+            loads: Arc::new(Loads::new(lanes, SLOTS_MAX)),
+            slots: Slots::new(u32::try_from(SLOTS_MAX).unwrap_or(u32::MAX)),
+        }
+    }
+}
+
+/// Why a configuration that holds by itself cannot be given to lanes.
+#[derive(Debug, thiserror::Error)]
+pub enum Unpublishable {
+    /// Too many servers since the engine started.
+    #[error(transparent)]
+    Slots(#[from] SlotsFull),
+    /// A service's TLS stopped being possible after it had been proven.
+    #[error("virtual service {service:?}: {error}")]
+    Tls {
+        /// The virtual service.
+        service: String,
+        /// What is wrong.
+        error: tls::service::Invalid,
+    },
+}
+
+/// A server of the configuration in force and its place on the health board.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Pool by name.
+    pub pool: String,
+    /// Server by name.
+    pub server: String,
+    /// Its place.
+    pub slot: Slot,
+}
+
+/// One snapshot of `configuration` for each of `lanes` lanes. `macs` are the Ethernet addresses of its ports, in their order.
+///
+/// # Errors
+/// [`Unpublishable`] says why there is none.
+pub fn snapshots(
+    configuration: &Configuration,
+    version: u64,
+    macs: &[EthernetAddress],
+    shared: &mut Shared,
+    lanes: usize,
+) -> Result<Vec<Snapshot>, Unpublishable> {
+    (0..lanes).map(|_| snapshot(configuration, version, macs, shared)).collect()
+}
+
+fn snapshot(
+    configuration: &Configuration,
+    version: u64,
+    macs: &[EthernetAddress],
+    shared: &mut Shared,
+) -> Result<Snapshot, Unpublishable> {
+    let cluster = identity::cluster(&configuration.engine.cluster);
+    let mut pools = Vec::new();
+    for pool in &configuration.pools {
+        pools.push((Arc::new(placed_pool(pool, &mut shared.slots)?), pool.monitor.clone()));
+    }
+    let mut services = Vec::new();
+    for service in &configuration.services {
+        let found = pools.iter().find(|(pool, _)| pool.id == service.pool.id);
+        let pool = match found {
+            Some((pool, _)) => Arc::clone(pool),
+            None => Arc::new(placed_pool(&service.pool, &mut shared.slots)?),
+        };
+        let profile = service.profile.as_ref().map(|profile| Arc::new(Profile::clone(profile)));
+        let tickets = tickets(service, &configuration.ticket_keys, cluster);
+        let settings = tls_settings(service, tickets, pool, profile, &shared.board);
+        let tls =
+            tls::Service::new(settings).map_err(|error| Unpublishable::Tls { service: service.name.clone(), error })?;
+        services.push(Arc::new(relay::Service {
+            id: service.id,
+            name: service.name.clone(),
+            addresses: service.addresses.clone(),
+            tls: Arc::new(tls),
+            proxy_protocol: service.proxy_protocol,
+            timeouts: service.timeouts,
+        }));
+    }
+    let ports =
+        configuration.ports.iter().zip(macs).map(|(port, mac)| link_settings(configuration, port, *mac)).collect();
+    Ok(Snapshot { version, ports, services, pools })
+}
+
+fn placed_pool(pool: &Pool, slots: &mut Slots) -> Result<balance::Pool, SlotsFull> {
+    let place = |server: &crate::control::config::Server| {
+        Ok(balance::Server {
+            id: server.id,
+            generation: server.generation,
+            name: server.name.clone(),
+            address: server.address,
+            ratio: server.ratio,
+            enabled: server.enabled,
+            slot: slots.assign(pool.id, server.id, server.generation)?,
+        })
+    };
+    let servers = pool.servers.iter().map(place).collect::<Result<_, SlotsFull>>()?;
+    Ok(balance::Pool::new(pool.id, pool.name.clone(), pool.algorithm, servers))
+}
+
+/// Every server of a snapshot with its place.
+pub fn placed(snapshot: &Snapshot) -> Vec<Placed> {
+    let of_pool = |pool: &Arc<balance::Pool>| {
+        let name = pool.name.clone();
+        let place = move |server: &balance::Server| Placed {
+            pool: name.clone(),
+            server: server.name.clone(),
+            slot: server.slot,
+        };
+        pool.servers.iter().map(place).collect::<Vec<_>>()
+    };
+    snapshot.pools.iter().flat_map(|(pool, _)| of_pool(pool)).collect()
+}
+
+/// What a port answers for: its own addresses, and each virtual address that is in one of its networks. A virtual address in nobody's
+/// network is routed to the engine by its neighbours; every port that speaks its family answers for it.
+pub fn link_settings(configuration: &Configuration, port: &Port, mac: EthernetAddress) -> link::Settings {
+    let is_somewhere_on_link = |address: IpAddr| configuration.ports.iter().any(|port| port.is_on_link(address));
+    let mut virtual_addresses: Vec<IpAddr> = configuration
+        .services
+        .iter()
+        .flat_map(|service| &service.addresses)
+        .map(|address| address.ip())
+        .filter(|ip| port.is_on_link(*ip) || (!is_somewhere_on_link(*ip) && port.speaks_family_of(*ip)))
+        .collect();
+    virtual_addresses.sort_unstable();
+    virtual_addresses.dedup();
+    link::Settings {
+        mac,
+        addresses: port.addresses.clone(),
+        virtual_addresses,
+        gateways: port.gateways.clone(),
+        neighbours_max: NEIGHBOURS_MAX,
+        pending_max: PENDING_MAX,
+    }
+}
+
+fn tickets(service: &VirtualService, keys: &TicketKeys, cluster: [u8; 32]) -> tls::service::Tickets {
+    // PERSISTENCE.md S3: client certificates do not exist yet; the words leave room for them.
+    let minimum = match service.versions {
+        tls::Versions::Tls13 => "1.3",
+        tls::Versions::Tls12And13 => "1.2",
+    };
+    let policy = identity::sha256(format!("client certificates: none\0minimum version: {minimum}").as_bytes());
+    tls::service::Tickets {
+        scope: Scope { cluster, service: service.id, policy },
+        count: service.tickets,
+        tls12: service.tls12_tickets,
+        lifetime: keys.schedule.lifetime(),
+        session_max: keys.session_max,
+        // PERSISTENCE.md H3.
+        session_max_tls12: keys.schedule.rotation().saturating_mul(2),
+    }
+}
+
+fn tls_settings(
+    service: &VirtualService,
+    tickets: tls::service::Tickets,
+    pool: Arc<balance::Pool>,
+    profile: Option<Arc<Profile>>,
+    board: &Arc<Board>,
+) -> tls::service::Settings {
+    tls::service::Settings {
+        // A service makes its own signers of them and keeps no reference.
+        certificates: service.certificates.clone(),
+        strict_sni: service.strict_sni,
+        versions: service.versions,
+        ciphers: service.ciphers.clone(),
+        alpn: service.alpn.clone(),
+        tickets,
+        pool,
+        profile,
+        board: Arc::clone(board),
+    }
+}
+
+/// Makes the service's TLS once and throws it away, to see that it can be made.
+pub(super) fn prove_tls(service: &VirtualService) -> Result<(), tls::service::Invalid> {
+    let pool = balance::Pool::new(service.pool.id, String::new(), service.pool.algorithm, Vec::new());
+    let keys = TicketKeys {
+        source: crate::control::config::KeySource::Own(None),
+        schedule: Schedule::default(),
+        session_max: Schedule::default().lifetime(),
+    };
+    let tickets = tickets(service, &keys, [0; 32]);
+    tls::Service::new(tls_settings(service, tickets, Arc::new(pool), None, &Arc::new(Board::new(0)))).map(|_| ())
+}

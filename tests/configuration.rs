@@ -1,0 +1,222 @@
+//! The configuration file: what a shipped profile says, and what a wrong one is told.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use sealane::base::UnixTime;
+use sealane::control::config::{self, Configuration, Device, Errors, Machine};
+use tempfile::TempDir;
+
+const TAP: &str = include_str!("../dpdk-config/tap.toml");
+
+/// A directory with the certificates that the profiles name.
+fn directory() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    for (name, algorithm) in [
+        ("shop-ecdsa", &rcgen::PKCS_ECDSA_P256_SHA256),
+        ("shop-rsa", &rcgen::PKCS_RSA_SHA256),
+        ("other", &rcgen::PKCS_ECDSA_P256_SHA256),
+    ] {
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        let mut parameters = rcgen::CertificateParams::new(vec!["shop.test".to_owned()]).unwrap();
+        parameters.not_after = rcgen::date_time_ymd(2035, 1, 1);
+        let certificate = parameters.self_signed(&key).unwrap();
+        std::fs::write(directory.path().join(format!("{name}.pem")), certificate.pem()).unwrap();
+        std::fs::write(directory.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+    directory
+}
+
+fn machine() -> Machine {
+    // 2026-01-01
+    Machine { cores: vec![0, 1], now: UnixTime(1_767_225_600) }
+}
+
+fn parse(text: &str, directory: &Path) -> Result<Configuration, Errors> {
+    config::parse(text, &directory.join("sealane.toml"), &machine())
+}
+
+/// Every fault of `text` as its line says it, the directory left out.
+fn faults(text: &str, directory: &Path) -> Vec<String> {
+    let prefix = format!("{}/", directory.display());
+    match parse(text, directory) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.faults().iter().map(|fault| fault.to_string().replace(&prefix, "")).collect(),
+    }
+}
+
+/// One case of `faults.txt`: a sentence, lines of tap.toml to take out (`-`), what to put in for the last (`+`), what is said (`=`).
+struct Case {
+    sentence: String,
+    text: String,
+    expected: Vec<String>,
+}
+
+fn cases() -> Vec<Case> {
+    include_str!("configuration/faults.txt").split("\n\n").map(case).collect()
+}
+
+fn case(paragraph: &str) -> Case {
+    let all = |mark: &str| {
+        paragraph.lines().filter_map(|line| line.strip_prefix(mark)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (out, into) = (all("- "), all("+ "));
+    let mut text: Vec<String> = TAP.lines().map(str::to_owned).collect();
+    let mut at = 0;
+    for line in &out {
+        at = text
+            .iter()
+            .position(|candidate| candidate.starts_with(line))
+            .unwrap_or_else(|| panic!("tap.toml has no line {line:?}"));
+        text.remove(at);
+    }
+    text.splice(at..at, into);
+    let sentence = paragraph.lines().next().unwrap().to_owned();
+    Case { sentence, text: text.join("\n"), expected: all("= ") }
+}
+
+#[test]
+fn each_fault_is_told_with_its_line_its_key_and_the_remedy() {
+    let directory = directory();
+    let mut wrong = String::new();
+    for Case { sentence, text, expected } in cases() {
+        let faults = faults(&text, directory.path());
+        if faults != expected || faults.is_empty() {
+            wrong += &format!("{sentence}\n= {}\n\n", faults.join("\n= "));
+        }
+    }
+    assert!(wrong.is_empty(), "these say something else:\n{wrong}");
+}
+
+#[test]
+fn all_faults_of_a_file_are_told_at_once_in_the_order_of_lines() {
+    let directory = directory();
+    let text = include_str!("configuration/many.toml");
+    let expected: Vec<_> = include_str!("configuration/many.txt").lines().collect();
+    assert_eq!(faults(text, directory.path()), expected);
+}
+
+#[test]
+fn every_shipped_profile_is_right() {
+    let directory = directory();
+    let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("dpdk-config");
+    let is_profile = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "toml");
+    let files: Vec<_> =
+        std::fs::read_dir(profiles).unwrap().map(|entry| entry.unwrap().path()).filter(is_profile).collect();
+    assert!(!files.is_empty());
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let machine = Machine { cores: (0..64).collect(), ..machine() };
+        let configuration = config::parse(&text, &directory.path().join("sealane.toml"), &machine);
+        let configuration = configuration.unwrap_or_else(|errors| panic!("{}:\n{errors}", file.display()));
+        assert!(configuration.warnings.is_empty(), "{:?}", configuration.warnings);
+    }
+}
+
+#[test]
+fn a_right_file_becomes_typed_values() {
+    let directory = directory();
+    std::fs::write(directory.path().join("sealane.toml"), TAP).unwrap();
+    let configuration = config::load(&directory.path().join("sealane.toml"), &machine()).unwrap();
+    assert_eq!(configuration.engine.cores, [0, 1]);
+    assert_eq!(configuration.engine.drain_timeout, Duration::from_secs(30));
+    assert_eq!(configuration.ports[0].device, Device::Virtual("net_tap0,iface=sealane0".to_owned()));
+    let service = &configuration.services[0];
+    assert_eq!(service.pool.servers[1].address.to_string(), "198.18.0.1:8002");
+    assert_eq!(service.pool.monitor.as_ref().unwrap().timeout, Duration::from_secs(4));
+    assert_eq!(service.profile.as_ref().unwrap().name, "sticky");
+    assert_eq!((service.tickets, service.certificates.len()), (2, 2));
+    assert_eq!(service.alpn, [b"http/1.1"]);
+    assert_eq!(configuration.ticket_keys.schedule, sealane::ticket::Schedule::default());
+    let summary = configuration.to_string();
+    assert!(
+        summary.contains(
+            "virtual service shop: 198.18.0.10:443 [2001:db8::10]:443 to pool web, persistence sticky, 2 certificates"
+        ),
+        "{summary}"
+    );
+}
+
+#[test]
+fn a_pci_device_gets_its_domain() {
+    let directory = directory();
+    let text = TAP.replace("net_tap0,iface=sealane0", "3b:00.1");
+    assert_eq!(parse(&text, directory.path()).unwrap().ports[0].device, Device::Pci("0000:3b:00.1".to_owned()));
+}
+
+#[test]
+fn an_expired_certificate_is_a_warning() {
+    let directory = directory();
+    let machine = Machine { now: UnixTime(4_000_000_000), ..machine() };
+    let configuration = config::parse(TAP, &directory.path().join("sealane.toml"), &machine).unwrap();
+    let warning = configuration.warnings[0].to_string();
+    assert!(
+        warning.contains("virtual_service.certificates.certificate: is \"shop-ecdsa.pem\", which has expired"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_by_name() {
+    let errors = config::load(Path::new("/nonexistent/sealane.toml"), &machine()).unwrap_err();
+    assert!(errors.to_string().starts_with("/nonexistent/sealane.toml: cannot be read"), "{errors}");
+}
+
+#[test]
+fn a_file_beyond_the_bound_is_refused_before_it_is_parsed() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("sealane.toml");
+    std::fs::write(&file, "#".repeat(config::FILE_MAX + 1)).unwrap();
+    let errors = config::load(&file, &machine()).unwrap_err();
+    assert!(errors.to_string().contains("is longer than"), "{errors}");
+    std::fs::write(&file, "#".repeat(config::FILE_MAX)).unwrap();
+    let errors = config::load(&file, &machine()).unwrap_err();
+    assert!(errors.to_string().contains("engine: is missing"), "{errors}");
+}
+
+#[test]
+fn more_servers_than_the_bound_are_refused() {
+    let directory = directory();
+    let server = |n: usize| format!("[[pool.server]]\nname = \"s{n}\"\naddress = \"198.18.1.1:{}\"\n", n + 1000);
+    let pool = |count: usize| format!("[[pool]]\nname = \"big\"\n{}", (0..count).map(server).collect::<String>());
+    // tap.toml has two already.
+    let most = config::SERVERS_MAX - 2;
+    assert!(faults(&(TAP.to_owned() + &pool(most)), directory.path()).is_empty());
+    let told = faults(&(TAP.to_owned() + &pool(most + 1)), directory.path());
+    assert!(told[0].contains("pool.server: has 8191 entries, and 8190 is the most"), "{told:?}");
+}
+
+#[test]
+fn what_cannot_change_at_run_time_is_told_by_key() {
+    let directory = directory();
+    let old = parse(TAP, directory.path()).unwrap();
+    let same = parse(&TAP.replace("ratio = 1", "ratio = 2"), directory.path()).unwrap();
+    same.prove_successor_of(&old).unwrap();
+    let text = TAP.replace("cores = [0, 1]", "cores = [1]").replace("iface=sealane0", "iface=sealane1");
+    let told = parse(&text, directory.path()).unwrap().prove_successor_of(&old).unwrap_err();
+    let told: Vec<_> =
+        told.faults().iter().map(|fault| (fault.line, fault.key.as_str(), fault.remedy.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            (11, "engine.cores", "write [0, 1] again, or restart the engine"),
+            (34, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
+        ]
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+        let _ = parse(&String::from_utf8_lossy(&bytes), Path::new("/nonexistent"));
+    }
+
+    #[test]
+    fn no_damage_to_a_right_file_panics(at in 0..TAP.len(), len in 0..40_usize, junk in "[ -~\n]{0,20}") {
+        let mut text = TAP.as_bytes().to_vec();
+        let end = (at + len).min(text.len());
+        text.splice(at..end, junk.bytes());
+        let _ = parse(&String::from_utf8_lossy(&text), Path::new("/nonexistent"));
+    }
+}
