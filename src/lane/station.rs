@@ -67,6 +67,9 @@ impl<Q: QueuePair> Station<Q> {
     pub fn configure(&mut self, ports: Vec<link::Settings>) {
         for (port, settings) in self.ports.iter_mut().zip(ports) {
             port.link.configure(settings);
+            if self.id == LaneId(0) {
+                port.link.announce();
+            }
         }
     }
 

@@ -33,6 +33,9 @@ impl<Q: QueuePair> Station<Q> {
 
     /// Makes one frame of the next segment; whether there may be more.
     fn transmit_segment(&mut self, now: Instant) -> bool {
+        if !self.stack.wants_transmit() {
+            return false;
+        }
         let offload = self.ports.iter().all(|port| port.queue.port().offload.transmit_checksum);
         let Some(mut frame) = self.ports.first_mut().and_then(|port| port.queue.allocate()) else {
             self.counters.frames_unmade.increment();
@@ -63,7 +66,7 @@ impl<Q: QueuePair> Port<Q> {
         while let Some(frame) = self.link.poll_resolved() {
             self.outgoing.push(frame);
         }
-        loop {
+        while self.link.wants_transmit() {
             let Some(mut frame) = self.queue.allocate() else {
                 counters.frames_unmade.increment();
                 break;

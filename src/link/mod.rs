@@ -230,6 +230,11 @@ impl<F: Frame> Link<F> {
         self.resolved.pop_front()
     }
 
+    /// Whether [`poll_transmit`](Self::poll_transmit) may have something to send: asks before a packet buffer is taken for it.
+    pub fn wants_transmit(&self) -> bool {
+        !self.outbox.is_empty() || !self.announcements.is_empty()
+    }
+
     /// Writes the next frame of the link layer's own (ARP, NDP, ICMP), Ethernet header included, and gives its length.
     ///
     /// `room` should be [`FRAME_MAX`] bytes: a frame that does not fit is lost and counted.

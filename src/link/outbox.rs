@@ -43,6 +43,10 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.frames.len() >= OUTBOX_MAX
     }

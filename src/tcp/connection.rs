@@ -1,13 +1,12 @@
 //! One connection: its state and both halves. What arrives is in `arrive`, what leaves in `depart`, what time brings in `alarm`.
 
-use crate::base::{Flow, Instant};
+use crate::base::{Flow, Instant, TimerId};
 use crate::tcp::half_open::HalfOpen;
 use crate::tcp::receive::Receiver;
 use crate::tcp::recovery::Recovery;
 use crate::tcp::rtt::Rtt;
 use crate::tcp::send::Sender;
 use crate::tcp::state::{State, Step};
-use crate::tcp::timer::TimerId;
 use crate::tcp::{Close, Counters, Settings, Token};
 use crate::wire::segment::{IPV4_HEADER, IPV6_HEADER, TCP_HEADER};
 use crate::wire::{SegmentOptions, Seq};

@@ -2,9 +2,8 @@
 
 use slab::Slab;
 
-use crate::base::{Duration, Flow, Instant};
+use crate::base::{Duration, Flow, Instant, TimerId};
 use crate::tcp::Token;
-use crate::tcp::timer::TimerId;
 use crate::wire::{SegmentOptions, Seq, Timestamp};
 
 /// How often SYN-ACK is sent again, after 1, 2, 4, 8 and 16 s, before the entry is given up after 32 s more.

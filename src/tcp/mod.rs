@@ -35,7 +35,6 @@ mod stack;
 mod state;
 mod table;
 mod time_wait;
-mod timer;
 
 pub use settings::Settings;
 pub use stack::Stack;

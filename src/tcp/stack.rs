@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::base::{Flow, Instant, Random};
+use crate::base::{Flow, Instant, Random, Wheel};
 use crate::tcp::connection::{Connection, Env};
 use crate::tcp::half_open::HalfOpens;
 use crate::tcp::isn::{Isn, Keyed};
@@ -13,7 +13,6 @@ use crate::tcp::queue::Queue;
 use crate::tcp::state::{State, Step};
 use crate::tcp::table::{Index, Place, Table};
 use crate::tcp::time_wait::{TimeWait, TimeWaits};
-use crate::tcp::timer::Wheel;
 use crate::tcp::{Close, ConnectionId, Counters, Event, Readable, Refused, Settings, Token};
 use crate::wire::{Flags, Outgoing, SegmentOptions, Seq};
 
@@ -199,6 +198,11 @@ impl Stack {
             return Some((id, token, event));
         }
         None
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) may have something to send: asks before a packet buffer is taken for it.
+    pub fn wants_transmit(&self) -> bool {
+        !self.replies.is_empty() || self.sending.front().is_some()
     }
 
     /// Writes the next IP packet to send into `room` (at least the MTU long) and gives its length.
