@@ -148,11 +148,11 @@ impl<F: Frame> Link<F> {
         self.routes.is_local(address)
     }
 
-    /// Whether there is a route to `address` over this port: on-link or by a gateway.
+    /// Whether there is a route to the host `address` over this port: on-link or by a gateway.
     pub fn routes_to(&self, address: IpAddr) -> bool {
         match self.routes.hop(address) {
-            Hop::Neighbour(_) | Hop::Group(_) => true,
-            Hop::Ourselves | Hop::None => false,
+            Hop::Neighbour(_) => true,
+            Hop::Group(_) | Hop::Ourselves | Hop::None => false,
         }
     }
 

@@ -256,6 +256,7 @@ fn sources_and_routes_follow_the_longest_prefix() {
     assert_eq!(a.link.source_for(ip("fe80::9")), Some(ip("fe80::ff:fe00:1")));
     assert_eq!(a.link.source_for(ip("198.18.9.1")), None);
     assert!(a.link.routes_to(ip("198.19.0.1")) && !a.link.routes_to(ip("198.18.0.1")));
+    assert!(!a.link.routes_to(ip("198.18.0.255")) && !a.link.routes_to(ip("ff02::5")));
     assert!(a.link.is_local(ip("198.18.9.1")) && !a.link.is_local(ip("198.18.9.2")));
 }
 
