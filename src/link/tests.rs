@@ -33,7 +33,6 @@ fn settings(number: u8) -> Settings {
         gateways: vec![ip("198.18.0.2"), ip("2001:db8::2")],
         neighbours_max: 64,
         pending_max: 4,
-        announce: false,
     }
 }
 
@@ -436,12 +435,15 @@ fn what_a_lane_learned_the_others_know() {
 
 #[test]
 fn added_addresses_are_announced_once_and_change_what_others_know() {
-    let mut a = Host::new(Settings { announce: true, ..settings(1) });
+    let mut a = Host::new(settings(1));
+    assert_eq!(a.transmitted().len(), 0, "another lane does it");
+    a.link.announce();
     assert_eq!(a.transmitted().len(), 5, "two own, two virtual, one link-local");
     assert_eq!(a.counters().announcements_sent.value(), 5);
-    let mut more = Settings { announce: true, ..settings(1) };
+    let mut more = settings(1);
     more.virtual_addresses.push(ip("198.18.0.50"));
     a.link.configure(more);
+    a.link.announce();
     let announcements = a.transmitted();
     assert_eq!(announcements.len(), 1);
     assert_eq!(announcements[0][..6], [0xff; 6]);
