@@ -64,8 +64,6 @@ pub struct Settings {
     pub neighbours_max: usize,
     /// Most packets kept a neighbour while it is being resolved. Over all neighbours a lane keeps at most 512.
     pub pending_max: usize,
-    /// Whether this lane announces addresses when they are added (RFC 5227 3, RFC 4861 7.2.6). One lane a port should.
-    pub announce: bool,
 }
 
 /// What became of a packet given to [`Link::send`].
@@ -93,6 +91,8 @@ pub struct Link<F> {
     routes: Routes,
     neighbours: Neighbours<F>,
     outbox: Outbox,
+    /// Addresses that were added since the last [`announce`](Self::announce).
+    added: Vec<IpAddr>,
     /// Addresses still to be announced.
     announcements: VecDeque<IpAddr>,
     resolved: VecDeque<F>,
@@ -107,13 +107,14 @@ impl<F: Frame> Link<F> {
     /// A link layer with no neighbours.
     pub fn new(settings: Settings, counters: Arc<Counters>) -> Self {
         let routes = Routes::new(&settings);
-        let announcements = if settings.announce { routes.added_since(None).collect() } else { VecDeque::new() };
+        let added = routes.added_since(None).collect();
         Self {
             neighbours: Neighbours::new(settings.neighbours_max, settings.pending_max),
             routes,
             settings,
             outbox: Outbox::default(),
-            announcements,
+            added,
+            announcements: VecDeque::new(),
             resolved: VecDeque::new(),
             learned: VecDeque::new(),
             events: VecDeque::new(),
@@ -126,9 +127,8 @@ impl<F: Frame> Link<F> {
     /// Takes over changed addresses and routes; neighbours stay, but for those that are none any more.
     pub fn configure(&mut self, settings: Settings) {
         let routes = Routes::new(&settings);
-        if settings.announce {
-            self.announcements.extend(routes.added_since(Some(&self.routes)));
-        }
+        self.added.retain(|address| routes.is_local(*address));
+        self.added.extend(routes.added_since(Some(&self.routes)));
         (self.routes, self.settings) = (routes, settings);
         let gone: Vec<_> = self.neighbours.addresses().filter(|address| !self.routes.is_neighbour(*address)).collect();
         for address in gone {
@@ -142,17 +142,23 @@ impl<F: Frame> Link<F> {
         self.show_neighbours();
     }
 
+    /// Announces the addresses that are new since the last call, or all (RFC 5227 3, RFC 4861 7.2.6), so that neighbours forget
+    /// who had them before. Call it on one lane a port, after [`new`](Self::new) and each [`configure`](Self::configure).
+    pub fn announce(&mut self) {
+        self.announcements.extend(self.added.drain(..));
+    }
+
     /// Whether this engine answers at `address` on this port, as its own or a virtual one. The port's IPv6 link-local
     /// address (EUI-64) is its own too.
     pub fn is_local(&self, address: IpAddr) -> bool {
         self.routes.is_local(address)
     }
 
-    /// Whether there is a route to `address` over this port: on-link or by a gateway.
+    /// Whether there is a route to the host `address` over this port: on-link or by a gateway.
     pub fn routes_to(&self, address: IpAddr) -> bool {
         match self.routes.hop(address) {
-            Hop::Neighbour(_) | Hop::Group(_) => true,
-            Hop::Ourselves | Hop::None => false,
+            Hop::Neighbour(_) => true,
+            Hop::Group(_) | Hop::Ourselves | Hop::None => false,
         }
     }
 

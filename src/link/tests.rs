@@ -33,7 +33,6 @@ fn settings(number: u8) -> Settings {
         gateways: vec![ip("198.18.0.2"), ip("2001:db8::2")],
         neighbours_max: 64,
         pending_max: 4,
-        announce: false,
     }
 }
 
@@ -256,6 +255,7 @@ fn sources_and_routes_follow_the_longest_prefix() {
     assert_eq!(a.link.source_for(ip("fe80::9")), Some(ip("fe80::ff:fe00:1")));
     assert_eq!(a.link.source_for(ip("198.18.9.1")), None);
     assert!(a.link.routes_to(ip("198.19.0.1")) && !a.link.routes_to(ip("198.18.0.1")));
+    assert!(!a.link.routes_to(ip("198.18.0.255")) && !a.link.routes_to(ip("ff02::5")));
     assert!(a.link.is_local(ip("198.18.9.1")) && !a.link.is_local(ip("198.18.9.2")));
 }
 
@@ -435,12 +435,15 @@ fn what_a_lane_learned_the_others_know() {
 
 #[test]
 fn added_addresses_are_announced_once_and_change_what_others_know() {
-    let mut a = Host::new(Settings { announce: true, ..settings(1) });
+    let mut a = Host::new(settings(1));
+    assert_eq!(a.transmitted().len(), 0, "another lane does it");
+    a.link.announce();
     assert_eq!(a.transmitted().len(), 5, "two own, two virtual, one link-local");
     assert_eq!(a.counters().announcements_sent.value(), 5);
-    let mut more = Settings { announce: true, ..settings(1) };
+    let mut more = settings(1);
     more.virtual_addresses.push(ip("198.18.0.50"));
     a.link.configure(more);
+    a.link.announce();
     let announcements = a.transmitted();
     assert_eq!(announcements.len(), 1);
     assert_eq!(announcements[0][..6], [0xff; 6]);
