@@ -76,7 +76,11 @@ pub fn run(command: KeysCommand) -> anyhow::Result<ExitCode> {
 fn execute(command: KeysCommand, now: UnixTime, random: &mut Random, out: &mut dyn Write) -> anyhow::Result<bool> {
     match command {
         KeysCommand::New { file: path, force } => {
-            let ring = Ring::generate(now, random).with_pending(now, random);
+            let mut ring = Ring::generate(now, random).with_pending(now, random);
+            // An engine that watches the file takes a ring only if its version grows.
+            if let Some(old) = file::read(&path).ok().filter(|_| force) {
+                ring = Ring::new(old.version().saturating_add(1), ring.entries().to_vec())?;
+            }
             file::write(&path, &ring, force)?;
             writeln!(out, "wrote {} with mode 0600", path.display())?;
             list(&ring, false, out)?;
@@ -158,7 +162,9 @@ mod tests {
         let (clean, checked) = typed("check FILE --lifetime 1h --rotation 30m", &path, 2001).unwrap();
         assert!(clean && checked.ends_with("0 errors, 0 warnings\n"), "{checked}");
         typed("new FILE --force", &path, 3000).unwrap();
-        assert!(file::read(&path).unwrap().find(first).is_none());
+        let forced = file::read(&path).unwrap();
+        assert!(forced.find(first).is_none());
+        assert_eq!(forced.version(), after.version() + 1, "an engine that watches the file takes it");
     }
 
     #[test]

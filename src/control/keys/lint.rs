@@ -80,11 +80,13 @@ fn retention(path: &Path, ring: &Ring, schedule: &Schedule, now: UnixTime) -> Ve
     let oldest = sealed.first().and_then(|entry| entry.activated).unwrap_or(now);
     if removed > 0 && sealed.len() < schedule.retention() && now < oldest + schedule.lifetime() {
         let what = format!(
-            "{} keys are kept where tickets need {}: tickets from before {} are lost though they are still valid",
+            "{} keys are kept where tickets need {}: tickets from before {} may be lost though they are still valid",
             sealed.len(),
             schedule.retention(),
             file::date(oldest)
         );
+        let end = file::date(oldest + schedule.lifetime());
+        let remedy = format!("{remedy}; if they were destroyed on purpose, nothing: no ticket needs them after {end}");
         findings.push(Finding::error(path, what, remedy));
     }
     findings
