@@ -193,9 +193,10 @@ impl Visiting {
     }
 
     fn flush(&mut self, station: &mut Station<memory::Queue>, now: Instant) {
-        while self.tls.wants_write() && station.stack.writable(self.connection) > 0 {
+        // A write that takes nothing is what asks TCP to say when there is room again.
+        while self.tls.wants_write() {
             let mut output = Output { station, connection: self.connection, now };
-            if self.tls.write_tls(&mut output).is_err() {
+            if !self.tls.write_tls(&mut output).is_ok_and(|taken| taken > 0) {
                 return;
             }
         }
