@@ -5,8 +5,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # A root login shell of rustup's making has cargo in its path, other shells of root's often not.
 PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 
-# Debian's own Python, whatever else the path offers: the standard library is all that is needed.
-python=/usr/bin/python3
+# Debian's own Python, whatever else the path offers: the standard library is all that is needed, and -B leaves no bytecode in the checkout.
+python=(/usr/bin/python3 -B)
 
 require_root() {
     [[ $EUID -eq 0 ]] || { echo "$0: it makes network namespaces and tap interfaces: run it as root" >&2; exit 1; }

@@ -3,7 +3,6 @@
 import collections
 import concurrent.futures
 import pathlib
-import re
 import sys
 import time
 
@@ -28,20 +27,16 @@ COLUMNS = "{:<26} {:>6}  {:<8} {:<7} {}"
 
 # The engine's reasons, as it logs them, in more words.
 REASONS = {
-    "nomapping": "brought no ticket: next in turn",
+    "no-mapping": "it brought no ticket that counts, so the next server in turn",
     "persisted": "its ticket names this server",
-    "switcheddown": "its ticket's server is down: another one, sealed in a new ticket",
-    "refused": "its ticket's server is down and it may go to no other",
-    "pooldown": "no server is up",
+    "switched-down": "its ticket's server is down; another one, and a new ticket that says so",
+    "refused": "its ticket's server is down, and it may go to no other",
+    "pool-down": "no server is up",
 }
 
 
 def say(text):
     print(f"\n{time.strftime('%H:%M:%S')}  {text}", flush=True)
-
-
-def slug(word):
-    return re.sub("[^a-z]", "", str(word).lower())
 
 
 class Client:
@@ -77,7 +72,7 @@ class Table:
             if record and record.resumed is not None and visit.error == "reset":
                 handshake = "resumed" if record.resumed else "full"
             reason = record.reason if record else None
-            why = f"{reason}: {REASONS[slug(reason)]}" if slug(reason) in REASONS else f"{reason}"
+            why = f"{reason}: {REASONS[reason]}" if reason in REASONS else str(reason)
             if visit.error not in (None, "reset"):
                 why = f"{visit.error} ({why})"
             cells = (handshake, visit.server or ("reset" if visit.refused else "none"), why)
@@ -171,11 +166,15 @@ class Demo:
                 return client, [client.browser.visit() for _ in range(count)]
             return client, client.browser.visits(count)
 
-        with concurrent.futures.ThreadPoolExecutor(4) as crowd:
+        crowd = concurrent.futures.ThreadPoolExecutor(4)
+        try:
             for client, seen in crowd.map(visits, clients):
                 for visit in seen:
                     client.visits.append((visit, self.engine.records.of(visit.port, mark)))
                 self.table.rows(client, first[client.name])
+        finally:
+            # Whoever interrupts does not wait for visits that have not begun.
+            crowd.shutdown(cancel_futures=True)
 
     def of(self, service, clients=None):
         return [client for client in clients or self.clients if client.service == service]
@@ -204,6 +203,7 @@ class Demo:
         full = [client.name for client, visit, record in returns if not visit.resumed or not record.resumed]
         eager = [client.name for client in self.clients if client.visits[0][0].resumed]
         other = [c.name for c in self.clients for visit, record in c.visits if record.server != visit.server]
+        odd = [c.name for c in self.clients if [record.reason for _, record in c.visits] != ["no-mapping"] + ["persisted"] * (VISITS - 1)]
         good = len(returns) - len(lost)
         self.claims.add(
             f"a returning client gets its server: {len(self.clients)} clients x {VISITS} visits, {good} of {len(returns)} returns "
@@ -212,7 +212,7 @@ class Demo:
             lost,
         )
         self.claims.add("the first visit is a full handshake, every return a resumed one, as client and engine both say", True, full + eager)
-        self.claims.add("the server that answered is the one that the engine recorded", True, other)
+        self.claims.add("the engine recorded the server that answered, and why: first no-mapping, then persisted", True, other + odd)
         text, even = self.spread([client.visits[0][0].server for client in self.clients], len(self.clients) // 6)
         self.claims.add(f"first visits are spread over the servers: {text}", even)
 
@@ -252,7 +252,7 @@ class Demo:
         self.refused_all("never: {} clients are refused again")
 
     def refused_all(self, text):
-        wrong = [c.name for c in self.waiters if not (c.visits[-1][0].refused and slug(c.visits[-1][1].reason) == "refused")]
+        wrong = [c.name for c in self.waiters if not (c.visits[-1][0].refused and c.visits[-1][1].reason == "refused")]
         self.claims.add(text.format(len(self.waiters)), self.waiters, wrong)
 
     def server_returns(self):

@@ -12,6 +12,8 @@ from .world import HOST
 
 NAME = "shop.example"
 
+TCP_CLOSE = 7  # in Linux's struct tcp_info
+
 # Ports below the kernel's ephemeral range, for clients that cannot tell which one they got.
 _ports = itertools.cycle(range(20000, 30000))
 
@@ -47,30 +49,54 @@ class PythonClient:
     def connect(self, seconds=15, session=None):
         """A TLS connection. The caller closes it."""
         raw = socket.create_connection((self.address, 443), timeout=seconds)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        port = raw.getsockname()[1]
+        tls = self.context.wrap_socket(
+            raw, server_hostname=self.name, session=session, suppress_ragged_eofs=False, do_handshake_on_connect=False
+        )
         try:
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return self.context.wrap_socket(raw, server_hostname=self.name, session=session, suppress_ragged_eofs=False)
-        except BaseException:
-            raw.close()
+            tls.do_handshake()
+        except BaseException as error:
+            reason = told(tls, error)
+            tls.close()
+            if isinstance(error, OSError):
+                raise HandshakeFailed(port, reason) from error
             raise
+        return tls
 
     def visit(self, keep=True):
-        raw = socket.create_connection((self.address, 443), timeout=15)
-        visit = Visit(raw.getsockname()[1])
+        """Visits with the session of the last visit. Without `keep`, as if that had never been."""
         try:
-            with raw, self.context.wrap_socket(raw, server_hostname=self.name, session=self.session, suppress_ragged_eofs=False) as tls:
-                visit.version = tls.version()
-                tls.sendall(f"GET / HTTP/1.1\r\nHost: {self.name}\r\nConnection: close\r\n\r\n".encode())
-                visit.server = body(read_all(tls))
-                visit.resumed = tls.session_reused
-                # TLS 1.3 tickets come behind the handshake: they have been read by now.
-                if keep:
-                    self.session = tls.session
-        except (ConnectionResetError, BrokenPipeError):
-            visit.error = "reset"
-        except OSError as error:
-            visit.error = str(error) or type(error).__name__
+            with self.connect(session=self.session) as tls:
+                visit = Visit(tls.getsockname()[1], version=tls.version())
+                try:
+                    tls.sendall(request(self.name))
+                    visit.server = body(read_all(tls))
+                    visit.resumed = tls.session_reused
+                    # TLS 1.3 tickets come behind the handshake: they have been read by now.
+                    if keep:
+                        self.session = tls.session
+                except OSError as error:
+                    visit.error = told(tls, error)
+        except HandshakeFailed as error:
+            visit = Visit(error.port, error=error.reason)
         return visit
+
+
+class HandshakeFailed(Exception):
+    """A connection that came to nothing, with the client's port."""
+
+    def __init__(self, port, reason):
+        super().__init__(f"TLS handshake from port {port}: {reason}")
+        self.port, self.reason = port, reason
+
+
+def told(connection, error):
+    """What an error of a TLS socket means. Debian's Python calls a reset an unexpected end; the kernel knows better."""
+    reset = isinstance(error, (ConnectionResetError, BrokenPipeError))
+    if isinstance(error, ssl.SSLEOFError):
+        reset = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
+    return "reset" if reset else str(error) or type(error).__name__
 
 
 class OpensslClient:
@@ -92,11 +118,10 @@ class OpensslClient:
                    "-CAfile", self.authority, "-verify_return_error", f"-tls{self.version.replace('.', '_')}",
                    "-ign_eof", "-sess_out", self.file, *(["-sess_in", before] if before else [])]
         # fmt: on
-        request = f"GET / HTTP/1.1\r\nHost: {self.name}\r\nConnection: close\r\n\r\n"
         visit = Visit(port)
         try:
             # -ign_eof: stay until the answer, and with it the TLS 1.3 tickets, has come.
-            result = run(*command, check=False, stdin=request, seconds=20)
+            result = run(*command, check=False, stdin=request(self.name).decode(), seconds=20)
         except subprocess.TimeoutExpired:
             visit.error = "no answer in 20 s"
             return visit
@@ -138,6 +163,10 @@ class CurlClient:
             visit.resumed = version and "Certificate (11)" not in talk
             visits.append(visit)
         return visits
+
+
+def request(name):
+    return f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode()
 
 
 def read_all(connection):

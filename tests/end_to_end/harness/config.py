@@ -23,6 +23,7 @@ def base(**ticket_keys):
             "admin": f"{ADMIN[0]}:{ADMIN[1]}",
             "hugepages": "auto",
             "buffers": 16384,
+            "drain_timeout": "10s",
             "log": {"format": "json", "file": "-"},
         },
         "port": [

@@ -46,12 +46,12 @@ class Engine:
         if not self.child.is_running():
             raise Failed(f"the engine ended with status {self.child.process.returncode}:\n{self.child.tail()}")
 
-    def stop(self, seconds=15):
+    def stop(self, seconds=20):
         """Drains it and gives its exit status."""
         return self.child.stop(signal.SIGTERM, seconds)
 
     def reload(self):
-        self.child.signal(signal.SIGHUP)
+        self.child.send(signal.SIGHUP)
 
     def is_healthy(self):
         try:

@@ -44,13 +44,13 @@ class Child:
     def is_running(self):
         return self.process.poll() is None
 
-    def signal(self, number):
+    def send(self, number):
         if self.is_running():
             os.kill(self.pid, number)
 
     def stop(self, number=signal.SIGTERM, seconds=5.0):
         """Sends the signal and waits; after `seconds` kills. Gives the exit status, negative for a signal."""
-        self.signal(number)
+        self.send(number)
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:

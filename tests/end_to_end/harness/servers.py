@@ -72,6 +72,9 @@ class Handler(socketserver.StreamRequestHandler):
 
     def do_GET(self, _, *__):
         """The same for those who speak HTTP."""
+        # Closing with anything unread would be a reset.
+        while self.rfile.readline(4096).strip():
+            pass
         self.wfile.write(f"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{self.server.name}\n".encode())
 
     def do_whoami(self, header):
@@ -106,7 +109,7 @@ class Handler(socketserver.StreamRequestHandler):
                 part = part[count:]
                 self.note(token, taken)
 
-    def do_after_end(self, _, token):
+    def do_after_end(self, _):
         """Answers only after the client has finished sending: with how much it was."""
         count = 0
         while part := self.rfile.read1(CHUNK):

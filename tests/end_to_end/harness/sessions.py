@@ -4,6 +4,7 @@ import base64
 import re
 
 TICKET = 0xAA  # [10] EXPLICIT OCTET STRING
+LIFETIMES = (0xA2, 0xA9)  # [2] timeout and [9] the server's hint, EXPLICIT INTEGERs
 PEM = re.compile(r"-----BEGIN SSL SESSION PARAMETERS-----\n(.*?)-----END SSL SESSION PARAMETERS-----\n", re.S)
 
 
@@ -14,14 +15,19 @@ def ticket(path):
     return _split(content)[0][1]
 
 
-def edit(path, into, change):
-    """Writes a copy of a session whose ticket is `change(ticket)`."""
+def edit(path, into, change=lambda ticket: ticket, lifetime=None):
+    """Writes a copy of a session whose ticket is `change(ticket)`, and whose lifetime in seconds, as its client sees it, is `lifetime`."""
     outer, fields = _open(path)
-    edited = b"".join(
-        _join(tag, _join(0x04, change(_split(content)[0][1]))) if tag == TICKET else _join(tag, content) for tag, content in fields
-    )
+    edited = b""
+    for tag, content in fields:
+        if tag == TICKET:
+            content = _join(0x04, change(_split(content)[0][1]))
+        elif tag in LIFETIMES and lifetime is not None:
+            content = _join(0x02, lifetime.to_bytes(4, "big"))
+        edited += _join(tag, content)
     text = base64.encodebytes(_join(outer, edited)).decode()
     into.write_text(f"-----BEGIN SSL SESSION PARAMETERS-----\n{text}-----END SSL SESSION PARAMETERS-----\n")
+    return into
 
 
 def _open(path):

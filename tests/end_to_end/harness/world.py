@@ -1,7 +1,8 @@
-"""A network namespace with everything that runs in it. Named after our pid, so that two run at once; leaves nothing behind."""
+"""A network namespace with everything that runs in it. Named after our pid, so that two can run at once; leaves nothing behind."""
 
 import contextlib
 import ctypes
+import itertools
 import os
 import pathlib
 import re
@@ -23,13 +24,16 @@ HOST6 = "2001:db8::1"
 
 
 class World:
-    """Use it in a `with`. Inside, this process and all its children are in a namespace of their own.
+    """Use it in a `with`. Inside, this thread and all threads and children that it makes are in a namespace of their own.
 
-    `kind` begins the namespace's name, `sealane-KIND-PID`; `directory` holds every file and goes away too.
+    The namespace is called `sealane-KIND-PID`, with a number behind it from the second on; `directory` holds every file and goes away too.
     """
 
+    count = itertools.count(1)
+
     def __init__(self, kind):
-        self.name = f"sealane-{kind}-{os.getpid()}"
+        number = next(self.count)
+        self.name = f"sealane-{kind}-{os.getpid()}" + (f"-{number}" if number > 1 else "")
         self.stack = contextlib.ExitStack()
 
     def __enter__(self):
@@ -39,8 +43,9 @@ class World:
             stack.callback(os.close, home)
             self.directory = pathlib.Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
             stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
-            run("ip", "netns", "add", self.name)
+            # First the undoing, then the doing: a signal may come in between.
             stack.callback(run, "ip", "netns", "delete", self.name, check=False)
+            run("ip", "netns", "add", self.name)
             inside = os.open(NAMESPACES / self.name, os.O_RDONLY)
             try:
                 enter(inside)
