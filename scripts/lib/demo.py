@@ -69,9 +69,9 @@ class Table:
         groups = []
         for number, (visit, record) in enumerate(client.visits[first - 1 :], first):
             handshake = "reset" if visit.error else "resumed" if visit.resumed else "full"
-            if record and record.resumed is not None and visit.error == "reset":
+            if visit.error == "reset" and record.resumed is not None:
                 handshake = "resumed" if record.resumed else "full"
-            reason = record.reason if record else None
+            reason = record.reason
             why = f"{reason}: {REASONS[reason]}" if reason in REASONS else str(reason)
             if visit.error not in (None, "reset"):
                 why = f"{visit.error} ({why})"
@@ -211,7 +211,9 @@ class Demo:
             len(self.clients) >= 20,
             lost,
         )
-        self.claims.add("the first visit is a full handshake, every return a resumed one, as client and engine both say", True, full + eager)
+        self.claims.add(
+            "the first visit is a full handshake, every return a resumed one, as client and engine both say", True, full + eager
+        )
         self.claims.add("the engine recorded the server that answered, and why: first no-mapping, then persisted", True, other + odd)
         text, even = self.spread([client.visits[0][0].server for client in self.clients], len(self.clients) // 6)
         self.claims.add(f"first visits are spread over the servers: {text}", even)
@@ -242,7 +244,9 @@ class Demo:
         self.wait_for_servers([self.victim], up=False)
         self.visit(self.movers + self.waiters + others)
         moved = [c.name for c in self.movers if not (c.visits[-1][0].server not in (None, self.victim) and c.visits[-1][0].resumed)]
-        self.claims.add(f"immediate: {len(self.movers)} clients of the dead server move to another, without a full handshake", self.movers, moved)
+        self.claims.add(
+            f"immediate: {len(self.movers)} clients of the dead server move to another, without a full handshake", self.movers, moved
+        )
         self.refused_all("never: {} clients of the dead server are refused with a reset")
         self.claims.add(f"the other {len(others)} clients notice nothing", others, self.stayed(here, others))
         self.table.event(f"server {self.victim} is still down: next visit")
@@ -294,8 +298,8 @@ class Demo:
     def close(self):
         def idle():
             metrics = self.engine.metrics()
-            relayed = self.buffers >= metrics.sum("sealane_lane_buffers_in_use")
-            return relayed and metrics.sum("sealane_tcp_connections") == 0
+            left = metrics.sum("sealane_lane_buffers_in_use") - self.buffers
+            return left <= 0 and metrics.sum("sealane_tcp_connections") == 0 and metrics.sum("sealane_relay_open") == 0
 
         try:
             until("all buffers back and all connections gone", idle)

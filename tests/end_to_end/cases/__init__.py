@@ -20,5 +20,10 @@ def all_cases():
     """Every public function of the modules, in their order."""
     for module in MODULES:
         for name, value in vars(module).items():
-            if callable(value) and getattr(value, "__module__", "") == module.__name__ and not name.startswith("_") and not isinstance(value, type):
+            if (
+                callable(value)
+                and getattr(value, "__module__", "") == module.__name__
+                and not name.startswith("_")
+                and not isinstance(value, type)
+            ):
                 yield name, value

@@ -8,6 +8,7 @@ def everything_has_been_given_back(trial):
         metrics = trial.engine.metrics()
         return {
             "connections": metrics.sum("sealane_tcp_connections"),
+            "relayed": metrics.sum("sealane_relay_open"),
             "buffers": metrics.sum("sealane_lane_buffers_in_use") - trial.buffers,
         }
 
@@ -20,7 +21,9 @@ def everything_has_been_given_back(trial):
 def nothing_panicked_and_no_record_was_lost(trial):
     trial.engine.require_running()
     assert "panicked" not in trial.engine.child.output.read_text(errors="replace")
-    assert trial.engine.metrics().sum("sealane_lane_records_dropped_total") == 0
+    metrics = trial.engine.metrics()
+    for lost in ("sealane_lane_records_dropped_total", "sealane_control_records_left_out_total", "sealane_control_records_failed_total"):
+        assert metrics.sum(lost) == 0, f"{lost} {metrics.sum(lost):g}"
 
 
 def a_terminated_engine_drains_and_ends_with_status_0(trial):

@@ -31,7 +31,7 @@ def a_server_may_finish_first(trial):
             client.write(data)
             client.close_notify()
             client.socket.shutdown(socket.SHUT_WR)
-            until("the server to have it all", lambda: trial.servers.recall("a", token) == hashlib.sha256(data).hexdigest())
+            until("the server to have it all", lambda token=token: trial.servers.recall("a", token) == hashlib.sha256(data).hexdigest())
             port = client.port
         trial.ended(port, mark, "finished")
 

@@ -31,7 +31,12 @@ def plain_http_is_refused(trial):
 def noise_is_refused(trial):
     mark = trial.engine.records.mark()
     # A TLS record of the right type and length with nothing sensible in it.
-    for noise in (bytes(200), b"\x16\x03\x01\x00\x40" + bytes(64), b"\x16\x03\x01\xff\xff" + bytes(65535), b"\x80\x2e\x01\x00\x02" + bytes(44)):
+    for noise in (
+        bytes(200),
+        b"\x16\x03\x01\x00\x40" + bytes(64),
+        b"\x16\x03\x01\xff\xff" + bytes(65535),
+        b"\x80\x2e\x01\x00\x02" + bytes(44),
+    ):
         with trial.undisturbed(), socket.create_connection((at(SHOP), 443), timeout=10) as client:
             port = client.getsockname()[1]
             try:

@@ -24,20 +24,35 @@ def a_reload_serves_the_new_certificate_and_keeps_connections(trial):
 
 def a_bad_reload_changes_nothing_and_says_why(trial):
     engine = trial.engine
-    version = engine.metrics().sum("sealane_lane_configuration_version")
     good = engine.file.read_text()
+    bad = {  # what the engine must name -> the file
+        "unheard_of": f'unheard_of = "value"\n{good}',
+        "broken": f"broken = [\n{good}",
+        "nowhere": f'{good}\n[[virtual_service]]\nname = "dangling"\naddresses = ["198.18.0.99:443"]\npool = "nowhere"\n',
+    }
+    versions = ("sealane_control_configuration_version", "sealane_lane_configuration_version")
+    before = [engine.metrics().sum(name) for name in versions]
     try:
-        with trial.undisturbed():
-            for line in ('unheard_of = "value"', "broken = [", '[[virtual_service]]\nname = "dangling"\naddresses = ["198.18.0.99:443"]\npool = "nowhere"'):
-                seen = len(engine.records.lines)
-                engine.file.write_text(f"{good}\n\n{line}\n" if line.startswith("[") else f"{line}\n{good}")
-                engine.reload()
-                word = "nowhere" if line.startswith("[") else str(engine.file.name)
-                until(f"the engine to say what is wrong with {line!r}", lambda: _said(engine, word, seen), 10)
+        with trial.undisturbed(), trial.counted("sealane_control_reloads_refused_total", len(bad)):
+            for word, text in bad.items():
+                _requires_complaint(engine, word, text)
                 assert trial.client().visit().server
     finally:
         engine.write()
-    assert engine.metrics().sum("sealane_lane_configuration_version") == version
+    assert [engine.metrics().sum(name) for name in versions] == before
+
+
+def _requires_complaint(engine, word, text):
+    engine.records.read()
+    seen = len(engine.records.lines)
+
+    def complained():
+        engine.records.read()
+        return any(word in line for line in engine.records.lines[seen:])
+
+    engine.file.write_text(text)
+    engine.reload()
+    until(f"the engine to complain of {word}", complained, 10)
 
 
 def a_reload_adds_a_service(trial):
@@ -62,11 +77,6 @@ def _answers(trial, address):
         return trial.client(address=address).visit().server is not None
     except OSError:
         return False
-
-
-def _said(engine, word, seen):
-    engine.records.read()
-    return any(word in line for line in engine.records.lines[seen:])
 
 
 def _serial(trial):

@@ -57,7 +57,7 @@ def an_expired_ticket_makes_a_full_handshake(trial):
             assert client.visit().error is None
             # The client itself would not bring an expired ticket: its copy says that there is plenty of time.
             kept = sessions.edit(client.file, other.directory / "kept.session", lifetime=90000)
-            until("the ticket to expire", lambda: client.visit(kept).resumed is False, 30, every=1)
+            until("the ticket to expire", lambda client=client, kept=kept: client.visit(kept).resumed is False, 30, every=1)
             with own.counted(REFUSED.format("expired|session_aged")):
                 _refused(own, client, kept, f"expired, TLS {version}")
 

@@ -76,12 +76,13 @@ class Engine:
 
     def wait_for_server(self, pool, server, up, seconds=15):
         """Waits until the health monitors agree."""
-        state = "up" if up else "down"
-        until(
-            f"server {server} of pool {pool} to be seen {state}",
-            lambda: self.metrics().value("sealane_server_up", pool=pool, server=server) == float(up),
-            seconds,
-        )
+
+        def agreed():
+            metrics = self.metrics()
+            seen = [metrics.value(name, pool=pool, server=server) for name in ("sealane_server_monitored", "sealane_server_up")]
+            return seen == [1, float(up)]
+
+        until(f"server {server} of pool {pool} to be seen {'up' if up else 'down'}", agreed, seconds)
 
 
 class Metrics:
@@ -141,11 +142,13 @@ class Record:
 
     @property
     def resumed(self):
-        return self.fields.get("resumed")
+        return self.persistence.get("resumed")
 
     @property
     def server(self):
-        return self.persistence.get("chosen")
+        """The server that was chosen, without its pool."""
+        chosen = self.persistence.get("chosen")
+        return chosen and chosen.rpartition("/")[2]
 
     @property
     def reason(self):
@@ -178,8 +181,8 @@ class Records:
                 value = json.loads(text)
             except ValueError:
                 value = None
-            if isinstance(value, dict) and "client" in (value.get("fields") or value):
-                self.all.append(Record(value.get("fields") or value))
+            if isinstance(value, dict) and "client" in value:
+                self.all.append(Record(value))
             else:
                 self.lines.append(text)
 

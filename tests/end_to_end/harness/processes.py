@@ -11,9 +11,7 @@ class Failed(Exception):
 
 def run(*command, seconds=30, check=True, stdin=None):
     """Runs a command to its end and gives its result, output as text."""
-    result = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, errors="replace", timeout=seconds, input=stdin
-    )
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, errors="replace", timeout=seconds, input=stdin)
     if check and result.returncode != 0:
         raise Failed(f"{' '.join(map(str, command))}: exit {result.returncode}: {(result.stderr or result.stdout).strip()}")
     return result
