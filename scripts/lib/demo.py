@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import pathlib
+import re
 import sys
 import time
 
@@ -115,6 +116,7 @@ class Demo:
         self.set_up()
         self.table = Table()
         self.first_visits()
+        self.look_into_a_ticket()
         self.strangers()
         self.server_dies()
         self.server_returns()
@@ -217,6 +219,15 @@ class Demo:
         self.claims.add("the engine recorded the server that answered, and why: first no-mapping, then persisted", True, other + odd)
         text, even = self.spread([client.visits[0][0].server for client in self.clients], len(self.clients) // 6)
         self.claims.add(f"first visits are spread over the servers: {text}", even)
+
+    def look_into_a_ticket(self):
+        client = next(client for client in self.clients if client.program is OpensslClient)
+        self.table.event(f"what is sealed in the ticket of {client.name}: sealane ticket inspect")
+        command = ["ticket", "inspect", "--keys", self.keys, "--config", self.engine.file, "--session", client.browser.file]
+        result = run(world.binary(), *command, check=False)
+        print("".join(f"    {line}\n" for line in (result.stdout + result.stderr).splitlines()), end="")
+        found = re.search(rf"\bserver (?:web/)?{client.server}\b", result.stdout)
+        self.claims.add("`sealane ticket inspect` opens the ticket that openssl saved and finds its server in it", found)
 
     def strangers(self):
         self.table.event("one client that never keeps a ticket")
