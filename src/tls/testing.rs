@@ -192,8 +192,8 @@ impl Link {
     /// Moves bytes both ways until nobody has any.
     pub(crate) fn pump(&mut self, engine: &mut Engine) {
         for _ in 0..1000 {
-            let sent = self.to_server(engine);
-            let answered = self.to_client();
+            let sent = self.carry_to_server(engine);
+            let answered = self.carry_to_client();
             if !sent && !answered {
                 return;
             }
@@ -202,7 +202,7 @@ impl Link {
     }
 
     /// Carries what the client has to send, and lets the session work after each segment.
-    pub(crate) fn to_server(&mut self, engine: &mut Engine) -> bool {
+    pub(crate) fn carry_to_server(&mut self, engine: &mut Engine) -> bool {
         let mut bytes = Vec::new();
         while self.client.wants_write() {
             self.client.write_tls(&mut bytes).unwrap();
@@ -232,7 +232,7 @@ impl Link {
     }
 
     /// Carries what the session has to send.
-    pub(crate) fn to_client(&mut self) -> bool {
+    pub(crate) fn carry_to_client(&mut self) -> bool {
         let mut bytes = Vec::new();
         self.session.poll_transmit(|chunk| {
             bytes.extend_from_slice(chunk);

@@ -126,12 +126,12 @@ fn h2_no_server_is_named_before_the_client_has_finished() {
         let (mut engine, client) = (engine(), client(versions));
         first_visit(&mut engine, &client);
         let mut link = Link::new(&engine, &client, NAME);
-        link.to_server(&mut engine);
+        link.carry_to_server(&mut engine);
         assert!(link.handshake.is_none() && link.session.is_handshaking());
         assert_eq!(engine.count("opened"), 1);
-        link.to_client();
+        link.carry_to_client();
         assert!(link.handshake.is_none());
-        link.to_server(&mut engine);
+        link.carry_to_server(&mut engine);
         assert!(link.handshake.is_some() && !link.session.is_handshaking());
     }
 }
@@ -181,7 +181,7 @@ fn h3_no_client_is_told_to_keep_a_ticket_longer_than_its_session_lasts() {
     first_visit(&mut engine, &client);
     engine.desk.set_time(NOW + 11 * HOUR);
     let mut link = Link::new(&engine, &client, NAME);
-    link.to_server(&mut engine);
+    link.carry_to_server(&mut engine);
     let mut answer = Vec::new();
     link.session.poll_transmit(|chunk| {
         answer.extend_from_slice(chunk);
@@ -378,7 +378,7 @@ fn s3_a_forged_ticket_is_refused() {
     let real = ring(1);
     let mut entries = real.entries().to_vec();
     let forger = Key::new(entries[0].key.id(), &Random::from_seed(5).array::<32>()).unwrap();
-    entries[0].key = forger.into();
+    entries[0].key = forger;
     let forged = Arc::new(Ring::new(1, entries).unwrap());
     for versions in BOTH {
         let (mut engine, client) = (Engine::new(settings(), &forged, 1), client(versions));
