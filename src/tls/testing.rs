@@ -203,16 +203,22 @@ impl Link {
 
     /// Carries what the client has to send, and lets the session work after each segment.
     pub(crate) fn carry_to_server(&mut self, engine: &mut Engine) -> bool {
-        let mut bytes = Vec::new();
-        while self.client.wants_write() {
-            self.client.write_tls(&mut bytes).unwrap();
-        }
+        let bytes = self.flight();
         for segment in bytes.chunks(self.segment) {
             if self.failure.is_none() {
                 self.give(engine, segment);
             }
         }
         !bytes.is_empty()
+    }
+
+    /// What the client has to send.
+    pub(crate) fn flight(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while self.client.wants_write() {
+            self.client.write_tls(&mut bytes).unwrap();
+        }
+        bytes
     }
 
     /// Gives the session one segment and lets it work.
