@@ -338,7 +338,8 @@ impl Plan {
     /// Arguments for the EAL beyond those that capsule makes.
     fn eal_arguments(&self, memory: Memory) -> String {
         // Nothing is shared with another process, so nothing is left behind in /dev/hugepages and /run when we are killed.
-        let mut arguments = vec!["--in-memory".to_owned(), "--no-telemetry".to_owned()];
+        let private = if memory == Memory::Huge { "--in-memory" } else { "--no-shconf" };
+        let mut arguments = vec![private.to_owned(), "--no-telemetry".to_owned()];
         let mut pci = self.devices.iter().filter(|device| device.pci).peekable();
         if pci.peek().is_none() {
             // Else DPDK takes every PCI NIC that it has a driver for, the one you are logged in over included.
