@@ -47,7 +47,7 @@ fn settings(device: &str, lanes: &[usize]) -> Settings {
         ports: vec![PortSettings { name: "front".into(), device: device.into(), mtu: 1500 }],
         hugepages: Hugepages::Never,
         buffers: 4096,
-        file_prefix: format!("sealane-test-{}", process::id()),
+        file_prefix: "sealane-test".into(),
     }
 }
 
@@ -302,6 +302,29 @@ fn a_device_that_does_not_exist_is_named_with_a_remedy() {
 }
 
 #[test]
+fn a_tap_that_cannot_be_made_is_named_with_a_remedy() {
+    in_child("a_tap_that_cannot_be_made_is_named_with_a_remedy", &["unshare", "--net"], || {
+        let error = Engine::start(&settings("net_tap0,iface=longer-than-an-interface-name", &[0])).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("net_tap0") && text.contains("at most 15 characters"), "{text}");
+    });
+}
+
+#[test]
+fn two_engines_run_at_once() {
+    in_child("two_engines_run_at_once", &[], || {
+        let engine = Engine::start(&settings("net_ring0", &[0, 1])).unwrap();
+        // A second process with the same prefix, while this one is up.
+        let executable = env::current_exe().unwrap();
+        let test = "one_lane_runs_on_the_control_core";
+        let status = Command::new(executable).args([test, "--exact"]).env(CHILD, "1").output().unwrap().status;
+        assert!(status.success());
+        let lanes = echoes(&engine);
+        assert_eq!(engine.run(lanes, never).unwrap().in_use, 0);
+    });
+}
+
+#[test]
 fn a_device_with_too_few_queues_is_named() {
     in_child("a_device_with_too_few_queues_is_named", &[], || {
         // A pcap device has as many queues as it is given files.
@@ -345,7 +368,7 @@ fn a_tap_carries_frames_both_ways_and_disappears() {
         let mut settings = settings("net_tap0,iface=sl0", &[0, 1]);
         settings.ports[0].mtu = 1400;
         let engine = Engine::start(&settings).unwrap();
-        let mac = engine.ports().next().unwrap().mac.to_string();
+        let mac = engine.ports().next().unwrap().mac.to_string().replace('-', ":");
         let (stopper, deadline) = (engine.stopper(), Deadline::new());
         let solicited = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&solicited);

@@ -229,10 +229,9 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// Whether the driver hands memory to hardware or to another process, which ordinary pages do not allow.
+    /// Whether the driver hands its memory to hardware or to another process, which ordinary pages do not allow.
     pub(super) fn needs_hugepages(&self) -> bool {
-        const CAN_DO_WITHOUT: &[&str] = &["net_tap", "net_null", "net_ring", "net_pcap", "net_af_packet"];
-        !CAN_DO_WITHOUT.iter().any(|driver| self.is(driver))
+        self.pci || ["net_virtio_user", "net_vhost", "net_memif"].iter().any(|driver| self.is(driver))
     }
 
     /// Whether it is a virtual device of this driver.
