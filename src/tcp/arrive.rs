@@ -37,6 +37,7 @@ impl Connection {
         if !self.is_acceptable(&mut segment, env) {
             return Response::None;
         }
+        self.learn_timestamp(&segment, env);
         self.last_received = env.now;
         self.keepalive_probes = 0;
         if segment.flags.rst {
@@ -129,7 +130,7 @@ impl Connection {
         let inside = |number: Seq| number.at_or_after(rcv_nxt) && number.before(edge);
         if self.is_old_by_timestamp(segment, env) {
             env.counters.paws_dropped.increment();
-            self.receiver.request_ack();
+            self.answer_unacceptable(segment, env);
             return false;
         }
         let acceptable = match (len, window) {
@@ -154,30 +155,38 @@ impl Connection {
             return true;
         }
         env.counters.out_of_window.increment();
-        // Retransmitted data means that our ACK was lost. Anything else could be half of an endless exchange of ACKs.
+        // A keepalive probe is a sign of life.
+        if seq + 1 == rcv_nxt {
+            self.last_received = env.now;
+        }
+        self.answer_unacceptable(segment, env);
+        false
+    }
+
+    /// Retransmitted data means that our ACK was lost. Anything else could be half of an endless exchange of ACKs.
+    fn answer_unacceptable(&mut self, segment: &Segment<'_>, env: Env<'_>) {
         if segment.payload.is_empty() && !segment.flags.fin {
-            // A keepalive probe is a sign of life.
-            if seq + 1 == rcv_nxt {
-                self.last_received = env.now;
-            }
             self.challenge(env);
         } else {
             self.receiver.request_ack();
         }
-        false
     }
 
-    /// PAWS (RFC 7323 5.3), and TS.Recent's update (4.3).
-    fn is_old_by_timestamp(&mut self, segment: &Segment<'_>, env: Env<'_>) -> bool {
-        let (Some(known), Some(timestamp)) = (&mut self.timestamps, segment.options.timestamp) else { return false };
+    /// PAWS (RFC 7323 5.3). A reset is not judged by its timestamp.
+    fn is_old_by_timestamp(&self, segment: &Segment<'_>, env: Env<'_>) -> bool {
+        let (Some(known), Some(timestamp)) = (self.timestamps, segment.options.timestamp) else { return false };
         let valid = env.now.since(known.recent_at) < TIMESTAMP_VALID;
-        if valid && Seq(timestamp.value).before(Seq(known.recent)) {
-            return !segment.flags.rst;
-        }
-        if segment.seq.at_or_before(self.last_ack_sent) && !segment.flags.rst {
+        valid && !segment.flags.rst && Seq(timestamp.value).before(Seq(known.recent))
+    }
+
+    /// TS.Recent's update (RFC 7323 4.3): only by segments inside the window, or anybody could poison it.
+    fn learn_timestamp(&mut self, segment: &Segment<'_>, env: Env<'_>) {
+        if let (Some(known), Some(timestamp)) = (&mut self.timestamps, segment.options.timestamp)
+            && segment.seq.at_or_before(self.last_ack_sent)
+            && !segment.flags.rst
+        {
             *known = Timestamps { recent: timestamp.value, recent_at: env.now };
         }
-        false
     }
 
     /// RFC 5961 3.2: only the exact sequence number resets at once.
