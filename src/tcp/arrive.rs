@@ -155,6 +155,11 @@ impl Connection {
             return true;
         }
         env.counters.out_of_window.increment();
+        // RFC 7323 4.3: the echo of what was sent again must be its own, or its sender takes the whole outage for a round trip.
+        let recent = (seq + len).at_or_before(rcv_nxt) && rcv_nxt.since(seq) as usize <= env.settings.receive_buffer;
+        if recent && segment.ack.is_some_and(|ack| self.ack_is_possible(ack)) {
+            self.learn_timestamp(segment, env);
+        }
         // A keepalive probe is a sign of life.
         if seq + 1 == rcv_nxt {
             self.last_received = env.now;
@@ -209,11 +214,15 @@ impl Connection {
         self.receiver.request_ack();
     }
 
+    /// RFC 5961 5.2.
+    fn ack_is_possible(&self, ack: Seq) -> bool {
+        let oldest = self.sender.snd_una - self.sender.max_window;
+        ack.at_or_before(self.sender.snd_max) && ack.at_or_after(oldest)
+    }
+
     /// Gives whether the segment may be processed further.
     fn on_ack(&mut self, ack: Seq, segment: &Segment<'_>, env: Env<'_>) -> bool {
-        let sender = &self.sender;
-        // RFC 5961 5.2.
-        if ack.after(sender.snd_max) || ack.before(sender.snd_una - sender.max_window) {
+        if !self.ack_is_possible(ack) {
             env.counters.bad_acks.increment();
             self.challenge(env);
             return false;
@@ -288,12 +297,17 @@ impl Connection {
                 self.rtt.on_sample(now.since(sent_at));
                 self.timing = None;
             }
-        } else if let (Some(timestamp), Some(_)) = (segment.options.timestamp, self.timestamps) {
-            // Nothing is being timed, so something was sent twice: only the echo tells which one this answers (RFC 7323 4).
+        } else if let (Some(timestamp), Some(_), false) =
+            (segment.options.timestamp, self.timestamps, segment.flags.syn)
+        {
+            // Nothing is being timed, so something was sent twice: only the echo tells which one this answers (RFC 7323 4). A SYN,ACK tells
+            // nothing: its sender repeats it by its own clock, with the same echo, and a wrong first sample weighs most.
             let clock = crate::tcp::isn::timestamp(self.timestamp_offset, now);
-            let age = clock.wrapping_sub(timestamp.echo);
-            if timestamp.echo != 0 && age < 600_000 {
-                self.rtt.on_sample(Duration::from_millis(age.into()));
+            let age = Duration::from_millis(clock.wrapping_sub(timestamp.echo).into());
+            // An echo from before the last retransmission may mean a long way or a lost ACK, so it is no sample.
+            let behind = self.retransmitted_at.is_some_and(|at| age > now.since(at) + Duration::from_millis(1));
+            if timestamp.echo != 0 && !behind {
+                self.rtt.on_sample(age);
             }
         }
     }
