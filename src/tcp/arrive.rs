@@ -37,6 +37,7 @@ impl Connection {
         if !self.is_acceptable(&mut segment, env) {
             return Response::None;
         }
+        self.learn_timestamp(&segment, env);
         self.last_received = env.now;
         self.keepalive_probes = 0;
         if segment.flags.rst {
@@ -129,7 +130,7 @@ impl Connection {
         let inside = |number: Seq| number.at_or_after(rcv_nxt) && number.before(edge);
         if self.is_old_by_timestamp(segment, env) {
             env.counters.paws_dropped.increment();
-            self.receiver.request_ack();
+            self.answer_unacceptable(segment, env);
             return false;
         }
         let acceptable = match (len, window) {
@@ -154,30 +155,43 @@ impl Connection {
             return true;
         }
         env.counters.out_of_window.increment();
-        // Retransmitted data means that our ACK was lost. Anything else could be half of an endless exchange of ACKs.
+        // RFC 7323 4.3: the echo of what was sent again must be its own, or its sender takes the whole outage for a round trip.
+        let recent = (seq + len).at_or_before(rcv_nxt) && rcv_nxt.since(seq) as usize <= env.settings.receive_buffer;
+        if recent && segment.ack.is_some_and(|ack| self.ack_is_possible(ack)) {
+            self.learn_timestamp(segment, env);
+        }
+        // A keepalive probe is a sign of life.
+        if seq + 1 == rcv_nxt {
+            self.last_received = env.now;
+        }
+        self.answer_unacceptable(segment, env);
+        false
+    }
+
+    /// Retransmitted data means that our ACK was lost. Anything else could be half of an endless exchange of ACKs.
+    fn answer_unacceptable(&mut self, segment: &Segment<'_>, env: Env<'_>) {
         if segment.payload.is_empty() && !segment.flags.fin {
-            // A keepalive probe is a sign of life.
-            if seq + 1 == rcv_nxt {
-                self.last_received = env.now;
-            }
             self.challenge(env);
         } else {
             self.receiver.request_ack();
         }
-        false
     }
 
-    /// PAWS (RFC 7323 5.3), and TS.Recent's update (4.3).
-    fn is_old_by_timestamp(&mut self, segment: &Segment<'_>, env: Env<'_>) -> bool {
-        let (Some(known), Some(timestamp)) = (&mut self.timestamps, segment.options.timestamp) else { return false };
+    /// PAWS (RFC 7323 5.3). A reset is not judged by its timestamp.
+    fn is_old_by_timestamp(&self, segment: &Segment<'_>, env: Env<'_>) -> bool {
+        let (Some(known), Some(timestamp)) = (self.timestamps, segment.options.timestamp) else { return false };
         let valid = env.now.since(known.recent_at) < TIMESTAMP_VALID;
-        if valid && Seq(timestamp.value).before(Seq(known.recent)) {
-            return !segment.flags.rst;
-        }
-        if segment.seq.at_or_before(self.last_ack_sent) && !segment.flags.rst {
+        valid && !segment.flags.rst && Seq(timestamp.value).before(Seq(known.recent))
+    }
+
+    /// TS.Recent's update (RFC 7323 4.3): only by segments inside the window, or anybody could poison it.
+    fn learn_timestamp(&mut self, segment: &Segment<'_>, env: Env<'_>) {
+        if let (Some(known), Some(timestamp)) = (&mut self.timestamps, segment.options.timestamp)
+            && segment.seq.at_or_before(self.last_ack_sent)
+            && !segment.flags.rst
+        {
             *known = Timestamps { recent: timestamp.value, recent_at: env.now };
         }
-        false
     }
 
     /// RFC 5961 3.2: only the exact sequence number resets at once.
@@ -200,11 +214,15 @@ impl Connection {
         self.receiver.request_ack();
     }
 
+    /// RFC 5961 5.2.
+    fn ack_is_possible(&self, ack: Seq) -> bool {
+        let oldest = self.sender.snd_una - self.sender.max_window;
+        ack.at_or_before(self.sender.snd_max) && ack.at_or_after(oldest)
+    }
+
     /// Gives whether the segment may be processed further.
     fn on_ack(&mut self, ack: Seq, segment: &Segment<'_>, env: Env<'_>) -> bool {
-        let sender = &self.sender;
-        // RFC 5961 5.2.
-        if ack.after(sender.snd_max) || ack.before(sender.snd_una - sender.max_window) {
+        if !self.ack_is_possible(ack) {
             env.counters.bad_acks.increment();
             self.challenge(env);
             return false;
@@ -279,12 +297,17 @@ impl Connection {
                 self.rtt.on_sample(now.since(sent_at));
                 self.timing = None;
             }
-        } else if let (Some(timestamp), Some(_)) = (segment.options.timestamp, self.timestamps) {
-            // Nothing is being timed, so something was sent twice: only the echo tells which one this answers (RFC 7323 4).
+        } else if let (Some(timestamp), Some(_), false) =
+            (segment.options.timestamp, self.timestamps, segment.flags.syn)
+        {
+            // Nothing is being timed, so something was sent twice: only the echo tells which one this answers (RFC 7323 4). A SYN,ACK tells
+            // nothing: its sender repeats it by its own clock, with the same echo, and a wrong first sample weighs most.
             let clock = crate::tcp::isn::timestamp(self.timestamp_offset, now);
-            let age = clock.wrapping_sub(timestamp.echo);
-            if timestamp.echo != 0 && age < 600_000 {
-                self.rtt.on_sample(Duration::from_millis(age.into()));
+            let age = Duration::from_millis(clock.wrapping_sub(timestamp.echo).into());
+            // An echo from before the last retransmission may mean a long way or a lost ACK, so it is no sample.
+            let behind = self.retransmitted_at.is_some_and(|at| age > now.since(at) + Duration::from_millis(1));
+            if timestamp.echo != 0 && !behind {
+                self.rtt.on_sample(age);
             }
         }
     }

@@ -77,6 +77,8 @@ pub(super) struct Connection {
 
     /// The one segment whose round trip is being timed: the acknowledgement that ends it, and when it left.
     pub(super) timing: Option<(Seq, Instant)>,
+    /// When something was last sent for the second time.
+    pub(super) retransmitted_at: Option<Instant>,
     pub(super) retransmit_at: Option<Instant>,
     pub(super) persist_at: Option<Instant>,
     pub(super) persist_backoff: u32,
@@ -115,6 +117,7 @@ impl Connection {
             window_probe: false,
             keepalive_probe: false,
             timing: None,
+            retransmitted_at: None,
             retransmit_at: None,
             persist_at: None,
             persist_backoff: 0,

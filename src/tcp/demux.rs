@@ -208,13 +208,12 @@ impl Stack {
                 self.time_wait.restart(index, now);
                 self.acknowledge_time_wait(index, now);
             }
-            Answer::Reopen => {
-                if self.listeners.contains_key(&entry.flow.local()) {
-                    self.counters.time_wait_reopened.increment();
-                    self.forget_time_wait(index);
-                    self.on_stranger(&entry.flow, segment, Some(entry.snd_nxt), now);
-                }
+            Answer::Reopen if self.listeners.contains_key(&entry.flow.local()) => {
+                self.counters.time_wait_reopened.increment();
+                self.forget_time_wait(index);
+                self.on_stranger(&entry.flow, segment, Some(entry.snd_nxt), now);
             }
+            Answer::Reopen => self.acknowledge_time_wait(index, now),
         }
     }
 

@@ -125,7 +125,12 @@ impl Connection {
         }
         let end = self.sender.iss + 1;
         // Karn: a SYN that has been sent before is not timed.
-        self.timing = if self.sender.snd_max == end { None } else { Some((end, env.now)) };
+        if self.sender.snd_max == end {
+            self.timing = None;
+            self.retransmitted_at = Some(env.now);
+        } else {
+            self.timing = Some((end, env.now));
+        }
         (self.sender.snd_nxt, self.sender.snd_max) = (end, end);
         self.last_sent = env.now;
         self.retransmit_at = Some(env.now + self.rtt.rto());
@@ -163,6 +168,7 @@ impl Connection {
         };
         if again {
             env.counters.retransmitted.increment();
+            self.retransmitted_at = Some(env.now);
         } else if self.timing.is_none() {
             self.timing = Some((end, env.now));
         }

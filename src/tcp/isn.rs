@@ -1,6 +1,6 @@
 //! Initial sequence numbers (RFC 6528) and timestamp offsets (RFC 7323 5.4): a clock plus a keyed hash of the flow, so that outsiders cannot guess them.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 
 use siphasher::sip::SipHasher13;
 
@@ -17,9 +17,7 @@ impl Keyed {
     }
 
     fn hash(&self, flow: &Flow) -> u64 {
-        let mut hasher = self.build_hasher();
-        flow.hash(&mut hasher);
-        hasher.finish()
+        self.hash_one(flow)
     }
 }
 

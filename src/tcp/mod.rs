@@ -36,6 +36,8 @@ mod state;
 mod table;
 mod time_wait;
 
+use crate::base::Duration;
+
 pub use settings::Settings;
 pub use stack::Stack;
 pub use state::State;
@@ -80,6 +82,29 @@ pub enum Close {
     TimedOut,
     /// The network said that there is no way to the peer.
     Unreachable,
+}
+
+/// The inside of a connection, for tests, traces and whoever looks at a running engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// Its state.
+    pub state: State,
+    /// Smoothed round-trip time, once measured.
+    pub srtt: Option<Duration>,
+    /// Retransmission timeout, backed off as it stands.
+    pub rto: Duration,
+    /// Congestion window in bytes.
+    pub cwnd: u32,
+    /// Slow-start threshold in bytes; `u32::MAX` before the first loss.
+    pub ssthresh: u32,
+    /// Bytes in flight.
+    pub flight: u32,
+    /// The peer's window in bytes.
+    pub snd_wnd: u32,
+    /// The window that the peer has been offered, in bytes.
+    pub rcv_wnd: u32,
+    /// Largest payload of a segment to the peer.
+    pub mss: u32,
 }
 
 /// Why [`Stack::connect`] or [`Stack::listen`] said no.

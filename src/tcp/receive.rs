@@ -206,7 +206,8 @@ impl Receiver {
         self.ready -= len;
         self.buffer.advance(len as usize);
         let grown = self.edge().since(self.rcv_adv);
-        // A window update is worth a packet when it lets the peer send two segments more (RFC 9293 3.8.6.2.2).
+        // A window update is worth a packet when it lets the peer send two segments more (RFC 9293 3.8.6.2.2), and when the peer may be waiting for it:
+        // while half the buffer is still on offer, the acknowledgement of what comes next says it as well.
         if open && !self.finished && grown >= (self.capacity / 2).min(2 * self.mss) && self.window() < self.capacity / 2
         {
             self.ack_now = true;
@@ -252,4 +253,82 @@ impl Receiver {
 
 fn length(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: Seq = Seq(u32::MAX - 500);
+
+    fn receiver(capacity: usize) -> Receiver {
+        let mut receiver = Receiver::new(capacity);
+        receiver.open(START - 1, u32::try_from(capacity).unwrap(), 100);
+        receiver
+    }
+
+    fn read_all(receiver: &mut Receiver) -> Vec<u8> {
+        let mut all = Vec::new();
+        while let Readable::Data(data) = receiver.readable() {
+            all.extend(data);
+            let len = data.len();
+            receiver.consume(len, true);
+        }
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_of_pieces_gives_the_stream(
+            pieces in prop::collection::vec((0usize..1000, 0usize..200), 0..60), shift in 0usize..300,
+        ) {
+            let stream: Vec<u8> = (0..1000u32).map(|at| u8::try_from(at * 31 >> 3 & 0xff).unwrap()).collect();
+            let mut receiver = receiver(1000);
+            let mut seen = Vec::new();
+            // Some of it has been read already, so that the ring's seam is anywhere.
+            receiver.on_data(START, &stream[..shift], false, Instant::START);
+            seen.extend(read_all(&mut receiver));
+            let mut have = [false; 1001];
+            have[..shift].fill(true);
+            for (at, len) in pieces {
+                let end = (at + len).min(1000);
+                let taken = receiver.on_data(START + u32::try_from(at).unwrap(), &stream[at..end], end == 1000, Instant::START);
+                prop_assert_ne!(taken, Taken::Refused);
+                have[at..end].fill(true);
+                let expected = have.iter().position(|have| !have).unwrap();
+                prop_assert!(receiver.rcv_nxt.since(START) as usize >= expected);
+                prop_assert!(receiver.ranges.len() <= GAPS_MAX);
+            }
+            receiver.on_data(START, &stream, true, Instant::START);
+            seen.extend(read_all(&mut receiver));
+            prop_assert_eq!(&seen, &stream);
+            prop_assert!(receiver.finished);
+            prop_assert_eq!(receiver.readable(), Readable::Finished);
+            prop_assert_eq!(receiver.memory(), 0);
+        }
+
+        #[test]
+        fn the_window_stays_inside_the_buffer(
+            steps in prop::collection::vec((0u32..1500, 0usize..300, 0usize..400, any::<bool>()), 1..80), shift in 0u8..5,
+        ) {
+            let mut receiver = receiver(1000);
+            receiver.shift = shift;
+            let mut edge = receiver.rcv_nxt + 1000;
+            for (at, len, read, send) in steps {
+                receiver.on_data(receiver.rcv_nxt + at - 200, &vec![7; len], false, Instant::START);
+                receiver.consume(read, true);
+                if send {
+                    let told = receiver.rcv_nxt + (u32::from(receiver.advertise(true)) << shift);
+                    prop_assert!((told + (1 << shift)).after(edge), "the window shrinks");
+                    edge = edge.max(told);
+                    receiver.on_acknowledged();
+                }
+                prop_assert!(receiver.rcv_nxt.at_or_before(edge), "what was not offered is not taken");
+                prop_assert!(edge.since(receiver.rcv_nxt) as usize + receiver.ready() <= 1000, "no room for what was offered");
+                prop_assert!(receiver.buffer.len() <= 1000);
+            }
+        }
+    }
 }

@@ -50,6 +50,11 @@ impl Recovery {
         if self.fast { self.cwnd } else { self.cwnd + self.duplicates.min(DUPLICATES - 1) * self.mss }
     }
 
+    /// cwnd and ssthresh, for whoever looks.
+    pub(super) fn windows(&self) -> (u32, u32) {
+        (self.cwnd, self.ssthresh)
+    }
+
     /// An acknowledgement moved SND.UNA to `ack`: `newly` bytes more, of `flight` that were out.
     pub(super) fn on_ack(&mut self, ack: Seq, newly: u32, flight: u32) -> Verdict {
         self.duplicates = 0;

@@ -69,7 +69,7 @@ impl Sender {
     pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
         let taken = bytes.get(..self.room().min(bytes.len())).unwrap_or_default();
         self.buffer.push(taken);
-        self.blocked = taken.len() < bytes.len();
+        self.blocked |= taken.len() < bytes.len();
         taken.len()
     }
 

@@ -13,7 +13,7 @@ use crate::tcp::queue::Queue;
 use crate::tcp::state::{State, Step};
 use crate::tcp::table::{Index, Place, Table};
 use crate::tcp::time_wait::{TimeWait, TimeWaits};
-use crate::tcp::{Close, ConnectionId, Counters, Event, Readable, Refused, Settings, Token};
+use crate::tcp::{Close, ConnectionId, Counters, Event, Inspection, Readable, Refused, Settings, Token};
 use crate::wire::{Flags, Outgoing, SegmentOptions, Seq};
 
 /// Segments that a connection sends before the next one has its turn.
@@ -251,6 +251,23 @@ impl Stack {
     /// The state of a connection, while its id lives.
     pub fn state(&self, id: ConnectionId) -> Option<State> {
         Some(self.find(id)?.state)
+    }
+
+    /// The inside of a connection, while its id lives.
+    pub fn inspect(&self, id: ConnectionId) -> Option<Inspection> {
+        let connection = self.find(id)?;
+        let (cwnd, ssthresh) = connection.recovery.windows();
+        Some(Inspection {
+            state: connection.state,
+            srtt: connection.rtt.srtt(),
+            rto: connection.rtt.rto(),
+            cwnd,
+            ssthresh,
+            flight: connection.sender.flight(),
+            snd_wnd: connection.sender.snd_wnd,
+            rcv_wnd: connection.receiver.window(),
+            mss: connection.sender.mss,
+        })
     }
 
     /// What there is to read. An unknown connection has finished.
