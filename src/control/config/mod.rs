@@ -43,7 +43,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This machine, now.
+    /// This machine, now. Ask before any thread is pinned: a pinned thread sees its own core only.
     pub fn this() -> Self {
         let cores = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
         Self { cores, now: crate::control::clock::unix_time() }
