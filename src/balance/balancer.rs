@@ -116,7 +116,7 @@ fn is_usable(server: &Server, board: &Board) -> bool {
 }
 
 fn weight(server: &Server) -> i64 {
-    i64::from(server.ratio.max(1))
+    server.weight().into()
 }
 
 #[cfg(test)]

@@ -116,7 +116,7 @@ mod tests {
     fn readers_see_whole_verdicts_in_order_and_the_last_one_in_the_end() {
         const ROUNDS: u32 = 20_000;
         /// Turns of a reader before it gives up, far more than the writer needs.
-        const TURNS_MAX: u64 = 2_000_000_000;
+        const TURNS_MAX: u64 = 200_000_000;
         let board = Board::new(usize::try_from(ROUNDS).unwrap());
         let round = AtomicU64::new(0);
         std::thread::scope(|scope| {
@@ -132,7 +132,7 @@ mod tests {
                                 }
                                 continue;
                             }
-                            seen => assert_eq!(seen, verdict(next), "round {next}"),
+                            seen @ (Health::Up | Health::Down) => assert_eq!(seen, verdict(next), "round {next}"),
                         }
                         assert!(
                             round.load(Ordering::Relaxed) >= u64::from(next),

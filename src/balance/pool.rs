@@ -40,8 +40,8 @@ pub struct Server {
 
 impl Server {
     /// Its ratio as a weight to count with, never zero.
-    pub(super) fn weight(&self) -> u64 {
-        u64::from(self.ratio.max(1))
+    pub(super) fn weight(&self) -> u8 {
+        self.ratio.max(1)
     }
 }
 

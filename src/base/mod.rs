@@ -5,9 +5,11 @@ pub mod flow;
 pub mod identity;
 pub mod random;
 pub mod time;
+pub mod wheel;
 
 pub use counter::Counter;
 pub use flow::Flow;
 pub use identity::{EngineId, Generation, LaneId, PoolId, PortId, ServerId, ServiceId};
 pub use random::Random;
 pub use time::{Duration, Instant, UnixTime};
+pub use wheel::{TimerId, Wheel};

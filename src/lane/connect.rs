@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::base::{Flow, Instant};
-use crate::lane::{Clock, Lane};
+use crate::lane::Station;
 use crate::nic::{QueuePair, rss};
 use crate::tcp::{ConnectionId, Refused, Token};
 
@@ -15,16 +15,19 @@ const PORTS_TRIED_MAX: usize = 64;
 
 /// Why there is no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoConnection {
+pub enum NoConnection {
     /// No port has a route to the server.
     NoRoute,
     /// No table entry or source port is free.
     NoResources,
 }
 
-impl<Q: QueuePair, C: Clock> Lane<Q, C> {
+impl<Q: QueuePair> Station<Q> {
     /// Opens a connection whose replies arrive on this lane.
-    pub(super) fn open_connection(
+    ///
+    /// # Errors
+    /// [`NoConnection`] says why there is none.
+    pub fn open_connection(
         &mut self,
         remote: SocketAddr,
         token: Token,

@@ -47,7 +47,7 @@ impl Handle {
 #[derive(Debug)]
 pub struct Counters {
     /// The loop itself.
-    pub lane: LaneCounters,
+    pub lane: Arc<LaneCounters>,
     /// The link layer, one a port.
     pub links: Vec<Arc<link::Counters>>,
     /// TCP.
@@ -63,7 +63,7 @@ pub struct Counters {
 impl Counters {
     fn new(ports: usize) -> Self {
         Self {
-            lane: LaneCounters::default(),
+            lane: Arc::default(),
             links: (0..ports).map(|_| Arc::default()).collect(),
             tcp: Arc::default(),
             tickets: Arc::default(),

@@ -1,8 +1,8 @@
 //! One core's run-to-completion pipeline. Control holds a [`Handle`] of each lane: orders go in, counters and records come out.
 //!
 //! A [`Lane`] owns everything it touches: queues, neighbours, connections, sessions, timers, ports, random generator. Drive it with
-//! [`Lane::breath`] and nothing else. A breath does a bounded amount of work in this order: orders, frames in ([`receive`]),
-//! timers, connections ([`work`]), frames out ([`transmit`]).
+//! [`Lane::breath`] and nothing else. A breath does a bounded amount of work in this order: orders, frames in (`receive`),
+//! timers, connections (`work`), frames out (`transmit`).
 
 pub mod clock;
 pub mod handle;
@@ -14,6 +14,7 @@ mod orders;
 mod probes;
 mod receive;
 mod run_queue;
+mod station;
 mod steer;
 mod transmit;
 mod work;
@@ -25,11 +26,10 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::balance::Loads;
-use crate::base::{Duration, EngineId, Instant, LaneId, Random, ServiceId};
+use crate::base::{Duration, EngineId, Instant, LaneId, Random, ServiceId, Wheel};
 use crate::health::Monitors;
-use crate::link::Link;
 use crate::nic::QueuePair;
-use crate::tcp::{self, Stack};
+use crate::tcp;
 use crate::ticket::Ring;
 use crate::tls::Desk;
 
@@ -37,6 +37,8 @@ pub use clock::{Clock, SystemClock};
 pub use handle::{Counters, Handle, LaneCounters};
 pub use inbox::{Inbox, Order, Snapshot};
 pub use record::Record;
+pub use connect::NoConnection;
+pub use station::Station;
 pub use steer::Steering;
 
 use probes::Probes;
@@ -48,9 +50,6 @@ const HANDSHAKE_STEPS_MAX: usize = 4;
 
 /// Most connections past their handshake that a breath works on.
 const CONNECTIONS_MAX: usize = 64;
-
-/// Most frames a breath makes.
-const TRANSMIT_MAX: usize = 256;
 
 /// Breaths without anything to do before an adaptive lane sleeps.
 const IDLE_BREATHS: u32 = 64;
@@ -87,36 +86,21 @@ pub struct Settings {
     pub monitors: Option<Monitors>,
 }
 
-/// A port as one lane uses it.
-#[derive(Debug)]
-struct Port<Q: QueuePair> {
-    queue: Q,
-    link: Link<Q::Frame>,
-    /// Frames that leave at the end of this breath.
-    outgoing: Vec<Q::Frame>,
-}
-
 /// One core's pipeline over the queues `Q` with the clock `C`.
-#[derive(Debug)]
 pub struct Lane<Q: QueuePair, C> {
-    id: LaneId,
+    station: Station<Q>,
     clock: C,
     poll: Poll,
     counters: Arc<Counters>,
     handle: Handle,
-    steering: Steering<Q::Frame>,
-    ports: Vec<Port<Q>>,
-    received: Vec<Q::Frame>,
-    stack: Stack,
     desk: Box<Desk>,
     fronts: HashMap<ServiceId, Rc<Front>>,
     connections: Slab<Connection>,
     handshakes: RunQueue,
     ready: RunQueue,
-    deadlines: crate::base::wheel::Wheel,
+    deadlines: Wheel<usize>,
     probes: Option<Probes>,
     loads: Arc<Loads>,
-    random: Random,
     draining: bool,
     idle_breaths: u32,
     breath_began: Instant,
@@ -136,37 +120,23 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
     ) -> Self {
         let counters = Arc::clone(&handle.counters);
         let (now, unix) = clock.read();
-        let stack = Stack::new(settings.tcp, random.fork(), Arc::clone(&counters.tcp));
         let mut desk = Box::new(Desk::new(settings.engine, settings.ring, random.fork(), Arc::clone(&counters.tickets)));
         desk.set_time(unix);
-        let ports = queues
-            .into_iter()
-            .zip(&counters.links)
-            .map(|(queue, counters)| Port {
-                link: Link::new(orders::no_addresses(queue.port()), Arc::clone(counters)),
-                queue,
-                outgoing: Vec::with_capacity(TRANSMIT_MAX),
-            })
-            .collect();
+        let station = Station::new(&handle, steering, queues, settings.tcp, random);
         Self {
-            id: handle.lane,
+            station,
             clock,
             poll: settings.poll,
             counters,
             handle,
-            steering,
-            ports,
-            received: Vec::with_capacity(crate::nic::BURST),
-            stack,
             desk,
             fronts: HashMap::new(),
             connections: Slab::new(),
             handshakes: RunQueue::default(),
             ready: RunQueue::default(),
-            deadlines: crate::base::wheel::Wheel::new(now),
+            deadlines: Wheel::new(),
             probes: settings.monitors.map(Probes::new),
             loads: settings.loads,
-            random,
             draining: false,
             idle_breaths: 0,
             breath_began: now,
@@ -182,10 +152,10 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         self.desk.set_time(unix);
 
         let ordered = self.take_orders(now);
-        let received = self.receive(now);
+        let received = self.station.receive(now);
         let fired = self.fire_timers(now);
         let worked = self.work(now, unix);
-        let sent = self.transmit(now);
+        let sent = self.station.transmit(now);
 
         self.was_busy = ordered | received | fired | worked | sent;
         self.counters.lane.breaths.increment();
@@ -211,10 +181,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         if self.poll_at().is_none_or(|at| at > now) {
             return false;
         }
-        self.stack.on_timeout(now);
-        for port in &mut self.ports {
-            port.link.on_timeout(now);
-        }
+        self.station.fire_timers(now);
         self.fire_probes(now);
         self.fire_deadlines(now);
         true
@@ -222,9 +189,8 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
 
     /// When the lane wants its next breath if nothing arrives before.
     pub fn poll_at(&self) -> Option<Instant> {
-        let links = self.ports.iter().filter_map(|port| port.link.poll_at()).min();
         let probes = self.probes.as_ref().and_then(Probes::poll_at);
-        [self.stack.poll_at(), links, probes, self.deadlines.poll_at()].into_iter().flatten().min()
+        [self.station.poll_at(), probes, self.deadlines.poll_at()].into_iter().flatten().min()
     }
 
     /// Relayed connections that are open.
@@ -233,11 +199,11 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
     }
 
     fn publish_buffers(&mut self, now: Instant) {
-        if self.id != LaneId(0) || now - self.buffers_read < BUFFERS_INTERVAL {
+        if self.station.id != LaneId(0) || now - self.buffers_read < BUFFERS_INTERVAL {
             return;
         }
         self.buffers_read = now;
-        if let Some(buffers) = self.ports.first().and_then(|port| port.queue.buffers()) {
+        if let Some(buffers) = self.station.buffers() {
             self.counters.lane.buffers_in_use.set(buffers.in_use as u64);
             self.counters.lane.buffers.set(buffers.capacity as u64);
         }

@@ -8,8 +8,7 @@ use crate::balance::Balancer;
 use crate::base::{Instant, PoolId};
 use crate::lane::work::{Backend, Front};
 use crate::lane::{Clock, Lane, Order, Snapshot};
-use crate::link;
-use crate::nic::{PortInfo, QueuePair};
+use crate::nic::QueuePair;
 use crate::relay::Service;
 use crate::tcp::Token;
 
@@ -28,18 +27,16 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
     }
 
     fn configure(&mut self, snapshot: Snapshot, now: Instant) {
-        for (port, settings) in self.ports.iter_mut().zip(snapshot.ports) {
-            port.link.configure(settings, now);
-        }
+        self.station.configure(snapshot.ports);
         let backends: HashMap<PoolId, Rc<Backend>> = snapshot
             .pools
             .iter()
-            .map(|(pool, _)| (pool.id, Rc::new(Backend::new(Balancer::new(pool, self.id)))))
+            .map(|(pool, _)| (pool.id, Rc::new(Backend::new(Balancer::new(pool, self.station.id)))))
             .collect();
         let old = std::mem::take(&mut self.fronts);
         for address in old.values().flat_map(|front| &front.service.addresses) {
             if !snapshot.services.iter().any(|service| service.addresses.contains(address)) {
-                self.stack.unlisten(*address);
+                self.station.stack.unlisten(*address);
             }
         }
         for service in snapshot.services {
@@ -60,8 +57,8 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
             return;
         }
         for address in &service.addresses {
-            self.stack.unlisten(*address);
-            let listening = self.stack.listen(*address, Token(service.id.0));
+            self.station.stack.unlisten(*address);
+            let listening = self.station.stack.listen(*address, Token(service.id.0));
             debug_assert!(listening.is_ok(), "control lets no two services have one address");
         }
     }
@@ -69,20 +66,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
     fn drain(&mut self) {
         self.draining = true;
         for address in self.fronts.values().flat_map(|front| &front.service.addresses) {
-            self.stack.unlisten(*address);
+            self.station.stack.unlisten(*address);
         }
-    }
-}
-
-/// A port before its first configuration: it answers for no address.
-pub(super) fn no_addresses(port: &PortInfo) -> link::Settings {
-    link::Settings {
-        mac: port.mac,
-        mtu: port.mtu,
-        addresses: Vec::new(),
-        virtual_addresses: Vec::new(),
-        gateways: Vec::new(),
-        neighbours_max: 0,
-        pending_max: 0,
     }
 }

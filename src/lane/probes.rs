@@ -39,7 +39,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         while let Some(probe) = self.probes.as_mut().and_then(|probes| probes.monitors.poll_probe()) {
             match probe {
                 Probe::Connect(id, server) => {
-                    let opened = self.open_connection(server, Owner::Probe(id).token(), now);
+                    let opened = self.station.open_connection(server, Owner::Probe(id).token(), now);
                     let Some(probes) = &mut self.probes else { return };
                     match opened {
                         Ok(connection) => {
@@ -77,7 +77,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
     /// A reset instead of FIN leaves nothing in TIME-WAIT, here or at the server.
     fn end_probe(&mut self, id: ProbeId, now: Instant) {
         if let Some(connection) = self.probes.as_mut().and_then(|probes| probes.connections.remove(&id)) {
-            self.stack.abort(connection, now);
+            self.station.stack.abort(connection, now);
         }
     }
 }

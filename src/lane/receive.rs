@@ -2,14 +2,14 @@
 
 use crate::base::{Counter, Instant, LaneId, PortId};
 use crate::lane::steer::Handover;
-use crate::lane::{Clock, Lane, LaneCounters};
+use crate::lane::{LaneCounters, Station};
 use crate::link;
 use crate::nic::{self, Frame as _, QueuePair, ReceivedChecksum, rss};
 use crate::wire::{Frame, Malformed, Packet, Protocol, Segment};
 
-impl<Q: QueuePair, C: Clock> Lane<Q, C> {
+impl<Q: QueuePair> Station<Q> {
     /// Takes what other lanes handed over and one burst from every port.
-    pub(super) fn receive(&mut self, now: Instant) -> bool {
+    pub fn receive(&mut self, now: Instant) -> bool {
         let taken_over = self.take_over(now);
         let mut received = std::mem::take(&mut self.received);
         let mut any = taken_over;
@@ -17,7 +17,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
             if let Some(port) = self.ports.get_mut(port) {
                 port.queue.receive(&mut received);
             }
-            self.counters.lane.frames_received.add(received.len() as u64);
+            self.counters.frames_received.add(received.len() as u64);
             any |= !received.is_empty();
             let port = PortId(u16::try_from(port).expect("port ids have 16 bits"));
             for frame in received.drain(..) {
@@ -35,7 +35,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
             taken += 1;
             match item {
                 Handover::Frame(port, frame) => {
-                    self.counters.lane.frames_taken_over.increment();
+                    self.counters.frames_taken_over.increment();
                     self.on_frame(port, frame, true, now);
                 }
                 Handover::Neighbour(port, neighbour) => {
@@ -55,20 +55,20 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
             ReceivedChecksum::Good => true,
             ReceivedChecksum::Unknown => false,
             ReceivedChecksum::Bad => {
-                self.counters.lane.malformed_checksum.increment();
+                self.counters.malformed_checksum.increment();
                 return;
             }
         };
         let owner = match self.on_bytes(port, frame.bytes(), verified, steered, now) {
             Ok(owner) => owner,
             Err(malformed) => {
-                malformed_counter(&self.counters.lane, malformed).increment();
+                malformed_counter(&self.counters, malformed).increment();
                 return;
             }
         };
         if let Some(owner) = owner {
             let handed_over = self.steering.hand_over(owner, Handover::Frame(port, frame));
-            let counters = &self.counters.lane;
+            let counters = &self.counters;
             if handed_over { &counters.frames_handed_over } else { &counters.frames_not_handed_over }.increment();
         }
     }
@@ -96,7 +96,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
                 return self.on_tcp(&packet, verified, steered, now);
             }
             Protocol::Other(_) if port.link.is_local(packet.destination) => port.link.on_unknown(from, &packet, now),
-            Protocol::Tcp | Protocol::Other(_) => self.counters.lane.not_local.increment(),
+            Protocol::Tcp | Protocol::Other(_) => self.counters.not_local.increment(),
         }
         Ok(None)
     }
@@ -127,7 +127,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
                 any = true;
                 for lane in self.steering.others() {
                     if !self.steering.hand_over(lane, Handover::Neighbour(id, neighbour)) {
-                        self.counters.lane.news_not_handed_over.increment();
+                        self.counters.news_not_handed_over.increment();
                     }
                 }
             }
@@ -137,7 +137,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
                 if owner == self.id {
                     self.stack.on_unreachable(&flow, now);
                 } else if !self.steering.hand_over(owner, Handover::Unreachable(flow)) {
-                    self.counters.lane.news_not_handed_over.increment();
+                    self.counters.news_not_handed_over.increment();
                 }
             }
         }

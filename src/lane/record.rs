@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::base::{Duration, LaneId, PoolId, ServerId, ServiceId, UnixTime};
+use crate::base::{Duration, EngineId, LaneId, PoolId, ServerId, ServiceId, UnixTime};
 use crate::persistence::Reason;
 use crate::relay::End;
 use crate::ticket::{KeyId, TlsVersion};
@@ -34,6 +34,8 @@ pub struct Record {
     pub resumed: Option<bool>,
     /// The key of the ticket that was resumed.
     pub key_id: Option<KeyId>,
+    /// The engine that issued that ticket.
+    pub issuer: Option<EngineId>,
     /// The server that the client's mapping wanted.
     pub wanted: Option<ServerId>,
     /// The pool and server that it got.

@@ -5,16 +5,20 @@ use std::net::IpAddr;
 use smoltcp::wire::{IpVersion, Ipv4Packet, Ipv6Packet};
 
 use crate::base::Instant;
-use crate::lane::{Clock, Lane, Port, TRANSMIT_MAX};
+use crate::lane::station::Port;
+use crate::lane::{LaneCounters, Station};
 use crate::link::Sent;
 use crate::nic::{Frame, QueuePair};
+
+/// Most segments a breath sends.
+pub(super) const TRANSMIT_MAX: usize = 256;
 
 /// Room for the Ethernet header in front of the packet that TCP writes.
 const ETHERNET_HEADER: usize = 14;
 
-impl<Q: QueuePair, C: Clock> Lane<Q, C> {
+impl<Q: QueuePair> Station<Q> {
     /// Sends at most [`TRANSMIT_MAX`] segments, then what the link layers have of their own.
-    pub(super) fn transmit(&mut self, now: Instant) -> bool {
+    pub fn transmit(&mut self, now: Instant) -> bool {
         for _ in 0..TRANSMIT_MAX {
             if !self.transmit_segment(now) {
                 break;
@@ -22,7 +26,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         }
         let mut any = false;
         for port in &mut self.ports {
-            any |= port.transmit(&self.counters.lane);
+            any |= port.transmit(&self.counters);
         }
         any
     }
@@ -34,7 +38,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         }
         let offload = self.ports.iter().all(|port| port.queue.port().offload.transmit_checksum);
         let Some(mut frame) = self.ports.first_mut().and_then(|port| port.queue.allocate()) else {
-            self.counters.lane.frames_unmade.increment();
+            self.counters.frames_unmade.increment();
             return false;
         };
         let Some(room) = frame.room().get_mut(ETHERNET_HEADER..) else { return false };
@@ -45,7 +49,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
             frame.offload_checksum(header_len, destination.is_ipv6());
         }
         let Some(port) = self.ports.iter_mut().find(|port| port.link.routes_to(destination)) else {
-            self.counters.lane.no_route.increment();
+            self.counters.no_route.increment();
             return true;
         };
         match port.link.send(frame, now) {
@@ -58,7 +62,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
 
 impl<Q: QueuePair> Port<Q> {
     /// Gives the queue what has been made for it, and what the link layer adds.
-    fn transmit(&mut self, counters: &super::LaneCounters) -> bool {
+    fn transmit(&mut self, counters: &LaneCounters) -> bool {
         while let Some(frame) = self.link.poll_resolved() {
             self.outgoing.push(frame);
         }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::balance::{Balancer, ServerIndex, Slot};
-use crate::base::{Instant, ServiceId, UnixTime};
+use crate::base::{Flow, Instant, ServiceId, TimerId, UnixTime};
 use crate::health::ProbeId;
 use crate::lane::connect::NoConnection;
 use crate::lane::{CONNECTIONS_MAX, Clock, HANDSHAKE_STEPS_MAX, Lane, Record};
@@ -39,10 +39,13 @@ pub(super) struct Connection {
     relay: Relay,
     front: Rc<Front>,
     /// Its client and own address, which TCP forgets when the leg is gone.
-    flow: crate::base::Flow,
+    flow: Flow,
     began: UnixTime,
     /// Waits in a run queue.
     queued: bool,
+    /// Fires when its deadline, as it was when the timer was armed, has come.
+    timer: Option<TimerId>,
+    armed: Instant,
     /// The server that it counts against.
     slot: Option<Slot>,
 }
@@ -79,7 +82,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
     /// Deals with TCP's events, then lets connections work: a few handshake steps, and some of the others.
     pub(super) fn work(&mut self, now: Instant, unix: UnixTime) -> bool {
         let mut any = false;
-        while let Some((connection, token, event)) = self.stack.poll_event() {
+        while let Some((connection, token, event)) = self.station.stack.poll_event() {
             any = true;
             if event == Event::Accepted {
                 self.on_accepted(connection, ServiceId(token.0), now, unix);
@@ -108,24 +111,24 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
     }
 
     fn on_accepted(&mut self, client: ConnectionId, service: ServiceId, now: Instant, unix: UnixTime) {
-        let (Some(front), Some(flow)) = (self.fronts.get(&service), self.stack.flow(client)) else {
+        let (Some(front), Some(flow)) = (self.fronts.get(&service), self.station.stack.flow(client)) else {
             // The service went away between the SYN and the end of TCP's handshake.
-            self.stack.abort(client, now);
+            self.station.stack.abort(client, now);
             return;
         };
         let relay = Relay::new(Arc::clone(&front.service), client, now);
-        let deadline = relay.deadline();
         let front = Rc::clone(front);
-        let index = self.connections.insert(Connection { relay, front, flow, began: unix, queued: false, slot: None });
-        self.stack.set_token(client, Owner::Leg(index, Side::Client).token());
-        self.deadlines.arm(index, deadline);
+        let connection = Connection { relay, front, flow, began: unix, queued: false, timer: None, armed: now, slot: None };
+        let index = self.connections.insert(connection);
+        self.station.stack.set_token(client, Owner::Leg(index, Side::Client).token());
+        self.arm(index);
         self.counters.relay.accepted.increment();
         self.counters.relay.open.set(self.connections.len() as u64);
     }
 
     fn on_leg_event(&mut self, index: usize, side: Side, event: Event, now: Instant) {
         if let Some(connection) = self.connections.get_mut(index) {
-            connection.relay.on_event(side, event, &mut self.stack, now);
+            connection.relay.on_event(side, event, &mut self.station.stack, now);
             self.wake(index);
         }
     }
@@ -143,9 +146,9 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         let Some(connection) = self.connections.get_mut(index) else { return };
         connection.queued = false;
         let candidate = connection.relay.is_handshaking().then(|| connection.candidate(&self.loads)).flatten();
-        let next = connection.relay.work(&mut self.stack, &mut self.desk, candidate, &self.counters.relay, now);
+        let next = connection.relay.work(&mut self.station.stack, &mut self.desk, candidate, &self.counters.relay, now);
         match next {
-            Next::Wait => {}
+            Next::Wait => self.tighten(index),
             Next::Again => self.wake(index),
             Next::Connect(server) => self.connect(index, server, now),
             Next::Over(end) => self.finish(index, end, now),
@@ -160,14 +163,14 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         let Some((address, slot)) = tls.pool().server(server).map(|server| (server.address, server.slot)) else {
             return;
         };
-        let opened = self.open_connection(address, Owner::Leg(index, Side::Server).token(), now);
+        let opened = self.station.open_connection(address, Owner::Leg(index, Side::Server).token(), now);
         let Some(connection) = self.connections.get_mut(index) else { return };
         match opened {
             Ok(leg) => {
                 connection.relay.on_connecting(leg, now);
                 connection.slot = Some(slot);
-                self.loads.open(self.id, slot);
-                self.deadlines.arm(index, connection.relay.deadline());
+                self.loads.open(self.station.id, slot);
+                self.arm(index);
             }
             Err(NoConnection::NoRoute) => connection.relay.on_no_connection(End::ServerUnreachable),
             Err(NoConnection::NoResources) => connection.relay.on_no_connection(End::NoResources),
@@ -175,15 +178,33 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         self.wake(index);
     }
 
-    /// Deadlines move as bytes flow: one that fires early is armed again for when it is really due.
+    /// Arms the timer of a connection for its deadline as it is now.
+    fn arm(&mut self, index: usize) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        if let Some(timer) = connection.timer.take() {
+            self.deadlines.cancel(timer);
+        }
+        connection.armed = connection.relay.deadline();
+        connection.timer = Some(self.deadlines.arm(connection.armed, index));
+    }
+
+    /// Arms the timer anew if the deadline has come nearer, as it does when one side closes.
+    fn tighten(&mut self, index: usize) {
+        let nearer = self.connections.get(index).is_some_and(|connection| connection.relay.deadline() < connection.armed);
+        if nearer {
+            self.arm(index);
+        }
+    }
+
+    /// Deadlines move as bytes flow, timers do not: one that fires early is armed again for when the deadline really is.
     pub(super) fn fire_deadlines(&mut self, now: Instant) {
-        while let Some(index) = self.deadlines.poll(now) {
+        while let Some(index) = self.deadlines.expire(now) {
             let Some(connection) = self.connections.get_mut(index) else { continue };
-            let deadline = connection.relay.deadline();
-            if deadline > now {
-                self.deadlines.arm(index, deadline);
+            connection.timer = None;
+            if connection.relay.deadline() > now {
+                self.arm(index);
             } else {
-                let end = connection.relay.on_timeout(&mut self.stack, now);
+                let end = connection.relay.on_timeout(&mut self.station.stack, now);
                 self.finish(index, end, now);
             }
         }
@@ -191,9 +212,11 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
 
     fn finish(&mut self, index: usize, end: End, now: Instant) {
         let Some(connection) = self.connections.try_remove(index) else { return };
-        self.deadlines.cancel(index);
+        if let Some(timer) = connection.timer {
+            self.deadlines.cancel(timer);
+        }
         if let Some(slot) = connection.slot {
-            self.loads.close(self.id, slot);
+            self.loads.close(self.station.id, slot);
         }
         let (received, sent) = connection.relay.bytes();
         let counters = &self.counters.relay;
@@ -213,7 +236,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         let chosen = handshake.and_then(|handshake| handshake.decision.server).and_then(|server| pool.server(server));
         let (received, sent) = relay.bytes();
         Record {
-            lane: self.id,
+            lane: self.station.id,
             began: connection.began,
             lasted: now - relay.began(),
             handshake: relay.handshake_time(),
@@ -226,6 +249,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
             resumed: handshake.map(|handshake| handshake.resumed),
             key_id: handshake.and_then(|handshake| handshake.key_id),
             wanted: handshake.and_then(|handshake| handshake.wanted),
+            issuer: handshake.and_then(|handshake| handshake.issuer),
             chosen: chosen.map(|server| (pool.id, server.id)),
             reason: handshake.map(|handshake| handshake.decision.reason),
             received,

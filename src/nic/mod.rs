@@ -34,16 +34,17 @@ pub trait QueuePair {
     /// Sends the frames in order and empties `frames`. Gives back how many the queue had no room for; these are dropped.
     fn transmit(&mut self, frames: &mut Vec<Self::Frame>) -> usize;
 
-    /// How many packet buffers are in use, of how many, over all lanes; `None` where buffers come from the heap.
+    /// How full the buffer pool is that all lanes share; `None` when buffers come from no bounded pool. It walks every core's cache: ask a few
+    /// times a second, not every breath.
     fn buffers(&self) -> Option<Buffers>;
 }
 
-/// Occupancy of the packet buffer pool.
+/// How many packet buffers there are, of all lanes and ports together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffers {
-    /// Buffers that hold a frame, wherever it is.
+    /// Held by lanes, or waiting in receive and transmit queues.
     pub in_use: usize,
-    /// Buffers in all.
+    /// All there are.
     pub capacity: usize,
 }
 
@@ -64,7 +65,8 @@ pub trait Frame: Send + 'static {
     /// What the NIC found when it verified the transport checksum on receipt.
     fn received_checksum(&self) -> ReceivedChecksum;
 
-    /// Leaves the checksums to the NIC, as far as [`Offload::transmit_checksum`] says it can. The transport checksum field already holds the pseudo header's sum.
+    /// Leaves the IPv4 header's and TCP's checksum to the NIC, which [`Offload::transmit_checksum`] says it can. Call it when the frame is complete
+    /// and its length set; the TCP checksum field already holds the pseudo header's sum, and `ip_header_len` counts extension headers in.
     fn offload_checksum(&mut self, ip_header_len: usize, ipv6: bool);
 }
 

@@ -71,7 +71,7 @@ pub fn mapping_to_seal(decision: &Decision, previous: Option<&Mapping>, pool: &P
     Some(Mapping { pool: pool.id, server: server.id, generation: server.generation, assigned })
 }
 
-/// What became of the server that a mapping names: a column's left edge in the policy table.
+/// What became of the server that a mapping names.
 enum Mapped {
     /// Not in this pool, or another incarnation is.
     Removed,

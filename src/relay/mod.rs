@@ -9,8 +9,6 @@ pub mod end;
 pub mod legs;
 pub mod proxy;
 pub mod service;
-#[cfg(test)]
-mod tests;
 
 pub use counters::Counters;
 pub use end::End;

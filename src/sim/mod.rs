@@ -1,1 +1,14 @@
-//! A deterministic world: hosts and engines, links with loss, delay and reordering; a seed in, a trace out.
+//! A deterministic world: engines with their real lanes, clients and servers with the same TCP, and a network that loses, delays,
+//! duplicates and reorders; a seed in, a trace out, no clock and no thread.
+//!
+//! [`World`] is the way in: build one from a seed, let clients [`visit`](World::visit), stop and start servers, rotate keys, and look at where the
+//! visits went. What the seed does not decide is the bytes of TLS, as rustls draws its own randomness; lengths and times follow from the seed.
+
+pub mod client;
+pub mod clock;
+pub mod network;
+pub mod server;
+pub mod world;
+
+pub use network::Conditions;
+pub use world::{Identity, Outcome, Visit, World};

@@ -2,12 +2,43 @@
 //!
 //! Drive it so: give it every segment with [`Stack::on_segment`] and call [`Stack::on_timeout`] when [`Stack::poll_at`] has come;
 //! then drain [`Stack::poll_event`] and [`Stack::poll_transmit`] until they give nothing. It reads no clock and sends nothing itself.
+//!
+//! What is in here, from outside to inside:
+//!
+//! - `stack`: what the user calls, and the bookkeeping after each call.
+//! - `demux`: which table a received segment belongs to; listeners, SYN-RECEIVED, TIME-WAIT, strangers.
+//! - `table`, `half_open`, `time_wait`: the three tables, behind one index with a keyed hash.
+//! - `timer`, `queue`, `limit`: deadlines, fair turns, rates.
+//! - `connection`: one connection; `state` its diagram, `arrive` what segments do to it, `depart` what it sends, `alarm` what time does to it.
+//! - `receive`, `send`: its two halves; `buffer` their memory.
+//! - `rtt`, `recovery`: when something is lost, and how much may be in flight.
+//! - `isn`: where sequence numbers start.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+mod alarm;
+mod arrive;
+mod buffer;
+mod connection;
+mod demux;
+mod depart;
+mod half_open;
+mod isn;
+mod limit;
+#[cfg(test)]
+mod loopback;
+mod queue;
+mod receive;
+mod recovery;
+mod rtt;
+mod send;
+mod settings;
+mod stack;
+mod state;
+mod table;
+mod time_wait;
 
-use crate::base::{Duration, Flow, Instant, Random};
-use crate::wire::Segment;
+pub use settings::Settings;
+pub use stack::Stack;
+pub use state::State;
 
 /// Names one connection of a stack. A stale id (its connection is gone, the slot perhaps reused) names nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,7 +62,8 @@ pub enum Event {
     Readable,
     /// There is room to write again, after [`Stack::write`] took less than it was given.
     Writable,
-    /// The connection is over, whatever there was to read or write is gone, and its id is stale.
+    /// The connection is over and its id is stale. After [`Close::Finished`] everything has been read and acknowledged: the event waits until the reader
+    /// has consumed the last byte, but not for 2 MSL. After any other end, what there was to read or write is gone.
     Closed(Close),
 }
 
@@ -70,161 +102,6 @@ pub enum Readable<'a> {
     Finished,
 }
 
-/// Bounds and times of a stack.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Most connections in the table (half-open and TIME-WAIT not counted).
-    pub connections_max: usize,
-    /// Most connections that have not finished their handshake.
-    pub half_open_max: usize,
-    /// Most entries in TIME-WAIT.
-    pub time_wait_max: usize,
-    /// Bytes that a connection keeps for the reader; the advertised window never exceeds it.
-    pub receive_buffer: usize,
-    /// Bytes that a connection keeps until they are acknowledged.
-    pub send_buffer: usize,
-    /// 2 MSL.
-    pub time_wait: Duration,
-    /// Silence before keepalive probes begin; `None` for no keepalive.
-    pub keepalive: Option<Duration>,
-    /// How long unacknowledged data or an unanswered SYN is kept trying.
-    pub user_timeout: Duration,
-    /// The longest IP packet to send.
-    pub mtu: usize,
-}
-
-/// One lane's TCP.
-#[derive(Debug)]
-pub struct Stack {}
-
-impl Stack {
-    /// A stack without connections.
-    pub fn new(settings: Settings, random: Random, counters: Arc<Counters>) -> Self {
-        let _ = (settings, random, counters);
-        todo!()
-    }
-
-    /// Accepts connections to `local`.
-    ///
-    /// # Errors
-    /// [`Refused::InUse`] when there is a listener already.
-    pub fn listen(&mut self, local: SocketAddr, token: Token) -> Result<(), Refused> {
-        let _ = (local, token);
-        todo!()
-    }
-
-    /// Accepts no more connections to `local`. Those that are open stay.
-    pub fn unlisten(&mut self, local: SocketAddr) {
-        let _ = local;
-        todo!()
-    }
-
-    /// Begins a connection.
-    ///
-    /// # Errors
-    /// [`Refused`] says why not.
-    pub fn connect(&mut self, flow: Flow, token: Token, now: Instant) -> Result<ConnectionId, Refused> {
-        let _ = (flow, token, now);
-        todo!()
-    }
-
-    /// Whether a connection, half-open connection or TIME-WAIT entry has this flow.
-    pub fn knows(&self, flow: &Flow) -> bool {
-        let _ = flow;
-        todo!()
-    }
-
-    /// Takes one received segment.
-    pub fn on_segment(&mut self, flow: &Flow, segment: &Segment<'_>, now: Instant) {
-        let _ = (flow, segment, now);
-        todo!()
-    }
-
-    /// Takes the news that the network cannot deliver to a flow's peer (ICMP destination unreachable).
-    pub fn on_unreachable(&mut self, flow: &Flow, now: Instant) {
-        let _ = (flow, now);
-        todo!()
-    }
-
-    /// Fires the timers that are due.
-    pub fn on_timeout(&mut self, now: Instant) {
-        let _ = now;
-        todo!()
-    }
-
-    /// When [`on_timeout`](Self::on_timeout) is wanted next.
-    pub fn poll_at(&self) -> Option<Instant> {
-        todo!()
-    }
-
-    /// The next event.
-    pub fn poll_event(&mut self) -> Option<(ConnectionId, Token, Event)> {
-        todo!()
-    }
-
-    /// Writes the next IP packet to send into `room` (at least the MTU long) and gives its length.
-    ///
-    /// With `offload` the transport checksum field holds the pseudo header's sum only, for the NIC to finish.
-    pub fn poll_transmit(&mut self, room: &mut [u8], offload: bool, now: Instant) -> Option<usize> {
-        let _ = (room, offload, now);
-        todo!()
-    }
-
-    /// Sets the token of a connection.
-    pub fn set_token(&mut self, id: ConnectionId, token: Token) {
-        let _ = (id, token);
-        todo!()
-    }
-
-    /// The endpoints of a connection, while it lives.
-    pub fn flow(&self, id: ConnectionId) -> Option<Flow> {
-        let _ = id;
-        todo!()
-    }
-
-    /// What there is to read. An unknown connection has finished.
-    pub fn readable(&self, id: ConnectionId) -> Readable<'_> {
-        let _ = id;
-        todo!()
-    }
-
-    /// Takes `len` bytes that [`readable`](Self::readable) showed out of the receive buffer; the peer's window opens accordingly.
-    pub fn consume(&mut self, id: ConnectionId, len: usize, now: Instant) {
-        let _ = (id, len, now);
-        todo!()
-    }
-
-    /// How many bytes [`write`](Self::write) would take now.
-    pub fn writable(&self, id: ConnectionId) -> usize {
-        let _ = id;
-        todo!()
-    }
-
-    /// Queues bytes to send and gives how many it took; less than all asks for an [`Event::Writable`] later.
-    pub fn write(&mut self, id: ConnectionId, bytes: &[u8], now: Instant) -> usize {
-        let _ = (id, bytes, now);
-        todo!()
-    }
-
-    /// Bytes written and not yet acknowledged.
-    pub fn unacknowledged(&self, id: ConnectionId) -> usize {
-        let _ = id;
-        todo!()
-    }
-
-    /// Sends FIN behind what is queued. Reading goes on.
-    pub fn shutdown(&mut self, id: ConnectionId, now: Instant) {
-        let _ = (id, now);
-        todo!()
-    }
-
-    /// Sends RST and forgets the connection at once. No event follows.
-    pub fn abort(&mut self, id: ConnectionId, now: Instant) {
-        let _ = (id, now);
-        todo!()
-    }
-}
-
 crate::counters! {
     /// What a lane's TCP counts.
     pub struct Counters {
@@ -232,7 +109,87 @@ crate::counters! {
         counter segments_received,
         /// TCP segments sent
         counter segments_sent,
+        /// Connections opened by peers
+        counter accepted,
+        /// Connections opened by us
+        counter connected,
+        /// SYNs dropped because too many handshakes were going on
+        counter half_open_full,
+        /// SYNs and connects refused because the connection table was full
+        counter table_full,
+        /// TIME-WAIT entries forgotten early to make room
+        counter time_wait_recycled,
+        /// TIME-WAIT entries that gave way to a new connection of the same peer
+        counter time_wait_reopened,
+        /// Handshakes given up because SYN-ACK was not acknowledged
+        counter half_open_timed_out,
+        /// Handshakes that the peer reset
+        counter half_open_reset,
+        /// SYN-ACKs sent again
+        counter syn_acks_retransmitted,
+        /// SYNs to an address and port where nobody listens
+        counter no_listener,
+        /// Segments of no connection
+        counter strangers,
+        /// Resets sent
+        counter resets_sent,
+        /// Resets not sent because there were too many
+        counter resets_limited,
+        /// Resets that ended a connection
+        counter resets_received,
+        /// Resets outside the window
+        counter resets_ignored,
+        /// Packets of no connection that found their queue full
+        counter replies_dropped,
+        /// Challenge ACKs (RFC 5961)
+        counter challenge_acks,
+        /// Challenge ACKs not sent because there were too many
+        counter challenge_acks_limited,
+        /// Segments outside the window
+        counter out_of_window,
+        /// Segments beyond a closed window
+        counter beyond_window,
+        /// Segments whose acknowledgement number cannot be
+        counter bad_acks,
+        /// Segments of a connection without the ACK bit
+        counter without_ack,
+        /// Segments with an old timestamp (RFC 7323 5)
+        counter paws_dropped,
+        /// Segments that arrived out of order
+        counter out_of_order,
+        /// Out-of-order segments dropped because there were too many gaps
+        counter reassembly_full,
+        /// Segments with data that had all been received
+        counter nothing_new,
+        /// Duplicate acknowledgements received
+        counter duplicate_acks,
+        /// Segments retransmitted
+        counter retransmitted,
+        /// Losses noticed by duplicate or partial acknowledgements
+        counter fast_retransmits,
+        /// Expiries of the retransmission timer
+        counter retransmission_timeouts,
+        /// Zero-window probes sent
+        counter window_probes,
+        /// Zero windows announced by peers
+        counter zero_windows_received,
+        /// Segments sent that announced a zero window
+        counter zero_windows_sent,
+        /// Keepalive probes sent
+        counter keepalive_probes,
+        /// Connections given up for lack of an answer
+        counter timed_out,
+        /// ICMP errors for established connections, which go on
+        counter soft_errors,
         /// Connections in the table
         gauge connections,
+        /// Handshakes that peers have begun
+        gauge half_open,
+        /// Connections in TIME-WAIT
+        gauge time_wait,
+        /// Bytes of memory in send and receive buffers
+        gauge buffered_bytes,
+        /// Timers armed
+        gauge timers,
     }
 }

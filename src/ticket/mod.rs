@@ -1,6 +1,6 @@
 //! Session tickets sealed so that only engines of this cluster open them: format, keys, ring.
 //!
-//! When a ring or a service arrives, derive the service's keys with [`Ring::for_service`]; with those [`seal`] an [`Envelope`] and [`open`] a ticket.
+//! When a ring or a service arrives, derive the service's keys with [`Ring::for_service`]; with those [`seal()`] an [`Envelope`] and [`open()`] a ticket.
 //! The layout is described at [`mod@seal`], what is inside at [`envelope`].
 
 pub mod envelope;

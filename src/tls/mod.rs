@@ -15,3 +15,8 @@ pub use desk::Desk;
 pub use failure::Failure;
 pub use service::{Service, Versions};
 pub use session::{Handshake, Progress, Session};
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

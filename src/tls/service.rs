@@ -141,6 +141,14 @@ impl Service {
         &self.terms
     }
 
+    /// The same service, every ticket of which is altered once it is sealed.
+    #[cfg(test)]
+    pub(super) fn altering_tickets(mut self, alter: fn(Vec<u8>) -> Vec<u8>) -> Self {
+        let config = Arc::get_mut(&mut self.config).unwrap();
+        config.ticketer = Arc::new(crate::tls::ticketer::Altering { honest: Arc::clone(&config.ticketer), alter });
+        self
+    }
+
     /// What the service does with a client that asks for `server_name`.
     pub(super) fn admit(&self, server_name: Option<&str>) -> Admission {
         match (self.resolver.covers(server_name), server_name, self.strict_sni) {

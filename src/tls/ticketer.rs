@@ -225,3 +225,30 @@ impl ProducesTickets for Ticketer {
         desk::with(|papers| self.open(papers, cipher)).flatten()
     }
 }
+
+/// A ticketer that alters what another one seals.
+#[cfg(test)]
+#[derive(Debug)]
+pub(super) struct Altering {
+    pub(super) honest: Arc<dyn ProducesTickets>,
+    pub(super) alter: fn(Vec<u8>) -> Vec<u8>,
+}
+
+#[cfg(test)]
+impl ProducesTickets for Altering {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.honest.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.honest.encrypt(plain).map(self.alter)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        self.honest.decrypt(cipher)
+    }
+}

@@ -4,4 +4,4 @@ pub mod frame;
 pub mod segment;
 
 pub use frame::{Frame, Malformed, Packet, Protocol};
-pub use segment::{Flags, Segment, SegmentOptions, Seq, Timestamp};
+pub use segment::{Flags, Outgoing, Segment, SegmentOptions, Seq, Timestamp};

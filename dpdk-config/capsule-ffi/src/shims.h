@@ -1,0 +1,67 @@
+/* C functions around what DPDK only offers as inline functions, macros or bit fields. */
+#ifndef SEALANE_SHIMS_H
+#define SEALANE_SHIMS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct rte_mbuf;
+struct rte_mempool;
+
+/* ---- Names that capsule 0.1.5 imports; each is DPDK's inline function of the same name without the underscore. ---- */
+
+/* rte_errno of the calling thread. */
+int _rte_errno(void);
+
+/* An empty mbuf with reset fields, or NULL when the pool is exhausted. */
+struct rte_mbuf *_rte_pktmbuf_alloc(struct rte_mempool *pool);
+
+/* Gives an mbuf and the segments chained to it back to their pools. */
+void _rte_pktmbuf_free(struct rte_mbuf *mbuf);
+
+/* Fills `mbufs` with `count` empty mbufs and returns 0, or takes none and returns a negative errno. */
+int _rte_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned count);
+
+/* Puts objects back as they are, without resetting them as mbufs. */
+void _rte_mempool_put_bulk(struct rte_mempool *pool, void *const *objects, unsigned count);
+
+/* Receives at most `count` mbufs; may deliver chains. */
+uint16_t _rte_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
+
+/* Sends the first mbufs of the array and returns how many; the caller keeps the rest. */
+uint16_t _rte_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
+
+/* ---- Sealane's own. ---- */
+
+/*
+ * Receives at most `count` mbufs, each a single segment. A frame that the driver spread over several segments is cut to the first: it is
+ * longer than the MTU allows, and its IP length no longer fits, so whoever parses it refuses and counts it.
+ */
+uint16_t sealane_receive(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
+
+/*
+ * Sends `count` single-segment mbufs in order and takes ownership of all of them. What the queue has no room for, and what the driver refuses
+ * to send, is freed; returns how many were. `able` are the RTE_MBUF_F_TX_* checksum flags that the port serves (sealane_checksum_flags): what
+ * an mbuf asks beyond them is computed here, so a frame may leave on any port.
+ */
+uint16_t sealane_transmit(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count, uint64_t able);
+
+/* The mbuf flags that a port with these RTE_ETH_TX_OFFLOAD_* serves. */
+uint64_t sealane_checksum_flags(uint64_t tx_offloads);
+
+/*
+ * Asks for the IPv4 header's (if it is IPv4) and TCP's checksum when the frame is sent. The frame is Ethernet without VLAN tags, then `l3_len`
+ * bytes of IP header and extension headers, then TCP with the pseudo header's sum in its checksum field.
+ */
+void sealane_offload_checksum(struct rte_mbuf *mbuf, uint16_t l3_len, bool ipv6);
+
+/*
+ * Makes the calling thread an lcore, which gives it a mempool cache. Returns 1 when it became one and must call rte_thread_unregister
+ * before it ends, 0 when it already was one, a negative errno when there is no free lcore id.
+ */
+int sealane_register_thread(void);
+
+/* Sends what DPDK logs to sealane_log_line (src/log.rs), instead of to standard error and syslog. Call it before rte_eal_init. */
+int sealane_log_install(void);
+
+#endif

@@ -1,0 +1,178 @@
+//! `sealane keys check`: what is wrong with a key file, and what will be.
+
+use std::path::Path;
+
+use super::file;
+use super::finding::Finding;
+use crate::base::UnixTime;
+use crate::ticket::ring::{SKEW, State};
+use crate::ticket::{Ring, Schedule};
+
+/// Everything that is wrong with the file at `path` when tickets live and keys rotate as `schedule` says.
+pub fn lint(path: &Path, schedule: &Schedule, now: UnixTime) -> Vec<Finding> {
+    let (text, mode) = match file::read_text(path) {
+        Ok(read) => read,
+        Err(unreadable) => return vec![unreadable],
+    };
+    let mut findings: Vec<_> = mode.into_iter().collect();
+    match file::parse(path, &text) {
+        Ok(ring) => {
+            findings.extend(ages(path, &ring, schedule, now));
+            findings.extend(retention(path, &ring, schedule, now));
+        }
+        Err(error) => findings.extend(error.0),
+    }
+    findings
+}
+
+fn ages(path: &Path, ring: &Ring, schedule: &Schedule, now: UnixTime) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for entry in ring.entries() {
+        let id = entry.key.id();
+        if entry.created > now + SKEW || entry.activated.is_some_and(|activated| activated > now + SKEW) {
+            findings.push(Finding::warning(
+                path,
+                format!("key {id} is from the future"),
+                "set this machine's clock, or that which made it",
+            ));
+        }
+        if let Some(end) = entry.not_after.filter(|end| *end < now) {
+            let what = format!("key {id} expired at {}", file::date(end));
+            findings.push(Finding::warning(path, what, "run `sealane keys rotate`, which removes it"));
+        }
+    }
+    if ring.rotation_due(schedule) < now {
+        let what = format!("a rotation was due at {}", file::date(ring.rotation_due(schedule)));
+        findings.push(Finding::warning(path, what, "run `sealane keys rotate`"));
+    }
+    if !ring.entries().iter().any(|entry| entry.state == State::Pending) {
+        let what = "no key is pending, so the next rotation seals with a key that other engines may not have yet";
+        findings.push(Finding::warning(
+            path,
+            what,
+            "nothing, if one engine uses this file; else make it with `sealane keys new`",
+        ));
+    }
+    findings
+}
+
+/// K3: a key stays until the last ticket under it has expired.
+fn retention(path: &Path, ring: &Ring, schedule: &Schedule, now: UnixTime) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let remedy =
+        "keep retiring keys for a whole ticket lifetime; `sealane keys rotate` does when told the engine's --lifetime";
+    let mut sealed: Vec<_> = ring.entries().iter().filter(|entry| entry.activated.is_some()).collect();
+    sealed.sort_by_key(|entry| entry.activated);
+    for (entry, successor) in sealed.iter().zip(sealed.iter().skip(1)) {
+        let retired = successor.activated.unwrap_or(now);
+        let needed = retired + schedule.lifetime();
+        if entry.not_after.is_some_and(|end| end < needed) && now < needed {
+            let what = format!(
+                "key {} may be destroyed before {}, when its last ticket expires",
+                entry.key.id(),
+                file::date(needed)
+            );
+            findings.push(Finding::error(path, what, remedy));
+        }
+    }
+    // Version 1 has one key, and each rotation adds one to the version and one key that seals: where there are fewer, some are gone.
+    let removed = ring.version().saturating_sub(u64::try_from(sealed.len()).unwrap_or(u64::MAX));
+    let oldest = sealed.first().and_then(|entry| entry.activated).unwrap_or(now);
+    if removed > 0 && sealed.len() < schedule.retention() && now < oldest + schedule.lifetime() {
+        let what = format!(
+            "{} keys are kept where tickets need {}: tickets from before {} may be lost though they are still valid",
+            sealed.len(),
+            schedule.retention(),
+            file::date(oldest)
+        );
+        let end = file::date(oldest + schedule.lifetime());
+        let remedy = format!("{remedy}; if they were destroyed on purpose, nothing: no ticket needs them after {end}");
+        findings.push(Finding::error(path, what, remedy));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::Random;
+    use crate::control::keys::Severity;
+    use crate::ticket::ring::Entry;
+
+    const HOUR: u64 = 3600;
+    const START: u64 = 1_700_000_000;
+
+    /// A ring that was rotated on schedule `rotations` times since `START`.
+    fn rotated(rotations: u64) -> Ring {
+        let mut random = Random::from_seed(1);
+        let mut ring = Ring::generate(UnixTime(START), &mut random).with_pending(UnixTime(START), &mut random);
+        for turn in 1..=rotations {
+            ring = ring.rotate(UnixTime(START + turn * 6 * HOUR), &mut random, &Schedule::default());
+        }
+        ring
+    }
+
+    fn linted(ring: &Ring, schedule: &Schedule, now: u64) -> Vec<(Severity, String)> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys.toml");
+        file::write(&path, ring, false).unwrap();
+        let findings = lint(&path, schedule, UnixTime(now));
+        assert!(findings.iter().all(|finding| !finding.remedy.is_empty()));
+        findings.into_iter().map(|finding| (finding.severity, finding.what)).collect()
+    }
+
+    #[test]
+    fn k3_rings_rotated_on_schedule_are_clean_at_every_age() {
+        for rotations in 0..12 {
+            let found = linted(&rotated(rotations), &Schedule::default(), START + rotations * 6 * HOUR + 1);
+            assert_eq!(found, [], "after {rotations} rotations");
+        }
+    }
+
+    #[test]
+    fn k3_too_few_keys_are_an_error() {
+        let ring = rotated(6);
+        let kept: Vec<Entry> = ring.entries().iter().skip(2).cloned().collect();
+        let short =
+            Ring::new(ring.version(), kept.into_iter().filter(|e| e.state != State::Retiring).collect()).unwrap();
+        let found = linted(&short, &Schedule::default(), START + 36 * HOUR + 1);
+        assert!(
+            matches!(&found[..], [(Severity::Error, what)] if what.contains("1 keys are kept where tickets need 5")),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn k3_keys_that_end_before_their_tickets_are_an_error() {
+        // Rotated for tickets of 24 hours, used with tickets of 48.
+        let longer = Schedule::new(Duration::from_secs(6 * HOUR), Duration::from_secs(48 * HOUR)).unwrap();
+        let found = linted(&rotated(3), &longer, START + 18 * HOUR + 1);
+        assert_eq!(found.iter().filter(|(severity, _)| *severity == Severity::Error).count(), 3, "{found:?}");
+    }
+
+    #[test]
+    fn what_is_overdue_expired_or_early_is_a_warning() {
+        let found = linted(&rotated(1), &Schedule::default(), START + 100 * HOUR);
+        assert!(found.iter().any(|(_, what)| what.contains("expired")), "{found:?}");
+        assert!(found.iter().any(|(_, what)| what.contains("was due")), "{found:?}");
+        let found = linted(&rotated(0), &Schedule::default(), START - HOUR);
+        assert!(found.iter().any(|(_, what)| what.contains("future")), "{found:?}");
+        let found = linted(&Ring::generate(UnixTime(START), &mut Random::from_seed(1)), &Schedule::default(), START);
+        assert!(matches!(&found[..], [(Severity::Warning, what)] if what.contains("pending")), "{found:?}");
+    }
+
+    #[test]
+    fn mode_and_content_are_told_together() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys.toml");
+        std::fs::write(&path, "version = 1\n").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let found = lint(&path, &Schedule::default(), UnixTime(0));
+        assert_eq!(found.len(), 2);
+        assert!(found[0].to_string().contains("0644") && found[1].to_string().contains("0 keys are active"));
+    }
+}

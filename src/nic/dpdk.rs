@@ -1,1 +1,0 @@
-//! The real NIC: ports and queues through capsule on DPDK. The only file that names capsule.

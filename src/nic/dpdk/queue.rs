@@ -1,0 +1,233 @@
+//! One lane's queue pair on a port, and the buffers that pass through it.
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::Arc;
+
+use capsule_ffi as ffi;
+
+use super::engine::Shared;
+use crate::nic::{BURST, Buffers, Frame, PortInfo, QueuePair, ReceivedChecksum};
+
+/// A mempool that capsule made, one a NUMA node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pool(NonNull<ffi::rte_mempool>);
+
+// SAFETY: DPDK's mempools are made for many threads: the ring is multi-producer and multi-consumer (capsule asks for no other), and the caches
+// belong to one lcore each. The pool outlives every user, see `Engine::run`.
+unsafe impl Send for Pool {}
+// SAFETY: as above.
+unsafe impl Sync for Pool {}
+
+impl Pool {
+    /// All pools that capsule made; it numbers their names.
+    pub(super) fn all() -> Vec<Self> {
+        (0..)
+            .map_while(|number| {
+                let name = std::ffi::CString::new(format!("mempool{number}")).ok()?;
+                // SAFETY: the EAL is up, and the name is a C string.
+                NonNull::new(unsafe { ffi::rte_mempool_lookup(name.as_ptr()) }).map(Self)
+            })
+            .collect()
+    }
+
+    /// The NUMA node of its memory.
+    pub(super) fn node(self) -> i32 {
+        // SAFETY: the pool lives, and nobody writes the field after creation.
+        unsafe { (*self.0.as_ptr()).socket_id }
+    }
+
+    /// How full all pools are together.
+    pub(super) fn fill(pools: &[Self]) -> Buffers {
+        let mut buffers = Buffers { in_use: 0, capacity: 0 };
+        for pool in pools {
+            // SAFETY: the pool lives; the count may lag behind other lanes, which is all that is promised.
+            buffers.in_use += unsafe { ffi::rte_mempool_in_use_count(pool.0.as_ptr()) } as usize;
+            // SAFETY: the pool lives, and nobody writes the field after creation.
+            buffers.capacity += unsafe { (*pool.0.as_ptr()).size } as usize;
+        }
+        buffers
+    }
+}
+
+/// One lane's receive and transmit queue on one port.
+#[derive(Debug)]
+pub struct Queue {
+    port: u16,
+    queue: u16,
+    info: PortInfo,
+    /// Checksums that the port computes, as `RTE_MBUF_F_TX_*`.
+    able: u64,
+    pool: Pool,
+    pools: Arc<[Pool]>,
+    shared: Arc<Shared>,
+    /// A queue belongs to the thread of its lane: DPDK's queues are not locked.
+    _pinned: PhantomData<*mut ()>,
+}
+
+/// What it takes to make a [`Queue`] on its lane's thread.
+#[derive(Clone, Debug)]
+pub(super) struct Seed {
+    pub(super) port: u16,
+    pub(super) queue: u16,
+    pub(super) info: PortInfo,
+    pub(super) able: u64,
+    pub(super) pool: Pool,
+    pub(super) pools: Arc<[Pool]>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Seed {
+    /// The queue, on the thread that will drive it. At most one is made of each port and queue number.
+    pub(super) fn plant(self) -> Queue {
+        self.shared.queue_made();
+        let Self { port, queue, info, able, pool, pools, shared } = self;
+        Queue { port, queue, info, able, pool, pools, shared, _pinned: PhantomData }
+    }
+
+    /// Takes what waits in the receive queue and frees it, so that it is not left in a queue that closes. Gives up after 4,096 frames: a busy
+    /// wire never runs dry.
+    pub(super) fn drain(self) {
+        let mut queue = self.plant();
+        let mut frames = Vec::with_capacity(BURST);
+        for _ in 0..4096 / BURST {
+            queue.receive(&mut frames);
+            if frames.is_empty() {
+                break;
+            }
+            frames.clear();
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.shared.queue_dropped();
+    }
+}
+
+/// As an argument of DPDK.
+const BURST_U16: u16 = 32;
+const _: () = assert!(BURST_U16 as usize == BURST);
+
+impl QueuePair for Queue {
+    type Frame = Buffer;
+
+    fn port(&self) -> &PortInfo {
+        &self.info
+    }
+
+    fn receive(&mut self, into: &mut Vec<Buffer>) {
+        into.reserve(BURST);
+        let room = into.spare_capacity_mut().as_mut_ptr().cast::<*mut ffi::rte_mbuf>();
+        // SAFETY: `room` has place for BURST pointers, and a `Buffer` is such a pointer (repr(transparent)). This thread alone uses the queue.
+        let received = unsafe { ffi::sealane_receive(self.port, self.queue, room, BURST_U16) };
+        let len = into.len() + usize::from(received);
+        // SAFETY: DPDK has written so many pointers to mbufs, which are ours now.
+        unsafe { into.set_len(len) };
+    }
+
+    fn allocate(&mut self) -> Option<Buffer> {
+        // SAFETY: the pool lives while queues do.
+        NonNull::new(unsafe { ffi::_rte_pktmbuf_alloc(self.pool.0.as_ptr()) }).map(Buffer)
+    }
+
+    fn transmit(&mut self, frames: &mut Vec<Buffer>) -> usize {
+        let mut refused = 0;
+        for burst in frames.chunks_mut(usize::from(u16::MAX)) {
+            let count = u16::try_from(burst.len()).unwrap_or(u16::MAX);
+            let mbufs = burst.as_mut_ptr().cast::<*mut ffi::rte_mbuf>();
+            // SAFETY: `mbufs` are `count` mbufs that we own, of one segment each, and give away. This thread alone uses the queue.
+            refused += usize::from(unsafe { ffi::sealane_transmit(self.port, self.queue, mbufs, count, self.able) });
+        }
+        // SAFETY: DPDK has taken all of them; they must not be dropped again.
+        unsafe { frames.set_len(0) };
+        refused
+    }
+
+    fn buffers(&self) -> Option<Buffers> {
+        Some(Pool::fill(&self.pools))
+    }
+}
+
+/// A DPDK packet buffer with one frame: an mbuf of a single segment, with nobody else referring to it.
+#[repr(transparent)]
+#[derive(Debug)]
+pub struct Buffer(NonNull<ffi::rte_mbuf>);
+
+// SAFETY: the mbuf has one owner, this value, and nothing in it belongs to a thread. Freed on another lane it goes to that lane's cache of the
+// mempool, freed on a thread that is no lcore to the pool's ring, which takes many producers. `Engine::run` does not free a pool of which a
+// buffer is still out, so this holds on a thread that outlives the engine too.
+unsafe impl Send for Buffer {}
+
+impl Buffer {
+    fn mbuf(&self) -> &ffi::rte_mbuf {
+        // SAFETY: the mbuf is ours and alive, see the type.
+        unsafe { self.0.as_ref() }
+    }
+
+    fn mbuf_mut(&mut self) -> &mut ffi::rte_mbuf {
+        // SAFETY: the mbuf is ours alone and alive, see the type.
+        unsafe { self.0.as_mut() }
+    }
+
+    fn start(&self) -> *mut u8 {
+        let mbuf = self.mbuf();
+        // SAFETY: the data begins inside the mbuf's memory, as drivers and the allocator set it up.
+        unsafe { mbuf.buf_addr.cast::<u8>().add(usize::from(mbuf.data_off)) }
+    }
+
+    /// Bytes from the frame's beginning to the memory's end.
+    fn room_len(&self) -> usize {
+        let mbuf = self.mbuf();
+        usize::from(mbuf.buf_len.saturating_sub(mbuf.data_off))
+    }
+}
+
+impl Frame for Buffer {
+    fn bytes(&self) -> &[u8] {
+        let len = usize::from(self.mbuf().data_len).min(self.room_len());
+        // SAFETY: the first `len` bytes of the room belong to this mbuf, and DPDK's memory is zeroed when it is mapped.
+        unsafe { slice::from_raw_parts(self.start(), len) }
+    }
+
+    fn room(&mut self) -> &mut [u8] {
+        let len = self.room_len();
+        // SAFETY: as in `bytes`, and `&mut self` makes us the only one.
+        unsafe { slice::from_raw_parts_mut(self.start(), len) }
+    }
+
+    fn set_len(&mut self, len: usize) {
+        assert!(len <= self.room_len(), "a frame of {len} bytes does not fit its buffer");
+        let mbuf = self.mbuf_mut();
+        // The room is as long as a u16 can say, so this never saturates.
+        mbuf.data_len = u16::try_from(len).unwrap_or(u16::MAX);
+        // `rx_descriptor_fields1` overlays it, so bindgen puts it into a union.
+        mbuf.pkt_len = u32::from(mbuf.data_len);
+    }
+
+    fn received_checksum(&self) -> ReceivedChecksum {
+        match self.mbuf().ol_flags & ffi::SEALANE_F_RX_L4_CKSUM_MASK {
+            ffi::SEALANE_F_RX_L4_CKSUM_UNKNOWN => ReceivedChecksum::Unknown,
+            ffi::SEALANE_F_RX_L4_CKSUM_BAD => ReceivedChecksum::Bad,
+            // GOOD, or NONE: the data is intact though the field is not filled in, as between virtual machines.
+            _ => ReceivedChecksum::Good,
+        }
+    }
+
+    fn offload_checksum(&mut self, ip_header_len: usize, ipv6: bool) {
+        // A longer header is longer than the frame; the device would be told nonsense.
+        let ip_header_len = u16::try_from(ip_header_len).unwrap_or(u16::MAX);
+        assert!(usize::from(ip_header_len) < self.bytes().len(), "the IP header is longer than the frame");
+        // SAFETY: the mbuf is ours, and its headers are inside the frame.
+        unsafe { ffi::sealane_offload_checksum(self.0.as_ptr(), ip_header_len, ipv6) };
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: we own the mbuf, and its pool lives while buffers do.
+        unsafe { ffi::_rte_pktmbuf_free(self.0.as_ptr()) };
+    }
+}

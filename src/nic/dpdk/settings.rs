@@ -1,0 +1,505 @@
+//! What an engine is told, what can be wrong with it, and how the EAL and capsule are told in turn.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use serde_json::{Value, json};
+
+use super::hugepages::Memory;
+use crate::nic::FRAME_MAX;
+
+/// Bytes of an Ethernet header.
+const ETHERNET_HEADER: usize = 14;
+
+/// The longest packet that fits a frame.
+const MTU_MAX: usize = FRAME_MAX - ETHERNET_HEADER;
+
+/// The shortest MTU that IPv6 allows (RFC 8200 section 5).
+const MTU_MIN: usize = 1280;
+
+/// The least number of packet buffers.
+const BUFFERS_MIN: usize = 2048;
+
+/// Most descriptors of a queue.
+const DESCRIPTORS_MAX: usize = 1024;
+
+/// Everything that an engine needs to start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cores that run a lane each, by the number that the kernel gives them. Lanes are numbered in ascending order of core.
+    pub lanes: Vec<usize>,
+    /// The core of the thread that waits for signals. When it is also a lane's core, that lane runs on the thread that calls [`Engine::run`](super::Engine::run).
+    pub control_core: usize,
+    /// The ports, each with a queue pair for every lane.
+    pub ports: Vec<PortSettings>,
+    /// Whether to use hugepages.
+    pub hugepages: Hugepages,
+    /// Packet buffers, shared by all lanes (of one NUMA node, where there are several); 2,048 or more.
+    pub buffers: usize,
+    /// What tells this engine from other DPDK processes of the machine; letters, digits, `-` and `_`.
+    pub file_prefix: String,
+}
+
+/// One port.
+#[derive(Clone, Debug)]
+pub struct PortSettings {
+    /// Its name in the configuration.
+    pub name: String,
+    /// A DPDK virtual device with its arguments, such as `net_tap0,iface=sealane0`, or a PCI address, such as `0000:3b:00.0`.
+    pub device: String,
+    /// The longest IP packet that it sends and receives, 1280 to 1500 bytes.
+    pub mtu: usize,
+}
+
+/// Whether the engine's memory is in hugepages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hugepages {
+    /// Yes where there are enough, else ordinary pages where the device can live with them.
+    Auto,
+    /// Yes, or the engine does not start.
+    Require,
+    /// No.
+    Never,
+}
+
+/// Why an engine does not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no core to run on.
+    #[error("no core is given for a lane; name one in `cores`")]
+    NoLanes,
+    /// There is nothing to receive from.
+    #[error("no port is given; add a `[[port]]`")]
+    NoPorts,
+    /// The machine has no such core, or this process may not use it.
+    #[error("core {core} does not exist or is not allowed for this process; use some of {usable:?}")]
+    NoSuchCore {
+        /// The core.
+        core: usize,
+        /// Those that can be used.
+        usable: Vec<usize>,
+    },
+    /// A core can run one lane.
+    #[error("core {core} is given twice; a core runs one lane")]
+    CoreTwice {
+        /// The core.
+        core: usize,
+    },
+    /// Two ports have the same name or device.
+    #[error("port {port}: its name or device `{device}` is used by an earlier port; each port needs its own")]
+    PortTwice {
+        /// The later port.
+        port: String,
+        /// Its device.
+        device: String,
+    },
+    /// A device that DPDK could not name.
+    #[error(
+        "device `{device}`: {reason}; write a virtual device such as `net_tap0,iface=sealane0` or a PCI address such as `0000:3b:00.0`"
+    )]
+    BadDevice {
+        /// As written.
+        device: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// An MTU that frames do not fit, or IPv6 does not allow.
+    #[error("port {port}: an MTU of {mtu} is not possible; choose {MTU_MIN} to {MTU_MAX}")]
+    BadMtu {
+        /// The port.
+        port: String,
+        /// The MTU.
+        mtu: usize,
+    },
+    /// Too few buffers.
+    #[error("{buffers} packet buffers are too few; set `buffers` to {minimum} or more")]
+    TooFewBuffers {
+        /// As set.
+        buffers: usize,
+        /// The least that these lanes and ports need.
+        minimum: usize,
+    },
+    /// A prefix that is no file name.
+    #[error("file prefix `{prefix}` is not usable; use letters, digits, `-` and `_`")]
+    BadPrefix {
+        /// As set.
+        prefix: String,
+    },
+    /// Hugepages are required and there are not enough.
+    #[error("{needed_mib} MiB of hugepages are required and {free_mib} MiB are free; reserve them with `{}`", reserve(*.pages))]
+    TooFewHugepages {
+        /// What the engine needs.
+        needed_mib: usize,
+        /// What the kernel has.
+        free_mib: usize,
+        /// As 2 MiB pages.
+        pages: usize,
+    },
+    /// The device cannot do without hugepages and there are not enough.
+    #[error("device `{device}` needs {needed_mib} MiB of hugepages and {free_mib} MiB are free; reserve them with `{}`", reserve(*.pages))]
+    DeviceNeedsHugepages {
+        /// The device.
+        device: String,
+        /// What the engine needs.
+        needed_mib: usize,
+        /// What the kernel has.
+        free_mib: usize,
+        /// As 2 MiB pages.
+        pages: usize,
+    },
+    /// The device cannot do without hugepages, and the configuration forbids them.
+    #[error("device `{device}` needs hugepages; set `hugepages = \"auto\"`")]
+    HugepagesForbidden {
+        /// The device.
+        device: String,
+    },
+    /// DPDK's environment does not come up.
+    #[error("DPDK does not start: {reason}; an engine needs root and `scripts/setup`, and starts once a process")]
+    Environment {
+        /// What DPDK said.
+        reason: String,
+    },
+    /// DPDK made no port of the device.
+    #[error("port {port}: DPDK makes no port of device `{device}`: {reason}; {remedy}")]
+    NoSuchDevice {
+        /// The port.
+        port: String,
+        /// Its device.
+        device: String,
+        /// What DPDK said.
+        reason: String,
+        /// What may help.
+        remedy: &'static str,
+    },
+    /// The device has fewer queues than there are lanes.
+    #[error(
+        "port {port}: device `{device}` has {queues} queue pairs, and {lanes} lanes need one each; use fewer `cores` or give the device more queues"
+    )]
+    TooFewQueues {
+        /// The port.
+        port: String,
+        /// Its device.
+        device: String,
+        /// The queue pairs it has.
+        queues: u16,
+        /// The lanes.
+        lanes: usize,
+    },
+    /// The port refuses its MTU.
+    #[error(
+        "port {port}: device `{device}` refuses an MTU of {mtu}: {reason}; set its `mtu` to what its network carries"
+    )]
+    MtuRefused {
+        /// The port.
+        port: String,
+        /// Its device.
+        device: String,
+        /// The MTU.
+        mtu: usize,
+        /// What DPDK said.
+        reason: String,
+    },
+    /// Something else between the EAL and started ports.
+    #[error("the ports do not start: {reason}")]
+    Start {
+        /// What capsule and DPDK said.
+        reason: String,
+    },
+    /// A lane panicked; the engine stopped.
+    #[error("lane {lane} panicked; the message is on standard error")]
+    LanePanicked {
+        /// Its number.
+        lane: usize,
+    },
+}
+
+fn reserve(pages: usize) -> String {
+    format!("echo {pages} > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+}
+
+/// A device that DPDK can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Device {
+    /// What ethdev calls it: a virtual device's name, or a PCI address in full and lower case.
+    pub(super) name: String,
+    /// The driver's arguments.
+    pub(super) arguments: Option<String>,
+    pci: bool,
+}
+
+impl Device {
+    /// Whether the driver hands memory to hardware or to another process, which ordinary pages do not allow.
+    pub(super) fn needs_hugepages(&self) -> bool {
+        const CAN_DO_WITHOUT: &[&str] = &["net_tap", "net_null", "net_ring", "net_pcap", "net_af_packet"];
+        !CAN_DO_WITHOUT.iter().any(|driver| self.is(driver))
+    }
+
+    /// Whether it is a virtual device of this driver.
+    pub(super) fn is(&self, driver: &str) -> bool {
+        !self.pci && self.name.strip_prefix(driver).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
+    }
+
+    /// Whether the kernel's end of the device has the Ethernet address that the device reports as ours. A tap that mirrors a `remote` interface
+    /// has that interface's address, which its hardware filters by.
+    pub(super) fn shares_its_address(&self) -> bool {
+        self.is("net_tap") && !self.arguments.as_ref().is_some_and(|arguments| arguments.contains("remote="))
+    }
+
+    /// What to look at when DPDK makes no port of it.
+    pub(super) fn remedy(&self) -> &'static str {
+        if self.pci {
+            "bind it to vfio-pci first, see dpdk-config/pci.toml"
+        } else if self.is("net_tap") {
+            "a tap needs root, /dev/net/tun and an interface name that is free and at most 15 characters long"
+        } else {
+            "look at its spelling and arguments in DPDK's NIC guide"
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.arguments.iter().try_for_each(|arguments| write!(f, ",{arguments}"))
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(device: &str) -> Result<Self, Error> {
+        let bad = |reason| Error::BadDevice { device: device.to_owned(), reason };
+        // capsule splits the EAL's arguments at white space.
+        if device.is_empty() || !device.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(bad("it is empty or has spaces or characters beyond ASCII"));
+        }
+        let (name, arguments) = match device.split_once(',') {
+            Some((name, arguments)) => (name, Some(arguments.to_owned())),
+            None => (device, None),
+        };
+        if let Some(name) = pci_address(name) {
+            return Ok(Self { name, arguments, pci: true });
+        }
+        // RTE_ETH_NAME_MAX_LEN counts a zero byte in.
+        if !name.starts_with("net_") || name.len() >= 64 {
+            return Err(bad("it is neither a network device of DPDK, `net_…`, nor a PCI address"));
+        }
+        Ok(Self { name: name.to_owned(), arguments, pci: false })
+    }
+}
+
+/// A PCI address in full and lower case, of one that may lack its domain.
+fn pci_address(text: &str) -> Option<String> {
+    let full = if text.matches(':').count() == 1 { format!("0000:{text}") } else { text.to_owned() };
+    let groups: Vec<&str> = full.split([':', '.']).collect();
+    let hexadecimal = groups.iter().all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
+    (hexadecimal && lengths == [4, 2, 2, 1]).then(|| full.to_ascii_lowercase())
+}
+
+/// Settings that have been proven possible, as far as that goes without starting anything.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Lanes' cores in ascending order: lane `i` runs on the `i`th and owns queue `i` of every port, since that is the order in which capsule makes queues.
+    pub(super) cores: Vec<usize>,
+    /// The core of the main thread.
+    pub(super) control_core: usize,
+    /// Devices of the ports, in order of configuration.
+    pub(super) devices: Vec<Device>,
+    /// The settings themselves.
+    pub(super) settings: Settings,
+}
+
+impl Plan {
+    /// Proves the settings, on a machine with these cores.
+    pub(super) fn new(settings: &Settings, usable: &[usize]) -> Result<Self, Error> {
+        let cores = prove_cores(settings, usable)?;
+        let devices = prove_ports(&settings.ports)?;
+        let prefix = &settings.file_prefix;
+        if prefix.is_empty() || !prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        {
+            return Err(Error::BadPrefix { prefix: prefix.clone() });
+        }
+        // A queue holds 64 descriptors or more, and queues get at most a quarter of the buffers.
+        let minimum = BUFFERS_MIN.max(cores.len() * devices.len() * 64 * 4);
+        if settings.buffers < minimum {
+            return Err(Error::TooFewBuffers { buffers: settings.buffers, minimum });
+        }
+        Ok(Self { cores, control_core: settings.control_core, devices, settings: settings.clone() })
+    }
+
+    /// Descriptors of a receive or transmit queue: a power of two, so that all receive queues together hold a quarter of the buffers at most.
+    fn descriptors(&self) -> usize {
+        let share = self.settings.buffers / 4 / (self.cores.len() * self.devices.len());
+        DESCRIPTORS_MAX.min(1 << share.max(1).ilog2())
+    }
+
+    /// Arguments for the EAL beyond those that capsule makes.
+    fn eal_arguments(&self, memory: Memory) -> String {
+        // Nothing is shared with another process, so nothing is left behind in /dev/hugepages and /run when we are killed.
+        let mut arguments = vec!["--in-memory".to_owned(), "--no-telemetry".to_owned()];
+        let mut pci = self.devices.iter().filter(|device| device.pci).peekable();
+        if pci.peek().is_none() {
+            // Else DPDK takes every PCI NIC that it has a driver for, the one you are logged in over included.
+            arguments.push("--no-pci".to_owned());
+        }
+        // capsule allows the devices itself but leaves their arguments out; the later mention counts.
+        for device in pci.filter(|device| device.arguments.is_some()) {
+            arguments.extend(["-a".to_owned(), device.to_string()]);
+        }
+        if let Memory::Ordinary(mib) = memory {
+            arguments.extend(["--no-huge".to_owned(), "-m".to_owned(), mib.to_string()]);
+        } else if self.devices.iter().any(|device| device.is("net_virtio_user")) {
+            // The other side of a vhost-user socket maps our memory, a file descriptor a segment, and takes few of them.
+            arguments.push("--single-file-segments".to_owned());
+        }
+        if self.devices.iter().any(|device| device.is("net_ring")) {
+            // net_ring makes a queue pair for each lcore that the EAL knows, and capsule tells it of one.
+            let cores: BTreeSet<usize> = self.cores.iter().copied().chain([self.control_core]).collect();
+            let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
+            arguments.extend(["-l".to_owned(), cores.join(",")]);
+        }
+        arguments.join(" ")
+    }
+
+    /// capsule's configuration, in the form that it deserialises.
+    pub(super) fn runtime_config(&self, memory: Memory) -> Value {
+        let ports = self.settings.ports.iter().zip(&self.devices).map(|(port, device)| {
+            let args = device.arguments.as_ref().filter(|_| !device.pci);
+            json!({
+                "name": port.name,
+                "device": device.name,
+                "args": args,
+                "cores": self.cores,
+                "rxd": self.descriptors(),
+                "txd": self.descriptors(),
+                // Neighbour discovery arrives by multicast.
+                "multicast": true,
+                "promiscuous": false,
+            })
+        });
+        json!({
+            "app_name": self.settings.file_prefix,
+            "master_core": self.control_core,
+            "mempool": { "capacity": self.settings.buffers, "cache_size": 128 },
+            "ports": ports.collect::<Vec<_>>(),
+            "dpdk_args": self.eal_arguments(memory),
+        })
+    }
+}
+
+fn prove_cores(settings: &Settings, usable: &[usize]) -> Result<Vec<usize>, Error> {
+    if settings.lanes.is_empty() {
+        return Err(Error::NoLanes);
+    }
+    for &core in settings.lanes.iter().chain([&settings.control_core]) {
+        if !usable.contains(&core) {
+            return Err(Error::NoSuchCore { core, usable: usable.to_vec() });
+        }
+    }
+    let mut cores = BTreeSet::new();
+    for &core in &settings.lanes {
+        if !cores.insert(core) {
+            return Err(Error::CoreTwice { core });
+        }
+    }
+    Ok(cores.into_iter().collect())
+}
+
+fn prove_ports(ports: &[PortSettings]) -> Result<Vec<Device>, Error> {
+    if ports.is_empty() {
+        return Err(Error::NoPorts);
+    }
+    let mut devices: Vec<Device> = Vec::with_capacity(ports.len());
+    let mut names = BTreeSet::new();
+    for port in ports {
+        let device: Device = port.device.parse()?;
+        if !names.insert(&port.name) || devices.iter().any(|earlier| earlier.name == device.name) {
+            return Err(Error::PortTwice { port: port.name.clone(), device: device.name });
+        }
+        if !(MTU_MIN..=MTU_MAX).contains(&port.mtu) {
+            return Err(Error::BadMtu { port: port.name.clone(), mtu: port.mtu });
+        }
+        devices.push(device);
+    }
+    Ok(devices)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(device: &str) -> Settings {
+        Settings {
+            lanes: vec![1, 0],
+            control_core: 0,
+            ports: vec![PortSettings { name: "front".into(), device: device.into(), mtu: 1500 }],
+            hugepages: Hugepages::Auto,
+            buffers: 16_384,
+            file_prefix: "engine-1".into(),
+        }
+    }
+
+    fn arguments(device: &str, memory: Memory) -> String {
+        Plan::new(&settings(device), &[0, 1]).unwrap().eal_arguments(memory)
+    }
+
+    #[test]
+    fn no_pci_device_is_probed_unless_one_is_named() {
+        assert!(arguments("net_tap0,iface=x", Memory::Huge).contains("--no-pci"));
+        assert!(!arguments("0000:3b:00.0", Memory::Huge).contains("--no-pci"));
+        assert!(arguments("3B:00.0,queues=4", Memory::Huge).ends_with("-a 0000:3b:00.0,queues=4"));
+    }
+
+    #[test]
+    fn ordinary_pages_and_shared_segments_are_asked_for_where_needed() {
+        assert!(arguments("net_tap0", Memory::Ordinary(104)).ends_with("--no-huge -m 104"));
+        assert!(arguments("net_virtio_user0,path=/run/vhost", Memory::Huge).ends_with("--single-file-segments"));
+        assert!(arguments("net_ring0", Memory::Ordinary(104)).ends_with("-l 0,1"));
+    }
+
+    #[test]
+    fn lanes_are_numbered_in_ascending_order_of_core() {
+        assert_eq!(Plan::new(&settings("net_tap0"), &[0, 1]).unwrap().cores, [0, 1]);
+    }
+
+    #[test]
+    fn receive_queues_hold_a_quarter_of_the_buffers_at_most() {
+        for buffers in [2_048, 4_096, 16_384, 100_000] {
+            let settings = Settings { buffers, ..settings("net_tap0") };
+            let descriptors = Plan::new(&settings, &[0, 1]).unwrap().descriptors();
+            assert!(descriptors.is_power_of_two() && descriptors * 2 <= buffers / 4, "{descriptors} of {buffers}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_before_anything_starts() {
+        let refused = |settings: &Settings| Plan::new(settings, &[0, 1]).unwrap_err().to_string();
+        let with = |device: &str| settings(device);
+        let tap = with("net_tap0");
+        assert!(refused(&Settings { lanes: vec![], ..tap.clone() }).contains("`cores`"));
+        assert!(refused(&Settings { lanes: vec![0, 7], ..tap.clone() }).contains("core 7 does not exist"));
+        assert!(refused(&Settings { control_core: 9, ..tap.clone() }).contains("core 9 does not exist"));
+        assert!(refused(&Settings { lanes: vec![1, 1], ..tap.clone() }).contains("core 1 is given twice"));
+        assert!(refused(&Settings { ports: vec![], ..tap.clone() }).contains("[[port]]"));
+        assert!(refused(&Settings { buffers: 100, ..tap.clone() }).contains("2048 or more"));
+        assert!(refused(&Settings { file_prefix: "../x".into(), ..tap.clone() }).contains("`../x`"));
+        assert!(refused(&with("eth0")).contains("`eth0`"));
+        assert!(refused(&with("net_tap0 --no-huge")).contains("spaces"));
+        let mut twice = tap.clone();
+        twice.ports.push(PortSettings { name: "back".into(), device: "net_tap0,iface=y".into(), mtu: 1500 });
+        assert!(refused(&twice).contains("port back"));
+        let mut jumbo = tap;
+        jumbo.ports[0].mtu = 9000;
+        assert!(refused(&jumbo).contains("MTU of 9000"));
+    }
+
+    #[test]
+    fn pci_addresses_are_recognised_with_and_without_a_domain() {
+        assert_eq!("3B:00.1".parse::<Device>().unwrap().name, "0000:3b:00.1");
+        assert_eq!("0000:02:00.0".parse::<Device>().unwrap().to_string(), "0000:02:00.0");
+        assert!("3b:00".parse::<Device>().is_err());
+        assert!("00:3b:00.0".parse::<Device>().is_err());
+    }
+}

@@ -1,0 +1,562 @@
+//! A world: one engine, its servers, a host full of clients, and the network between them.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
+use smoltcp::wire::EthernetAddress;
+
+use crate::balance::{Algorithm, Board, Health, Loads, Pool, Server as PoolServer, Slot};
+use crate::base::{Duration, EngineId, Generation, Instant, LaneId, PoolId, Random, ServerId, ServiceId};
+use crate::health::{Monitor, Monitors};
+use crate::lane::{self, Handle, Lane, Order, Poll, Record, Snapshot, Station, Steering};
+use crate::link;
+use crate::nic::memory::{self, Wire};
+use crate::persistence::{Method, Profile, SelectNewServer};
+use crate::relay::{Service, Timeouts};
+use crate::sim::client::{Client, Visiting};
+use crate::sim::clock::Clock;
+use crate::sim::network::{Conditions, Network};
+use crate::sim::server::Server;
+use crate::tcp::{self, Close, Token};
+use crate::ticket::{Ring, Schedule, Scope};
+use crate::tls::certificate::Certificate;
+use crate::tls::service::{Settings as TlsSettings, Tickets, policy_hash};
+use crate::tls::{self, Versions};
+
+/// How long a visit may take in virtual time before it counts as lost.
+const VISIT_MAX: Duration = Duration::from_secs(300);
+
+/// Where the engine's service listens.
+const SERVICE: &str = "198.18.0.10:443";
+
+/// The certificate of the service, and the root that clients trust.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// PEM chain for `shop.example`. Ed25519 keeps signatures, and with them traces, of one length.
+    pub chain: String,
+    /// PEM key.
+    pub key: String,
+    /// DER certificate of the root.
+    pub root: CertificateDer<'static>,
+}
+
+/// What a world is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Lanes of the engine.
+    pub lanes: u16,
+    /// Servers.
+    pub servers: u16,
+    /// Clients.
+    pub clients: usize,
+    /// The network's faults.
+    pub conditions: Conditions,
+    /// What happens to a client whose server is down.
+    pub policy: SelectNewServer,
+    /// Clients speak TLS 1.2 at most.
+    pub tls12: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            lanes: 2,
+            servers: 4,
+            clients: 8,
+            conditions: Conditions::default(),
+            policy: SelectNewServer::Immediate,
+            tls12: false,
+        }
+    }
+}
+
+/// A visit that was served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// The number of the server that answered.
+    pub server: u32,
+    /// Whether the client resumed an earlier session.
+    pub resumed: bool,
+}
+
+/// What came of a visit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every byte came, both ways.
+    Served(Visit),
+    /// The connection ended before that.
+    Cut(Close),
+    /// The stream ended in order, but bytes were missing or wrong.
+    Incomplete,
+    /// The client's TLS refused what it got.
+    TlsFailed,
+    /// Nothing came of it in a long time.
+    Lost,
+}
+
+impl Outcome {
+    /// The visit, when it was served.
+    ///
+    /// # Panics
+    /// When it was not.
+    #[track_caller]
+    pub fn served(self) -> Visit {
+        match self {
+            Self::Served(visit) => visit,
+            Self::Cut(_) | Self::Incomplete | Self::TlsFailed | Self::Lost => panic!("not served: {self:?}"),
+        }
+    }
+}
+
+/// A host of the world: a station with its end of the network.
+struct Host {
+    station: Station<memory::Queue>,
+    wire: Wire,
+}
+
+struct Engine {
+    lanes: Vec<Lane<memory::Queue, Clock>>,
+    handles: Vec<Handle>,
+    wire: Wire,
+}
+
+/// The world.
+pub struct World {
+    setup: Setup,
+    clock: Clock,
+    random: Random,
+    network: Network,
+    engine: Engine,
+    servers: Vec<(Host, Server)>,
+    clients: Host,
+    browsers: Vec<Client>,
+    visits: Vec<Visiting>,
+    certificate: Identity,
+    board: Arc<Board>,
+    loads: Arc<Loads>,
+    ring: Arc<Ring>,
+    /// The servers that the configuration names, each with its generation.
+    configured: Vec<(u16, Generation)>,
+    version: u64,
+    trace: Sha256,
+}
+
+impl World {
+    /// A world in which everything that chance decides follows from `seed`.
+    ///
+    /// # Panics
+    /// When `identity` is not a certificate with its key.
+    pub fn new(seed: u64, identity: &Identity, setup: Setup) -> Self {
+        let clock = Clock::default();
+        let mut random = Random::from_seed(seed);
+        let ports = (0..setup.servers + 2).map(mac).collect();
+        let network = Network::new(ports, setup.conditions, random.fork());
+        let board = Arc::new(Board::new(64));
+        let loads = Arc::new(Loads::new(usize::from(setup.lanes), 64));
+        let ring = Arc::new(Ring::generate(clock.unix(), &mut random));
+        let engine = Engine::new(setup.lanes, &clock, &board, &loads, &ring, &mut random);
+        let clients = Host::new(1, &["198.18.0.1/15"], &mut random);
+        let servers = (0..setup.servers)
+            .map(|number| {
+                let address = format!("198.19.0.{}/15", number + 1);
+                let mut host = Host::new(number + 2, &[&address], &mut random);
+                host.listen(number);
+                (host, Server::new(number.into()))
+            })
+            .collect();
+        let mut world = Self {
+            setup,
+            network,
+            engine,
+            servers,
+            clients,
+            browsers: (0..setup.clients).map(|_| Client::new(&identity.root, setup.tls12)).collect(),
+            visits: Vec::new(),
+            certificate: identity.clone(),
+            board,
+            loads,
+            ring,
+            configured: (0..setup.servers).map(|number| (number, Generation(0))).collect(),
+            version: 0,
+            trace: Sha256::new(),
+            clock,
+            random,
+        };
+        world.configure();
+        // The monitors look at every server within their first second.
+        world.run_for(Duration::from_secs(2));
+        world
+    }
+
+    /// A client visits and asks for a little. Gives what came of it.
+    pub fn visit(&mut self, client: usize) -> Outcome {
+        self.transfer(client, 100, 1000)
+    }
+
+    /// A client sends and fetches so many bytes.
+    ///
+    /// # Panics
+    /// When there is no such client.
+    pub fn transfer(&mut self, client: usize, upload: usize, download: usize) -> Outcome {
+        self.transfer_all(&[(client, upload, download)]).remove(0)
+    }
+
+    /// Several clients visit at once, each with so many bytes up and down.
+    ///
+    /// # Panics
+    /// When there is no such client.
+    pub fn transfer_all(&mut self, visits: &[(usize, usize, usize)]) -> Vec<Outcome> {
+        let now = self.clock.now();
+        self.visits.clear();
+        for (index, (client, upload, download)) in visits.iter().enumerate() {
+            let service = SERVICE.parse().expect("an address");
+            let token = Token(index as u64);
+            let connection =
+                self.clients.station.open_connection(service, token, now).expect("the client host has ports");
+            let browser = self.browsers.get(*client).expect("a client of this world");
+            self.visits.push(browser.begin(connection, *upload, *download));
+        }
+        let deadline = now + VISIT_MAX;
+        while self.visits.iter().any(|visit| visit.outcome.is_none()) && self.clock.now() < deadline {
+            self.step(deadline);
+        }
+        self.visits.iter().map(|visit| visit.outcome.unwrap_or(Outcome::Lost)).collect()
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, duration: Duration) {
+        let end = self.clock.now() + duration;
+        while self.clock.now() < end {
+            self.step(end);
+        }
+    }
+
+    /// A server stops: its connections are reset and new ones refused. Health monitors need a while to notice.
+    pub fn stop_server(&mut self, number: u16) {
+        let now = self.clock.now();
+        if let Some((host, server)) = self.servers.get_mut(usize::from(number)) {
+            server.stop(&mut host.station, now);
+            host.station.stack.unlisten(server_address(number));
+        }
+    }
+
+    /// A stopped server serves again.
+    pub fn start_server(&mut self, number: u16) {
+        if let Some((host, _)) = self.servers.get_mut(usize::from(number)) {
+            host.listen(number);
+        }
+    }
+
+    /// The configuration names a server no longer.
+    pub fn remove_server(&mut self, number: u16) {
+        self.configured.retain(|(configured, _)| *configured != number);
+        self.configure();
+    }
+
+    /// The configuration names a server (again), as this generation.
+    pub fn add_server(&mut self, number: u16, generation: Generation) {
+        self.configured.retain(|(configured, _)| *configured != number);
+        self.configured.push((number, generation));
+        self.configure();
+    }
+
+    /// The ticket keys rotate.
+    pub fn rotate_keys(&mut self) {
+        self.ring = Arc::new(self.ring.rotate(self.clock.unix(), &mut self.random, &Schedule::default()));
+        for handle in &self.engine.handles {
+            handle.inbox.push(Order::Ring(Arc::clone(&self.ring))).expect("lanes empty their inboxes");
+        }
+    }
+
+    /// The engine stops without a word and another takes its place, with the same keys and nothing else.
+    pub fn replace_engine(&mut self) {
+        self.board = Arc::new(Board::new(64));
+        self.loads = Arc::new(Loads::new(usize::from(self.setup.lanes), 64));
+        let (clock, random) = (&self.clock, &mut self.random);
+        self.engine = Engine::new(self.setup.lanes, clock, &self.board, &self.loads, &self.ring, random);
+        self.configure();
+        self.run_for(Duration::from_secs(2));
+    }
+
+    /// A client loses its tickets.
+    ///
+    /// # Panics
+    /// When there is no such client.
+    pub fn forget_tickets(&mut self, client: usize) {
+        self.browsers.get_mut(client).expect("a client of this world").forget();
+    }
+
+    /// Changes the network's faults.
+    pub fn set_conditions(&mut self, conditions: Conditions) {
+        self.network.conditions = conditions;
+    }
+
+    /// Whether the engine believes that a server is up.
+    pub fn is_up(&self, number: u16) -> bool {
+        self.board.health(Slot(number.into())) == Health::Up
+    }
+
+    /// Relayed connections that are open in the engine.
+    pub fn open(&self) -> usize {
+        self.engine.lanes.iter().map(Lane::open).sum()
+    }
+
+    /// The engine's handles, lane by lane, for their counters.
+    pub fn handles(&self) -> &[Handle] {
+        &self.engine.handles
+    }
+
+    /// Records of connections that have ended since the last call, lane by lane.
+    pub fn take_records(&self) -> Vec<Record> {
+        self.engine.handles.iter().flat_map(|handle| std::iter::from_fn(|| handle.records.pop())).collect()
+    }
+
+    /// Packet buffers in use in the engine.
+    pub fn buffers_in_use(&self) -> usize {
+        self.engine.wire.buffers().in_use
+    }
+
+    /// A digest of everything that was sent: when, by whom, how long.
+    pub fn trace(&self) -> [u8; 32] {
+        self.trace.clone().finalize().into()
+    }
+
+    /// Does all that can be done now, then turns the clock to the next event, at most to `limit`.
+    fn step(&mut self, limit: Instant) {
+        let now = self.clock.now();
+        while self.work(now) {}
+        let lanes = self.engine.lanes.iter().filter_map(Lane::poll_at);
+        let hosts = self.servers.iter().map(|(host, _)| host).chain([&self.clients]);
+        let hosts = hosts.filter_map(|host| host.station.poll_at());
+        let next = lanes.chain(hosts).chain(self.network.poll_at()).min().unwrap_or(limit);
+        self.clock.turn(next.clamp(now + Duration::from_nanos(1), limit.max(now + Duration::from_nanos(1))));
+    }
+
+    /// One round over everybody; whether anybody did anything.
+    fn work(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while let Some((port, frame)) = self.network.deliver(now) {
+            any = true;
+            match port {
+                // A port without receive-side scaling: a frame arrives on any lane.
+                0 => {
+                    let lane = usize::try_from(self.random.below(self.setup.lanes.into())).expect("few lanes");
+                    self.engine.wire.push(&frame, lane);
+                }
+                1 => drop(self.clients.wire.push(&frame, 0)),
+                port => {
+                    if let Some((host, _)) = self.servers.get(port - 2) {
+                        host.wire.push(&frame, 0);
+                    }
+                }
+            }
+        }
+        for lane in &mut self.engine.lanes {
+            any |= lane.breath();
+        }
+        any |= self.clients.receive(now);
+        any |= self.browse(now);
+        any |= self.clients.station.transmit(now);
+        for (host, server) in &mut self.servers {
+            any |= host.receive(now);
+            any |= server.work(&mut host.station, now);
+            any |= host.station.transmit(now);
+        }
+        any | self.collect(now)
+    }
+
+    fn browse(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        let unix = self.clock.unix();
+        while let Some((_, token, event)) = self.clients.station.stack.poll_event() {
+            any = true;
+            if let Some(visit) = usize::try_from(token.0).ok().and_then(|index| self.visits.get_mut(index)) {
+                visit.on_event(event, &mut self.clients.station, unix, now);
+            }
+        }
+        any
+    }
+
+    /// What everybody has transmitted goes into the network.
+    fn collect(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        let wires = [&self.engine.wire, &self.clients.wire];
+        let wires = wires.into_iter().chain(self.servers.iter().map(|(host, _)| &host.wire));
+        for (port, wire) in wires.enumerate() {
+            while let Some(frame) = wire.pop() {
+                any = true;
+                self.trace.update(now.as_nanos().to_be_bytes());
+                self.trace.update((port as u64).to_be_bytes());
+                self.trace.update((frame.len() as u64).to_be_bytes());
+                self.network.send(port, &frame, now);
+            }
+        }
+        any
+    }
+
+    /// Gives every lane a snapshot of the configuration as it is now.
+    fn configure(&mut self) {
+        self.version += 1;
+        for handle in &self.engine.handles {
+            let order = Order::Configure(Box::new(self.snapshot()));
+            handle.inbox.push(order).expect("lanes empty their inboxes");
+        }
+        self.run_for(Duration::from_millis(1));
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let pool = Arc::new(self.pool());
+        let certificate = Certificate::from_pem(self.certificate.chain.as_bytes(), self.certificate.key.as_bytes())
+            .expect("the world's own certificate");
+        let profile = Profile {
+            name: "sticky".into(),
+            method: Method::Tls,
+            select_new_server_when_persistent_server_down: self.setup.policy,
+            max_mapping_age: None,
+        };
+        let versions = Versions::Tls12And13;
+        let day = Duration::from_secs(24 * 3600);
+        let tls = tls::Service::new(TlsSettings {
+            certificates: vec![Arc::new(certificate)],
+            strict_sni: false,
+            versions,
+            ciphers: Vec::new(),
+            alpn: Vec::new(),
+            tickets: Tickets {
+                scope: Scope { cluster: [7; 32], service: ServiceId(1), policy: policy_hash(versions) },
+                count: 2,
+                tls12: true,
+                lifetime: day,
+                session_max: 7 * day,
+                session_max_tls12: day / 2,
+            },
+            pool: Arc::clone(&pool),
+            profile: Some(Arc::new(profile)),
+            board: Arc::clone(&self.board),
+        });
+        let seconds = Duration::from_secs;
+        let service = Service {
+            id: ServiceId(1),
+            name: "shop".into(),
+            addresses: vec![SERVICE.parse().expect("an address")],
+            tls: Arc::new(tls.expect("the settings are complete")),
+            proxy_protocol: None,
+            timeouts: Timeouts {
+                handshake: seconds(60),
+                connect: seconds(20),
+                idle: seconds(120),
+                half_closed: seconds(60),
+            },
+        };
+        let monitor = Monitor {
+            name: "connect".into(),
+            interval: seconds(1),
+            timeout: Duration::from_millis(500),
+            successful_checks: 1,
+            failed_checks: 3,
+        };
+        let mut port = addresses(0, &["198.18.0.2/15"]);
+        port.virtual_addresses = vec!["198.18.0.10".parse().expect("an address")];
+        Snapshot {
+            version: self.version,
+            ports: vec![port],
+            services: vec![Arc::new(service)],
+            pools: vec![(pool, Some(monitor))],
+        }
+    }
+
+    fn pool(&self) -> Pool {
+        let servers = self.configured.iter().map(|(number, generation)| PoolServer {
+            id: ServerId(u64::from(*number) + 100),
+            generation: *generation,
+            name: format!("server-{number}"),
+            address: server_address(*number),
+            ratio: 1,
+            enabled: true,
+            slot: Slot(u32::from(*number)),
+        });
+        Pool::new(PoolId(1), "web".into(), Algorithm::RoundRobin, servers.collect())
+    }
+}
+
+impl Engine {
+    fn new(
+        lanes: u16,
+        clock: &Clock,
+        board: &Arc<Board>,
+        loads: &Arc<Loads>,
+        ring: &Arc<Ring>,
+        random: &mut Random,
+    ) -> Self {
+        let (queues, wire) = memory::port(usize::from(lanes), mac(0), 1500);
+        let handles: Vec<_> = (0..lanes).map(|lane| Handle::new(LaneId(lane), 1)).collect();
+        let lanes = queues
+            .into_iter()
+            .zip(Steering::between(lanes))
+            .zip(&handles)
+            .map(|((queue, steering), handle)| {
+                let health = Arc::clone(&handle.counters.health);
+                let monitors =
+                    (handle.lane == LaneId(0)).then(|| Monitors::new(Arc::clone(board), random.fork(), health));
+                let settings = lane::Settings {
+                    engine: EngineId(1),
+                    poll: Poll::Busy,
+                    tcp: tcp::Settings::default(),
+                    ring: Arc::clone(ring),
+                    loads: Arc::clone(loads),
+                    monitors,
+                };
+                Lane::new(settings, handle.clone(), steering, vec![queue], clock.clone(), random.fork())
+            })
+            .collect();
+        Self { lanes, handles, wire }
+    }
+}
+
+impl Host {
+    fn new(port: u16, networks: &[&str], random: &mut Random) -> Self {
+        let (queues, wire) = memory::port(1, mac(port), 1500);
+        let handle = Handle::new(LaneId(0), 1);
+        let steering = Steering::between(1).remove(0);
+        let mut station = Station::new(&handle, steering, queues, tcp::Settings::default(), random.fork());
+        station.configure(vec![addresses(port, networks)]);
+        Self { station, wire }
+    }
+
+    fn listen(&mut self, number: u16) {
+        let listening = self.station.stack.listen(server_address(number), Token(0));
+        assert!(listening.is_ok(), "server {number} runs already");
+    }
+
+    fn receive(&mut self, now: Instant) -> bool {
+        let received = self.station.receive(now);
+        let due = self.station.poll_at().is_some_and(|at| at <= now);
+        if due {
+            self.station.fire_timers(now);
+        }
+        received | due
+    }
+}
+
+fn mac(port: u16) -> EthernetAddress {
+    let [high, low] = port.to_be_bytes();
+    EthernetAddress([2, 0, 0, 0, high, low])
+}
+
+fn addresses(port: u16, networks: &[&str]) -> link::Settings {
+    let networks = networks.iter().map(|network| network.parse::<IpNet>().expect("a network"));
+    link::Settings {
+        mac: mac(port),
+        addresses: networks.collect(),
+        virtual_addresses: Vec::new(),
+        gateways: Vec::new(),
+        neighbours_max: 64,
+        pending_max: 16,
+    }
+}
+
+fn server_address(number: u16) -> std::net::SocketAddr {
+    format!("198.19.0.{}:8000", number + 1).parse().expect("an address")
+}

@@ -1,0 +1,89 @@
+//! What time does to a connection: retransmission (RFC 6298), window probes (RFC 9293 3.8.6.1), keepalive (3.8.4), user timeout (3.8.3).
+
+use crate::base::{Duration, Instant};
+use crate::tcp::Close;
+use crate::tcp::connection::{Connection, Env};
+use crate::tcp::rtt::RTO_MAX;
+use crate::tcp::state::State;
+
+/// Between keepalive probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Unanswered keepalive probes that end a connection.
+const KEEPALIVE_PROBES: u32 = 5;
+
+impl Connection {
+    /// Starts or stops probing, as the windows stand now.
+    pub(super) fn watch_window(&mut self, env: Env<'_>) {
+        let idle = self.sender.flight() == 0 && self.sender.unsent() && self.state.is_synchronized();
+        if idle && self.over.is_none() && self.plan_is_blocked() {
+            // Probing replaces retransmission: what is outstanding can only be an earlier probe.
+            self.retransmit_at = None;
+            let wait = self.rtt.rto().saturating_mul(1 << self.persist_backoff).min(RTO_MAX);
+            self.persist_at.get_or_insert(env.now + wait);
+        } else {
+            self.persist_at = None;
+        }
+    }
+
+    fn plan_is_blocked(&self) -> bool {
+        self.sender.next(self.recovery.window()).is_none() && !self.window_probe
+    }
+
+    /// When this connection wants [`on_timeout`](Self::on_timeout) next.
+    pub(super) fn next_deadline(&self, env: Env<'_>) -> Option<Instant> {
+        let user = self.unanswered_since.map(|since| since + env.settings.user_timeout);
+        [self.retransmit_at, self.persist_at, self.receiver.ack_at, self.keepalive_at(env), user]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn keepalive_at(&self, env: Env<'_>) -> Option<Instant> {
+        let idle = env.settings.keepalive?;
+        let quiet = self.state.is_synchronized() && !self.sender.outstanding() && self.persist_at.is_none();
+        (quiet && self.over.is_none())
+            .then(|| self.last_received + idle + KEEPALIVE_INTERVAL.saturating_mul(self.keepalive_probes))
+    }
+
+    pub(super) fn on_timeout(&mut self, env: Env<'_>) {
+        let now = env.now;
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if due(self.unanswered_since.map(|since| since + env.settings.user_timeout)) {
+            env.counters.timed_out.increment();
+            return self.end(Close::TimedOut);
+        }
+        self.receiver.on_timeout(now);
+        if due(self.retransmit_at) {
+            self.on_retransmission_timeout(env);
+        }
+        if due(self.persist_at) {
+            self.persist_at = None;
+            self.persist_backoff = (self.persist_backoff + 1).min(16);
+            self.window_probe = true;
+        }
+        if due(self.keepalive_at(env)) {
+            if self.keepalive_probes >= KEEPALIVE_PROBES {
+                env.counters.timed_out.increment();
+                return self.end(Close::TimedOut);
+            }
+            self.keepalive_probes += 1;
+            self.keepalive_probe = true;
+        }
+    }
+
+    fn on_retransmission_timeout(&mut self, env: Env<'_>) {
+        env.counters.retransmission_timeouts.increment();
+        self.timing = None;
+        let first = self.rtt.back_off();
+        if matches!(self.state, State::SynSent | State::SynReceived) {
+            self.syn_wanted = true;
+        } else {
+            let (max, flight) = (self.sender.snd_max, self.sender.flight());
+            self.recovery.on_timeout(max, flight, first);
+            // Everything in flight is taken for lost and sent again as the window grows.
+            self.sender.snd_nxt = self.sender.snd_una;
+            self.retransmit = false;
+        }
+        self.retransmit_at = Some(env.now + self.rtt.rto());
+    }
+}

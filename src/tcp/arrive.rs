@@ -1,0 +1,312 @@
+//! What a received segment does to a connection (RFC 9293 3.10.7, with RFC 5961).
+
+use crate::base::{Duration, Instant};
+use crate::tcp::Close;
+use crate::tcp::connection::{Connection, Env, Timestamps};
+use crate::tcp::receive::Taken;
+use crate::tcp::recovery::Verdict;
+use crate::tcp::state::{State, Step};
+use crate::wire::{Segment, Seq};
+
+/// RFC 5961 7 wants challenge ACKs limited. Ours are limited for each connection alone: a limit that connections share tells an
+/// outsider what happens on others (CVE-2016-5696).
+const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
+/// RFC 7323 5.5: after so long a silence TS.Recent proves nothing.
+const TIMESTAMP_VALID: Duration = Duration::from_secs(24 * 24 * 3600);
+
+/// What the stack must send in answer, beside what the connection wants to send by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Response {
+    /// Nothing.
+    None,
+    /// A reset with this sequence number and no acknowledgement.
+    Reset(Seq),
+}
+
+impl Connection {
+    pub(super) fn on_segment(&mut self, segment: &Segment<'_>, env: Env<'_>) -> Response {
+        if self.state == State::SynSent {
+            return self.on_segment_in_syn_sent(segment, env);
+        }
+        let mut segment = *segment;
+        // RFC 9293 figure 8: the SYN,ACK of a simultaneous open repeats a SYN that we have taken.
+        if self.state == State::SynReceived && segment.flags.syn && segment.seq + 1 == self.receiver.rcv_nxt {
+            segment.flags.syn = false;
+            segment.seq = segment.seq + 1;
+        }
+        if !self.is_acceptable(&mut segment, env) {
+            return Response::None;
+        }
+        self.last_received = env.now;
+        self.keepalive_probes = 0;
+        if segment.flags.rst {
+            self.on_reset(&segment, env);
+            return Response::None;
+        }
+        if segment.flags.syn {
+            // RFC 5961 4.2: whoever really lost this connection will answer the challenge with a reset.
+            self.challenge(env);
+            return Response::None;
+        }
+        let Some(ack) = segment.ack else {
+            env.counters.without_ack.increment();
+            return Response::None;
+        };
+        if self.state == State::SynReceived {
+            if !(ack.after(self.sender.snd_una) && ack.at_or_before(self.sender.snd_max)) {
+                return Response::Reset(ack);
+            }
+            let window = u32::from(segment.window) << self.sender.shift;
+            self.sender.set_window(segment.seq, ack, window);
+            self.establish();
+        }
+        if !self.on_ack(ack, &segment, env) {
+            return Response::None;
+        }
+        if self.over.is_none() && self.state.receives() {
+            self.on_payload(&segment, env);
+        }
+        Response::None
+    }
+
+    fn on_segment_in_syn_sent(&mut self, segment: &Segment<'_>, env: Env<'_>) -> Response {
+        if let Some(ack) = segment.ack
+            && (ack.at_or_before(self.sender.iss) || ack.after(self.sender.snd_max))
+        {
+            env.counters.bad_acks.increment();
+            return if segment.flags.rst { Response::None } else { Response::Reset(ack) };
+        }
+        if segment.flags.rst {
+            // RFC 5961 3.2 in SYN-SENT: only one that acknowledges our SYN.
+            if segment.ack.is_some() {
+                env.counters.resets_received.increment();
+                self.end(Close::Refused);
+            }
+            return Response::None;
+        }
+        if !segment.flags.syn {
+            return Response::None;
+        }
+        self.last_received = env.now;
+        let lost = self.rtt.rto() > crate::tcp::rtt::RTO_INITIAL;
+        self.negotiate(segment.seq, &segment.options, env);
+        if lost {
+            self.recovery.on_syn_lost();
+        }
+        let window = u32::from(segment.window);
+        let Some(ack) = segment.ack else {
+            self.sender.set_window(segment.seq, self.sender.iss, window);
+            self.state = State::SynReceived;
+            self.syn_wanted = true;
+            return Response::None;
+        };
+        self.sender.set_window(segment.seq, ack, window);
+        self.on_progress(ack, segment, env);
+        self.receiver.request_ack();
+        self.establish();
+        // RFC 9293 3.10.7.3: data and FIN may come with the SYN.
+        if !segment.payload.is_empty() || segment.flags.fin {
+            let data = Segment { seq: segment.seq + 1, ..*segment };
+            self.on_payload(&data, env);
+        }
+        Response::None
+    }
+
+    fn establish(&mut self) {
+        self.state = State::Established;
+        self.syn_wanted = false;
+        self.news.connected = true;
+        if self.sender.fin {
+            self.step(Step::Shutdown);
+        }
+    }
+
+    /// RFC 9293 3.10.7.4, first: the segment must touch the window. One that is to be dropped is answered here.
+    fn is_acceptable(&mut self, segment: &mut Segment<'_>, env: Env<'_>) -> bool {
+        let (len, window) = (segment.sequence_len(), self.receiver.window());
+        let (seq, rcv_nxt) = (segment.seq, self.receiver.rcv_nxt);
+        let edge = rcv_nxt + window;
+        let inside = |number: Seq| number.at_or_after(rcv_nxt) && number.before(edge);
+        if self.is_old_by_timestamp(segment, env) {
+            env.counters.paws_dropped.increment();
+            self.receiver.request_ack();
+            return false;
+        }
+        let acceptable = match (len, window) {
+            (0, 0) => seq == rcv_nxt,
+            (0, _) => inside(seq) || (seq == edge && !segment.flags.rst),
+            (_, 0) => false,
+            (_, _) => inside(seq) || inside(seq + (len - 1)) || (seq.before(rcv_nxt) && (seq + len).after(edge)),
+        };
+        if acceptable {
+            return true;
+        }
+        if segment.flags.rst {
+            env.counters.resets_ignored.increment();
+            return false;
+        }
+        // RFC 9293 3.10.7.4: with a closed window, acknowledgements are still heard. What they carry is not taken.
+        if window == 0 && seq == rcv_nxt && !segment.flags.syn {
+            env.counters.beyond_window.increment();
+            segment.payload = &[];
+            segment.flags.fin = false;
+            self.receiver.request_ack();
+            return true;
+        }
+        env.counters.out_of_window.increment();
+        // Retransmitted data means that our ACK was lost. Anything else could be half of an endless exchange of ACKs.
+        if segment.payload.is_empty() && !segment.flags.fin {
+            // A keepalive probe is a sign of life.
+            if seq + 1 == rcv_nxt {
+                self.last_received = env.now;
+            }
+            self.challenge(env);
+        } else {
+            self.receiver.request_ack();
+        }
+        false
+    }
+
+    /// PAWS (RFC 7323 5.3), and TS.Recent's update (4.3).
+    fn is_old_by_timestamp(&mut self, segment: &Segment<'_>, env: Env<'_>) -> bool {
+        let (Some(known), Some(timestamp)) = (&mut self.timestamps, segment.options.timestamp) else { return false };
+        let valid = env.now.since(known.recent_at) < TIMESTAMP_VALID;
+        if valid && Seq(timestamp.value).before(Seq(known.recent)) {
+            return !segment.flags.rst;
+        }
+        if segment.seq.at_or_before(self.last_ack_sent) && !segment.flags.rst {
+            *known = Timestamps { recent: timestamp.value, recent_at: env.now };
+        }
+        false
+    }
+
+    /// RFC 5961 3.2: only the exact sequence number resets at once.
+    fn on_reset(&mut self, segment: &Segment<'_>, env: Env<'_>) {
+        if segment.seq != self.receiver.rcv_nxt {
+            return self.challenge(env);
+        }
+        env.counters.resets_received.increment();
+        self.end(if self.state == State::SynReceived { Close::Refused } else { Close::Reset });
+    }
+
+    /// Acknowledges what we have, for the peer to think again.
+    pub(super) fn challenge(&mut self, env: Env<'_>) {
+        if env.now < self.challenge_allowed_at {
+            env.counters.challenge_acks_limited.increment();
+            return;
+        }
+        self.challenge_allowed_at = env.now + CHALLENGE_INTERVAL;
+        env.counters.challenge_acks.increment();
+        self.receiver.request_ack();
+    }
+
+    /// Gives whether the segment may be processed further.
+    fn on_ack(&mut self, ack: Seq, segment: &Segment<'_>, env: Env<'_>) -> bool {
+        let sender = &self.sender;
+        // RFC 5961 5.2.
+        if ack.after(sender.snd_max) || ack.before(sender.snd_una - sender.max_window) {
+            env.counters.bad_acks.increment();
+            self.challenge(env);
+            return false;
+        }
+        let scaled = true;
+        if ack.after(self.sender.snd_una) {
+            self.sender.on_window(segment.seq, ack, segment.window, scaled);
+            self.on_progress(ack, segment, env);
+            return true;
+        }
+        let before = self.sender.snd_wnd;
+        let updated = ack == self.sender.snd_una && self.sender.on_window(segment.seq, ack, segment.window, scaled);
+        if updated && before == 0 {
+            self.on_window_open(env.now);
+        }
+        if updated && self.sender.snd_wnd == 0 {
+            env.counters.zero_windows_received.increment();
+        }
+        // RFC 5681 2: what a duplicate acknowledgement is.
+        let duplicate = ack == self.sender.snd_una
+            && !updated
+            && self.sender.outstanding()
+            && segment.payload.is_empty()
+            && !segment.flags.fin;
+        if duplicate {
+            env.counters.duplicate_acks.increment();
+            let (una, max) = (self.sender.snd_una, self.sender.snd_max);
+            if self.recovery.on_duplicate(una, max, self.sender.flight()) == Verdict::Retransmit {
+                env.counters.fast_retransmits.increment();
+                self.retransmit = true;
+                self.timing = None;
+            }
+        }
+        // The peer answers a probe: it lives, whatever its window says (RFC 9293 3.8.6.1).
+        if self.persist_at.is_some() {
+            self.unanswered_since = None;
+        }
+        true
+    }
+
+    /// SND.UNA moves.
+    fn on_progress(&mut self, ack: Seq, segment: &Segment<'_>, env: Env<'_>) {
+        let flight = self.sender.flight().max(ack.since(self.sender.snd_una));
+        let newly = ack.since(self.sender.snd_una);
+        let handshake = self.sender.snd_una == self.sender.iss;
+        self.sender.on_ack(ack);
+        self.measure(ack, segment, env.now);
+        if !handshake && self.recovery.on_ack(ack, newly, flight) == Verdict::Retransmit {
+            env.counters.fast_retransmits.increment();
+            self.retransmit = true;
+            self.timing = None;
+        } else {
+            self.retransmit = false;
+        }
+        // RFC 6298 5.2 and 5.3.
+        let outstanding = self.sender.outstanding();
+        self.retransmit_at = outstanding.then(|| env.now + self.rtt.rto());
+        self.unanswered_since = outstanding.then_some(env.now);
+        self.persist_backoff = 0;
+        self.persist_at = None;
+        if self.sender.unblock() {
+            self.news.writable = true;
+        }
+        if self.sender.fin_acknowledged() {
+            self.step(Step::FinAcknowledged);
+        }
+    }
+
+    fn measure(&mut self, ack: Seq, segment: &Segment<'_>, now: Instant) {
+        if let Some((end, sent_at)) = self.timing {
+            if ack.at_or_after(end) {
+                self.rtt.on_sample(now.since(sent_at));
+                self.timing = None;
+            }
+        } else if let (Some(timestamp), Some(_)) = (segment.options.timestamp, self.timestamps) {
+            // Nothing is being timed, so something was sent twice: only the echo tells which one this answers (RFC 7323 4).
+            let clock = crate::tcp::isn::timestamp(self.timestamp_offset, now);
+            let age = clock.wrapping_sub(timestamp.echo);
+            if timestamp.echo != 0 && age < 600_000 {
+                self.rtt.on_sample(Duration::from_millis(age.into()));
+            }
+        }
+    }
+
+    fn on_window_open(&mut self, now: Instant) {
+        self.persist_at = None;
+        self.persist_backoff = 0;
+        self.unanswered_since = self.sender.outstanding().then_some(now);
+    }
+
+    fn on_payload(&mut self, segment: &Segment<'_>, env: Env<'_>) {
+        if segment.payload.is_empty() && !segment.flags.fin {
+            return;
+        }
+        match self.receiver.on_data(segment.seq, segment.payload, segment.flags.fin, env.now) {
+            Taken::InOrder => self.news.readable = true,
+            Taken::OutOfOrder => env.counters.out_of_order.increment(),
+            Taken::Refused => env.counters.reassembly_full.increment(),
+            Taken::Nothing => env.counters.nothing_new.increment(),
+        }
+        if self.receiver.finished {
+            self.step(Step::Fin);
+        }
+    }
+}

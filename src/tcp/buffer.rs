@@ -1,0 +1,101 @@
+//! A byte queue that takes memory when bytes come and gives it back when the last one has left, so an idle connection holds none.
+
+use std::collections::VecDeque;
+
+/// A ring that doubles as it fills. Its owner bounds it.
+#[derive(Debug, Default)]
+pub(super) struct Buffer(VecDeque<u8>);
+
+impl Buffer {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Bytes of memory held.
+    pub(super) fn memory(&self) -> usize {
+        self.0.capacity()
+    }
+
+    /// Appends bytes.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+    }
+
+    /// Puts bytes at a place, which may lie beyond the end; what is between is undefined until it is written.
+    pub(super) fn write_at(&mut self, at: usize, bytes: &[u8]) {
+        if at == self.0.len() {
+            return self.push(bytes);
+        }
+        let end = at + bytes.len();
+        if self.0.len() < end {
+            self.0.resize(end, 0);
+        }
+        let (first, second) = self.0.as_mut_slices();
+        let (head, tail) = bytes.split_at(first.len().saturating_sub(at).min(bytes.len()));
+        let start = at.min(first.len());
+        if let Some(room) = first.get_mut(start..start + head.len()) {
+            room.copy_from_slice(head);
+        }
+        let start = (at + head.len()).saturating_sub(first.len());
+        if let Some(room) = second.get_mut(start..start + tail.len()) {
+            room.copy_from_slice(tail);
+        }
+    }
+
+    /// `len` bytes from `at` on (fewer where the buffer ends), in two pieces.
+    pub(super) fn slices(&self, at: usize, len: usize) -> (&[u8], &[u8]) {
+        let (first, second) = self.0.as_slices();
+        let end = (at + len).min(self.0.len());
+        let edge = first.len();
+        (
+            first.get(at.min(edge)..end.min(edge)).unwrap_or_default(),
+            second.get(at.saturating_sub(edge)..end.saturating_sub(edge)).unwrap_or_default(),
+        )
+    }
+
+    /// Drops the first `len` bytes.
+    pub(super) fn advance(&mut self, len: usize) {
+        let len = len.min(self.0.len());
+        if len == self.0.len() {
+            self.0 = VecDeque::new();
+        } else {
+            self.0.drain(..len);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(buffer: &Buffer) -> Vec<u8> {
+        let (first, second) = buffer.slices(0, buffer.len());
+        [first, second].concat()
+    }
+
+    #[test]
+    fn an_empty_buffer_holds_no_memory() {
+        let mut buffer = Buffer::default();
+        assert_eq!(buffer.memory(), 0);
+        buffer.push(&[1; 5000]);
+        buffer.advance(4999);
+        assert!(buffer.memory() >= 5000);
+        buffer.advance(1);
+        assert_eq!((buffer.len(), buffer.memory()), (0, 0));
+    }
+
+    #[test]
+    fn bytes_written_across_the_seam_are_found_again() {
+        for shift in 0..64 {
+            let mut buffer = Buffer::default();
+            buffer.push(&vec![0; 60]);
+            buffer.advance(shift.min(59));
+            let len = buffer.len();
+            buffer.write_at(len + 3, b"xyz");
+            buffer.write_at(len, b"abc");
+            assert!(all(&buffer).ends_with(b"abcxyz"), "shift {shift}");
+            let (first, second) = buffer.slices(len + 1, 4);
+            assert_eq!([first, second].concat(), b"bcxy");
+        }
+    }
+}

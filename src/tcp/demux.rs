@@ -1,0 +1,249 @@
+//! Which table a received segment belongs to, and what happens to those that belong to no connection (RFC 9293 3.10.7.1, 3.10.7.2).
+
+use crate::base::{Flow, Instant};
+use crate::tcp::arrive::Response;
+use crate::tcp::connection::{Connection, Env, mss_accepted, mss_offered, shift_offered, window_offered};
+use crate::tcp::half_open::{HalfOpen, RETRIES};
+use crate::tcp::isn;
+use crate::tcp::stack::{Alarm, Reply, Stack};
+use crate::tcp::table::Place;
+use crate::tcp::time_wait::Answer;
+use crate::wire::{Flags, Segment, SegmentOptions, Seq, Timestamp};
+
+impl Stack {
+    /// Takes one received segment.
+    pub fn on_segment(&mut self, flow: &Flow, segment: &Segment<'_>, now: Instant) {
+        self.counters.segments_received.increment();
+        match self.index.get(flow).copied() {
+            Some(Place::Connection(index)) => self.on_connection(index, segment, now),
+            Some(Place::HalfOpen(index)) => self.on_half_open(index, segment, now),
+            Some(Place::TimeWait(index)) => self.on_time_wait(index, segment, now),
+            None => self.on_stranger(flow, segment, None, now),
+        }
+        self.publish();
+    }
+
+    fn on_connection(&mut self, index: u32, segment: &Segment<'_>, now: Instant) {
+        let (settings, counters) = (&self.settings, &*self.counters);
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        let flow = connection.flow;
+        match connection.on_segment(segment, Env { settings, counters, now }) {
+            Response::None => {}
+            Response::Reset(seq) => self.send_reset(&flow, seq, None, now),
+        }
+        self.settle(index, now);
+    }
+
+    /// A segment of a flow that nobody knows. `after` is the sequence number that a new connection must start behind.
+    fn on_stranger(&mut self, flow: &Flow, segment: &Segment<'_>, after: Option<Seq>, now: Instant) {
+        let counters = &self.counters;
+        if segment.flags.rst {
+            counters.strangers.increment();
+            return;
+        }
+        let listener = self.listeners.get(&flow.local()).copied();
+        let (Some(token), true, None) = (listener, segment.flags.syn, segment.ack) else {
+            if segment.flags.syn && listener.is_none() {
+                counters.no_listener.increment();
+            } else {
+                counters.strangers.increment();
+            }
+            return self.refuse(flow, segment, now);
+        };
+        if self.half_open.len() >= self.settings.half_open_max {
+            counters.half_open_full.increment();
+            return;
+        }
+        if self.connections.len() + self.half_open.len() >= self.settings.connections_max {
+            counters.table_full.increment();
+            return;
+        }
+        let mut iss = self.isn.sequence(flow, now);
+        if let Some(after) = after
+            && iss.at_or_before(after)
+        {
+            // RFC 9293 3.6.1: a connection that follows one in TIME-WAIT starts behind its last sequence number.
+            iss = after + 1_000_000;
+        }
+        let options = &segment.options;
+        let half = HalfOpen {
+            flow: *flow,
+            token,
+            iss,
+            irs: segment.seq,
+            mss: mss_accepted(options, flow).min(mss_offered(&self.settings, flow)),
+            window: segment.window,
+            window_scale: options.window_scale,
+            timestamp: options.timestamp.filter(|_| self.settings.timestamps).map(|timestamp| timestamp.value),
+            retries: 0,
+            sent_at: now,
+            timer: None,
+        };
+        let deadline = half.next_retry(now);
+        let index = u32::try_from(self.half_open.insert(half)).unwrap_or(u32::MAX);
+        let timer = self.timers.arm(deadline, Alarm::HalfOpen(index));
+        if let Some(half) = self.half_open.get_mut(index as usize) {
+            half.timer = Some(timer);
+        }
+        self.index.insert(*flow, Place::HalfOpen(index));
+        self.send_syn_ack(index, now);
+    }
+
+    fn send_syn_ack(&mut self, index: u32, now: Instant) {
+        let Some(half) = self.half_open.get(index as usize) else { return };
+        let clock = isn::timestamp(self.isn.timestamp_offset(&half.flow), now);
+        let reply = Reply {
+            flow: half.flow,
+            seq: half.iss,
+            ack: Some(half.irs + 1),
+            flags: Flags { syn: true, ..Flags::default() },
+            window: window_offered(&self.settings),
+            options: half.options(mss_offered(&self.settings, &half.flow), shift_offered(&self.settings), clock),
+        };
+        self.reply(reply);
+    }
+
+    /// SYN-RECEIVED of a passive open (RFC 9293 3.10.7.4).
+    fn on_half_open(&mut self, index: u32, segment: &Segment<'_>, now: Instant) {
+        let Some(half) = self.half_open.get(index as usize) else { return };
+        let (flow, iss, irs) = (half.flow, half.iss, half.irs);
+        let rcv_nxt = irs + 1;
+        let acceptable = segment.seq.at_or_after(rcv_nxt)
+            && segment.seq.at_or_before(rcv_nxt + u32::from(window_offered(&self.settings)));
+        if segment.flags.rst {
+            if segment.seq == rcv_nxt {
+                self.counters.half_open_reset.increment();
+                self.forget_half_open(index);
+            } else {
+                self.counters.resets_ignored.increment();
+            }
+        } else if segment.flags.syn {
+            if segment.seq == irs && segment.ack.is_none() {
+                // The SYN came again: our answer was lost.
+                self.counters.syn_acks_retransmitted.increment();
+                self.send_syn_ack(index, now);
+            } else {
+                self.challenge_half_open(index, now);
+            }
+        } else if !acceptable {
+            self.counters.out_of_window.increment();
+            self.challenge_half_open(index, now);
+        } else if segment.ack != Some(iss + 1) {
+            match segment.ack {
+                Some(ack) => {
+                    self.counters.bad_acks.increment();
+                    self.send_reset(&flow, ack, None, now);
+                }
+                None => self.counters.without_ack.increment(),
+            }
+        } else {
+            self.promote(index, segment, now);
+        }
+    }
+
+    fn challenge_half_open(&mut self, index: u32, now: Instant) {
+        let Some(half) = self.half_open.get(index as usize) else { return };
+        let (flow, seq, ack) = (half.flow, half.iss + 1, half.irs + 1);
+        let echo = half.timestamp;
+        // Answers to strangers share the resets' limit: without it two confused ends could talk for ever.
+        if !self.reset_limit.allows(now) {
+            self.counters.challenge_acks_limited.increment();
+            return;
+        }
+        self.counters.challenge_acks.increment();
+        let options = self.timestamp_option(&flow, echo, now);
+        let window = window_offered(&self.settings) >> shift_offered(&self.settings);
+        self.reply(Reply { flow, seq, ack: Some(ack), flags: Flags::default(), window, options });
+    }
+
+    fn timestamp_option(&self, flow: &Flow, echo: Option<u32>, now: Instant) -> SegmentOptions {
+        let value = isn::timestamp(self.isn.timestamp_offset(flow), now);
+        SegmentOptions { timestamp: echo.map(|echo| Timestamp { value, echo }), ..SegmentOptions::default() }
+    }
+
+    /// The handshake is complete.
+    fn promote(&mut self, index: u32, segment: &Segment<'_>, now: Instant) {
+        let Some(half) = self.half_open.get(index as usize).cloned() else { return };
+        self.forget_half_open(index);
+        if self.connections.len() >= self.settings.connections_max {
+            // Connections that we opened have taken the places since the SYN came. The peer should know.
+            self.counters.table_full.increment();
+            return self.send_reset(&half.flow, half.iss + 1, None, now);
+        }
+        let offset = self.isn.timestamp_offset(&half.flow);
+        let connection = Connection::accept(&half, offset, self.env(now));
+        let index = self.connections.insert(connection);
+        self.index.insert(half.flow, Place::Connection(index));
+        self.counters.accepted.increment();
+        self.on_connection(index, segment, now);
+    }
+
+    pub(super) fn on_half_open_timeout(&mut self, index: u32, now: Instant) {
+        let Some(half) = self.half_open.get_mut(index as usize) else { return };
+        half.timer = None;
+        if half.retries >= RETRIES {
+            self.counters.half_open_timed_out.increment();
+            return self.forget_half_open(index);
+        }
+        half.retries += 1;
+        half.timer = Some(self.timers.arm(half.next_retry(now), Alarm::HalfOpen(index)));
+        self.counters.syn_acks_retransmitted.increment();
+        self.send_syn_ack(index, now);
+    }
+
+    fn forget_half_open(&mut self, index: u32) {
+        let Some(half) = self.half_open.try_remove(index as usize) else { return };
+        if let Some(timer) = half.timer {
+            self.timers.cancel(timer);
+        }
+        self.index.remove(&half.flow);
+    }
+
+    fn on_time_wait(&mut self, index: u32, segment: &Segment<'_>, now: Instant) {
+        let Some(entry) = self.time_wait.at(index).copied() else { return };
+        match entry.answer(segment) {
+            Answer::Nothing => {}
+            Answer::Ack => self.acknowledge_time_wait(index, now),
+            Answer::AckAndRestart => {
+                self.time_wait.restart(index, now);
+                self.acknowledge_time_wait(index, now);
+            }
+            Answer::Reopen => {
+                if self.listeners.contains_key(&entry.flow.local()) {
+                    self.counters.time_wait_reopened.increment();
+                    self.forget_time_wait(index);
+                    self.on_stranger(&entry.flow, segment, Some(entry.snd_nxt), now);
+                }
+            }
+        }
+    }
+
+    fn acknowledge_time_wait(&mut self, index: u32, now: Instant) {
+        let Some(&entry) = self.time_wait.at(index) else { return };
+        if !self.reset_limit.allows(now) {
+            self.counters.challenge_acks_limited.increment();
+            return;
+        }
+        let options = self.timestamp_option(&entry.flow, Some(entry.ts_recent).filter(|recent| *recent != 0), now);
+        let (flow, seq, ack) = (entry.flow, entry.snd_nxt, Some(entry.rcv_nxt));
+        self.reply(Reply { flow, seq, ack, flags: Flags::default(), window: 0, options });
+    }
+
+    /// RFC 9293 3.10.7.1: resets whoever sent this.
+    fn refuse(&mut self, flow: &Flow, segment: &Segment<'_>, now: Instant) {
+        match segment.ack {
+            Some(ack) => self.send_reset(flow, ack, None, now),
+            None => self.send_reset(flow, Seq(0), Some(segment.seq + segment.sequence_len()), now),
+        }
+    }
+
+    fn send_reset(&mut self, flow: &Flow, seq: Seq, ack: Option<Seq>, now: Instant) {
+        if !self.reset_limit.allows(now) {
+            self.counters.resets_limited.increment();
+            return;
+        }
+        self.counters.resets_sent.increment();
+        let flags = Flags { rst: true, ..Flags::default() };
+        self.reply(Reply { flow: *flow, seq, ack, flags, window: 0, options: SegmentOptions::default() });
+    }
+}

@@ -1,0 +1,187 @@
+//! What leaves a connection: which segment is next, and what its leaving changes.
+
+use crate::tcp::connection::{Connection, Env, mss_offered, shift_offered, window_offered};
+use crate::tcp::isn;
+use crate::tcp::send::Chunk;
+use crate::tcp::state::State;
+use crate::wire::{Flags, Outgoing, SegmentOptions, Seq, Timestamp};
+
+/// A segment that wants to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plan {
+    /// SYN or SYN-ACK.
+    Syn,
+    /// Data, FIN or both, sent before.
+    Again(Chunk),
+    /// Data, FIN or both, for the first time or after a timeout.
+    Next(Chunk),
+    /// What a closed window does not allow.
+    WindowProbe(Chunk),
+    /// An old sequence number, which the peer must answer.
+    Keepalive,
+    /// Nothing but an acknowledgement.
+    Ack,
+}
+
+impl Connection {
+    /// What would leave now.
+    pub(super) fn plan(&self) -> Option<Plan> {
+        if self.syn_wanted {
+            return Some(Plan::Syn);
+        }
+        if matches!(self.state, State::SynSent | State::Closed) {
+            return None;
+        }
+        if self.state.is_synchronized() && self.state != State::TimeWait {
+            if self.retransmit
+                && let Some(chunk) = self.sender.lost()
+            {
+                return Some(Plan::Again(chunk));
+            }
+            if let Some(chunk) = self.sender.next(self.recovery.window()) {
+                return Some(Plan::Next(chunk));
+            }
+            if self.window_probe
+                && let Some(chunk) = self.sender.probe()
+            {
+                return Some(Plan::WindowProbe(chunk));
+            }
+            if self.keepalive_probe {
+                return Some(Plan::Keepalive);
+            }
+        }
+        self.receiver.ack_wanted().then_some(Plan::Ack)
+    }
+
+    /// Writes the planned segment into `room` and takes note of it.
+    pub(super) fn transmit(&mut self, plan: Plan, room: &mut [u8], offload: bool, env: Env<'_>) -> Option<usize> {
+        if plan == Plan::Syn {
+            return self.transmit_syn(room, offload, env);
+        }
+        // RFC 5681 4.1: the window that was right before a pause is not right after it.
+        if matches!(plan, Plan::Next(_)) && self.sender.flight() == 0 && env.now.since(self.last_sent) > self.rtt.rto()
+        {
+            self.recovery.on_idle();
+        }
+        let chunk = match plan {
+            Plan::Next(chunk) => {
+                // What fits may have shrunk with an idle restart.
+                self.sender.next(self.recovery.window()).unwrap_or(chunk)
+            }
+            Plan::Again(chunk) | Plan::WindowProbe(chunk) => chunk,
+            Plan::Keepalive => Chunk { seq: self.sender.snd_una - 1, len: 0, fin: false },
+            Plan::Ack | Plan::Syn => Chunk { seq: self.sender.snd_max, len: 0, fin: false },
+        };
+        let window = self.receiver.advertise(true);
+        if window == 0 {
+            env.counters.zero_windows_sent.increment();
+        }
+        let ack = self.receiver.rcv_nxt;
+        let outgoing = Outgoing {
+            flow: &self.flow,
+            seq: chunk.seq,
+            ack: Some(ack),
+            flags: Flags { fin: chunk.fin, psh: self.sender.is_last(chunk), ..Flags::default() },
+            window,
+            options: SegmentOptions { timestamp: self.timestamp(env), ..SegmentOptions::default() },
+            payload: if chunk.len > 0 { self.sender.payload(chunk) } else { (&[], &[]) },
+        };
+        let len = outgoing.emit(room, offload)?;
+        self.last_ack_sent = ack;
+        self.receiver.on_acknowledged();
+        self.on_sent(plan, chunk, env);
+        Some(len)
+    }
+
+    fn transmit_syn(&mut self, room: &mut [u8], offload: bool, env: Env<'_>) -> Option<usize> {
+        let answer = self.state == State::SynReceived;
+        let settings = env.settings;
+        let scale = !answer || self.receiver.shift > 0 || self.sender.shift > 0;
+        let clock = isn::timestamp(self.timestamp_offset, env.now);
+        let timestamp = if answer {
+            self.timestamp(env)
+        } else {
+            settings.timestamps.then_some(Timestamp { value: clock, echo: 0 })
+        };
+        let outgoing = Outgoing {
+            flow: &self.flow,
+            seq: self.sender.iss,
+            ack: answer.then_some(self.receiver.rcv_nxt),
+            flags: Flags { syn: true, ..Flags::default() },
+            window: window_offered(settings),
+            options: SegmentOptions {
+                mss: Some(mss_offered(settings, &self.flow)),
+                window_scale: scale.then(|| shift_offered(settings)),
+                timestamp,
+                ..SegmentOptions::default()
+            },
+            payload: (&[], &[]),
+        };
+        let len = outgoing.emit(room, offload)?;
+        self.syn_wanted = false;
+        if answer {
+            self.receiver.on_acknowledged();
+            self.last_ack_sent = self.receiver.rcv_nxt;
+        }
+        let end = self.sender.iss + 1;
+        // Karn: a SYN that has been sent before is not timed.
+        self.timing = if self.sender.snd_max == end { None } else { Some((end, env.now)) };
+        (self.sender.snd_nxt, self.sender.snd_max) = (end, end);
+        self.last_sent = env.now;
+        self.retransmit_at = Some(env.now + self.rtt.rto());
+        self.unanswered_since.get_or_insert(env.now);
+        Some(len)
+    }
+
+    fn on_sent(&mut self, plan: Plan, chunk: Chunk, env: Env<'_>) {
+        let end = chunk.seq + chunk.len + u32::from(chunk.fin);
+        let again = match plan {
+            Plan::Syn | Plan::Ack => return,
+            Plan::Keepalive => {
+                self.keepalive_probe = false;
+                env.counters.keepalive_probes.increment();
+                return;
+            }
+            Plan::WindowProbe(_) => {
+                self.window_probe = false;
+                env.counters.window_probes.increment();
+                // It may be dropped, so it does not count as sent; but it may also be acknowledged.
+                self.sender.snd_max = self.sender.snd_max.max(end);
+                self.timing = None;
+                self.unanswered_since.get_or_insert(env.now);
+                return;
+            }
+            Plan::Again(_) => {
+                self.retransmit = false;
+                true
+            }
+            Plan::Next(_) => {
+                let again = self.sender.snd_nxt.before(self.sender.snd_max);
+                self.sender.snd_nxt = end;
+                again
+            }
+        };
+        if again {
+            env.counters.retransmitted.increment();
+        } else if self.timing.is_none() {
+            self.timing = Some((end, env.now));
+        }
+        self.sender.snd_max = self.sender.snd_max.max(end);
+        self.last_sent = env.now;
+        self.retransmit_at.get_or_insert(env.now + self.rtt.rto());
+        self.unanswered_since.get_or_insert(env.now);
+        self.persist_at = None;
+        self.window_probe = false;
+    }
+
+    /// The timestamps option of a segment that leaves now.
+    pub(super) fn timestamp(&self, env: Env<'_>) -> Option<Timestamp> {
+        let value = isn::timestamp(self.timestamp_offset, env.now);
+        self.timestamps.map(|known| Timestamp { value, echo: known.recent })
+    }
+
+    /// SND.NXT and RCV.NXT, as whoever speaks for the connection after its end needs them.
+    pub(super) fn last_numbers(&self) -> (Seq, Seq) {
+        (self.sender.snd_max, self.receiver.rcv_nxt)
+    }
+}

@@ -1,0 +1,48 @@
+//! SYN-RECEIVED of passive opens (RFC 9293 3.5): small entries, bounded. Beyond the bound a SYN is dropped and counted; SYN cookies enter there.
+
+use slab::Slab;
+
+use crate::base::{Duration, Flow, Instant, TimerId};
+use crate::tcp::Token;
+use crate::wire::{SegmentOptions, Seq, Timestamp};
+
+/// How often SYN-ACK is sent again, after 1, 2, 4, 8 and 16 s, before the entry is given up after 32 s more.
+pub(super) const RETRIES: u32 = 5;
+
+/// A connection that a peer has begun to open.
+#[derive(Clone, Debug)]
+pub(super) struct HalfOpen {
+    pub(super) flow: Flow,
+    pub(super) token: Token,
+    pub(super) iss: Seq,
+    pub(super) irs: Seq,
+    /// The peer's, already clamped.
+    pub(super) mss: u16,
+    pub(super) window: u16,
+    /// The peer's window scale; with `None` neither side scales.
+    pub(super) window_scale: Option<u8>,
+    /// TS.Recent.
+    pub(super) timestamp: Option<u32>,
+    pub(super) retries: u32,
+    pub(super) sent_at: Instant,
+    pub(super) timer: Option<TimerId>,
+}
+
+impl HalfOpen {
+    /// The options of our SYN-ACK: only what the peer offered too.
+    pub(super) fn options(&self, mss: u16, shift: u8, clock: u32) -> SegmentOptions {
+        SegmentOptions {
+            mss: Some(mss),
+            window_scale: self.window_scale.map(|_| shift),
+            timestamp: self.timestamp.map(|echo| Timestamp { value: clock, echo }),
+            ..SegmentOptions::default()
+        }
+    }
+
+    /// When SYN-ACK is due again.
+    pub(super) fn next_retry(&self, now: Instant) -> Instant {
+        now + Duration::from_secs(1 << self.retries)
+    }
+}
+
+pub(super) type HalfOpens = Slab<HalfOpen>;

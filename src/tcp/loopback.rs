@@ -1,0 +1,206 @@
+//! Two stacks over a network that loses, doubles, delays and reorders, in virtual time: every byte arrives once and in order, and nothing is left behind.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::base::{Duration, Flow, Instant, Random};
+use crate::tcp::{Close, ConnectionId, Counters, Event, Readable, Settings, Stack, Token};
+use crate::wire::{Packet, Protocol, Segment};
+
+/// One end: a stack and what its user has still to do.
+struct End {
+    stack: Stack,
+    counters: Arc<Counters>,
+    users: BTreeMap<u64, User>,
+}
+
+struct User {
+    id: ConnectionId,
+    sent: usize,
+    to_send: usize,
+    received: usize,
+    finished_reading: bool,
+    closed: Option<Close>,
+}
+
+fn byte(at: usize, salt: u64) -> u8 {
+    u8::try_from((at as u64).wrapping_mul(2_654_435_761).wrapping_add(salt * 97) >> 7 & 0xff).unwrap()
+}
+
+impl End {
+    fn new(settings: Settings, seed: u64) -> Self {
+        let counters = Arc::new(Counters::default());
+        let stack = Stack::new(settings, Random::from_seed(seed), counters.clone());
+        Self { stack, counters, users: BTreeMap::new() }
+    }
+
+    fn on_events(&mut self, to_send: usize, random: &mut Random, now: Instant) {
+        while let Some((id, token, event)) = self.stack.poll_event() {
+            match event {
+                Event::Accepted => {
+                    let key = u64::from(self.stack.flow(id).unwrap().remote().port());
+                    self.stack.set_token(id, Token(key));
+                    let user = User { id, sent: 0, to_send, received: 0, finished_reading: false, closed: None };
+                    assert!(self.users.insert(key, user).is_none());
+                }
+                Event::Connected | Event::Readable | Event::Writable => {}
+                Event::Closed(close) => self.users.get_mut(&token.0).unwrap().closed = Some(close),
+            }
+        }
+        for (key, user) in &mut self.users {
+            if user.closed.is_some() {
+                continue;
+            }
+            while let Readable::Data(data) = self.stack.readable(user.id) {
+                // Readers are lazy now and then, so that windows close.
+                if random.below(4) == 0 {
+                    break;
+                }
+                let len = data.len();
+                for (i, seen) in data.iter().enumerate() {
+                    assert_eq!(*seen, byte(user.received + i, *key), "byte {} of {key}", user.received + i);
+                }
+                user.received += len;
+                self.stack.consume(user.id, len, now);
+            }
+            user.finished_reading |= self.stack.readable(user.id) == Readable::Finished;
+            if user.sent < user.to_send {
+                let len = (user.to_send - user.sent).min(20_000);
+                let data: Vec<u8> = (user.sent..user.sent + len).map(|at| byte(at, *key)).collect();
+                user.sent += self.stack.write(user.id, &data, now);
+            }
+            if user.sent == user.to_send {
+                self.stack.shutdown(user.id, now);
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.users.values().all(|user| user.closed.is_some())
+    }
+}
+
+fn packet(bytes: &[u8]) -> Packet<'_> {
+    let address = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&bytes[at..at + 4]).unwrap());
+    Packet {
+        source: address(12),
+        destination: address(16),
+        hop_limit: 64,
+        protocol: Protocol::Tcp,
+        bytes,
+        payload: &bytes[20..],
+    }
+}
+
+struct Network {
+    loss_percent: u64,
+    duplicate_percent: u64,
+    jitter: Duration,
+}
+
+/// Runs `connections` transfers both ways and checks everything. Gives the two ends.
+fn run(seed: u64, network: &Network, settings: &Settings, connections: u16, bytes: usize) -> [End; 2] {
+    let mut random = Random::from_seed(seed);
+    let mut ends = [End::new(settings.clone(), seed * 2), End::new(settings.clone(), seed * 2 + 1)];
+    let mut now = Instant::from_nanos(random.below(1 << 40));
+    let began = now;
+    let (client, server) = (IpAddr::from([198, 18, 0, 1]), IpAddr::from([198, 18, 0, 2]));
+    ends[1].stack.listen((server, 443).into(), Token(0)).unwrap();
+    for port in 1000..1000 + connections {
+        let flow = Flow::new((client, port).into(), (server, 443).into());
+        let id = ends[0].stack.connect(flow, Token(port.into()), now).unwrap();
+        let user = User { id, sent: 0, to_send: bytes, received: 0, finished_reading: false, closed: None };
+        ends[0].users.insert(port.into(), user);
+    }
+    let mut wire: BTreeMap<(Instant, u64), (usize, Vec<u8>)> = BTreeMap::new();
+    let mut serial = 0;
+    let mut room = [0; 1500];
+    for _ in 0..2_000_000 {
+        for (side, end) in ends.iter_mut().enumerate() {
+            end.stack.on_timeout(now);
+            end.on_events(bytes, &mut random, now);
+            while let Some(len) = end.stack.poll_transmit(&mut room, false, now) {
+                let copies = if random.below(100) < network.loss_percent {
+                    0
+                } else {
+                    1 + u64::from(random.below(100) < network.duplicate_percent)
+                };
+                for _ in 0..copies {
+                    let delay = Duration::from_millis(5)
+                        + Duration::from_nanos(random.below(network.jitter.as_nanos() as u64 + 1));
+                    serial += 1;
+                    wire.insert((now + delay, serial), (1 - side, room[..len].to_vec()));
+                }
+            }
+            assert!(end.counters.buffered_bytes.value() < 8 << 20, "seed {seed}: memory is bounded");
+        }
+        if ends.iter().all(End::is_done) && wire.is_empty() {
+            break;
+        }
+        let arrival = wire.first_key_value().map(|((at, _), _)| *at);
+        let due = ends.iter().filter_map(|end| end.stack.poll_at()).min();
+        // The lazy reader looks again soon.
+        let look = now + Duration::from_millis(50);
+        now = arrival.into_iter().chain(due).chain([look]).min().unwrap().max(now);
+        while let Some(entry) = wire.first_entry().filter(|entry| entry.key().0 <= now) {
+            let (side, bytes) = entry.remove();
+            let (flow, segment) = Segment::parse(&packet(&bytes), false).unwrap();
+            ends[side].stack.on_segment(&flow, &segment, now);
+        }
+        assert!(now.since(began) < Duration::from_secs(4000), "seed {seed}: it takes for ever");
+    }
+    for (side, end) in ends.iter_mut().enumerate() {
+        assert_eq!(end.users.len(), usize::from(connections), "seed {seed} side {side}");
+        for (key, user) in &end.users {
+            assert_eq!(user.closed, Some(Close::Finished), "seed {seed} side {side} connection {key}");
+            assert_eq!((user.received, user.sent), (bytes, bytes), "seed {seed} side {side} connection {key}");
+        }
+        end.stack.on_timeout(now + Duration::from_secs(200));
+        let counters = &end.counters;
+        let left = [
+            &counters.connections,
+            &counters.half_open,
+            &counters.time_wait,
+            &counters.buffered_bytes,
+            &counters.timers,
+        ];
+        assert_eq!(left.map(|gauge| gauge.value()), [0; 5], "seed {seed} side {side}: something is left");
+        assert_eq!(end.stack.poll_at(), None);
+        assert_eq!(end.stack.poll_event(), None);
+        assert_eq!(end.stack.poll_transmit(&mut room, false, now), None);
+    }
+    ends
+}
+
+#[test]
+fn a_clean_network_needs_no_retransmission() {
+    let network = Network { loss_percent: 0, duplicate_percent: 0, jitter: Duration::ZERO };
+    let ends = run(1, &network, &Settings::default(), 3, 300_000);
+    for end in ends {
+        assert_eq!(end.counters.retransmitted.value(), 0);
+        assert_eq!(end.counters.out_of_order.value(), 0);
+        assert_eq!(end.counters.resets_sent.value(), 0);
+    }
+}
+
+#[test]
+fn every_byte_arrives_once_and_in_order_whatever_the_network_does() {
+    for seed in 1..=60 {
+        let mut random = Random::from_seed(seed);
+        let network = Network {
+            loss_percent: random.below(20),
+            duplicate_percent: random.below(20),
+            jitter: Duration::from_millis(random.below(30)),
+        };
+        let settings = Settings {
+            receive_buffer: 2000 << random.below(8),
+            send_buffer: 2000 << random.below(8),
+            timestamps: random.below(2) == 0,
+            mtu: 576 + usize::try_from(random.below(925)).unwrap(),
+            user_timeout: Duration::from_secs(3600),
+            ..Settings::default()
+        };
+        run(seed, &network, &settings, 1 + u16::try_from(random.below(3)).unwrap(), 60_000);
+    }
+}

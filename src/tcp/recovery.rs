@@ -1,0 +1,189 @@
+//! Loss detection and congestion control: RFC 5681 with NewReno (RFC 6582), limited transmit (RFC 3042) and an initial window of ten segments (RFC 6928).
+//!
+//! This is the seam where other controllers enter: [`Recovery`] says when something is lost and how much may be in flight; nothing else knows cwnd.
+
+use crate::wire::Seq;
+
+/// RFC 6928 2.
+const INITIAL_SEGMENTS: u32 = 10;
+/// RFC 5681 3.2.
+const DUPLICATES: u32 = 3;
+
+/// What an acknowledgement says about losses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Go on.
+    Nothing,
+    /// The segment at SND.UNA is lost: send it again.
+    Retransmit,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recovery {
+    mss: u32,
+    cwnd: u32,
+    ssthresh: u32,
+    /// Bytes acknowledged since cwnd last grew in congestion avoidance.
+    acknowledged: u32,
+    duplicates: u32,
+    /// SND.MAX when the last loss was noticed (RFC 6582's "recover").
+    recover: Option<Seq>,
+    fast: bool,
+}
+
+impl Recovery {
+    pub(super) fn new(mss: u32) -> Self {
+        Self {
+            mss,
+            cwnd: initial_window(mss),
+            ssthresh: u32::MAX,
+            acknowledged: 0,
+            duplicates: 0,
+            recover: None,
+            fast: false,
+        }
+    }
+
+    /// Bytes that may be in flight.
+    pub(super) fn window(&self) -> u32 {
+        // RFC 3042: the first two duplicates each let one new segment out without growing cwnd.
+        if self.fast { self.cwnd } else { self.cwnd + self.duplicates.min(DUPLICATES - 1) * self.mss }
+    }
+
+    /// An acknowledgement moved SND.UNA to `ack`: `newly` bytes more, of `flight` that were out.
+    pub(super) fn on_ack(&mut self, ack: Seq, newly: u32, flight: u32) -> Verdict {
+        self.duplicates = 0;
+        if self.fast {
+            let Some(recover) = self.recover else { return Verdict::Nothing };
+            if ack.before(recover) {
+                // RFC 6582 3.2 step 3, partial acknowledgement: deflate by what left the network, add back one segment.
+                self.cwnd = self.cwnd.saturating_sub(newly).max(self.mss);
+                if newly >= self.mss {
+                    self.cwnd += self.mss;
+                }
+                return Verdict::Retransmit;
+            }
+            // Full acknowledgement, option 1: no burst.
+            self.fast = false;
+            self.cwnd = self.ssthresh.min(flight.saturating_sub(newly).max(self.mss) + self.mss);
+            return Verdict::Nothing;
+        }
+        // RFC 7661: a window that was not used proves nothing, so it does not grow.
+        if flight.saturating_add(self.mss) <= self.cwnd / 2 {
+            return Verdict::Nothing;
+        }
+        if self.cwnd < self.ssthresh {
+            // RFC 3465 with L = 2.
+            self.cwnd = self.cwnd.saturating_add(newly.min(2 * self.mss));
+        } else {
+            self.acknowledged = self.acknowledged.saturating_add(newly);
+            if self.acknowledged >= self.cwnd {
+                self.acknowledged -= self.cwnd;
+                self.cwnd = self.cwnd.saturating_add(self.mss);
+            }
+        }
+        Verdict::Nothing
+    }
+
+    /// A duplicate acknowledgement (RFC 5681 2) of `una`.
+    pub(super) fn on_duplicate(&mut self, una: Seq, snd_max: Seq, flight: u32) -> Verdict {
+        if self.fast {
+            self.cwnd = self.cwnd.saturating_add(self.mss);
+            return Verdict::Nothing;
+        }
+        self.duplicates += 1;
+        // RFC 6582 3.2 step 2: these may be echoes of what an earlier recovery sent twice.
+        if self.duplicates != DUPLICATES || self.recover.is_some_and(|recover| una.before(recover)) {
+            return Verdict::Nothing;
+        }
+        self.ssthresh = (flight / 2).max(2 * self.mss);
+        self.cwnd = self.ssthresh + DUPLICATES * self.mss;
+        self.recover = Some(snd_max);
+        self.fast = true;
+        Verdict::Retransmit
+    }
+
+    /// The retransmission timer fired; `first` when it did so for the first time for this segment.
+    pub(super) fn on_timeout(&mut self, snd_max: Seq, flight: u32, first: bool) {
+        if first {
+            self.ssthresh = (flight / 2).max(2 * self.mss);
+        }
+        self.cwnd = self.mss;
+        self.acknowledged = 0;
+        self.duplicates = 0;
+        self.recover = Some(snd_max);
+        self.fast = false;
+    }
+
+    /// Nothing was sent for longer than the retransmission timeout (RFC 5681 4.1).
+    pub(super) fn on_idle(&mut self) {
+        self.cwnd = self.cwnd.min(initial_window(self.mss));
+    }
+
+    /// The segment size has become known.
+    pub(super) fn set_mss(&mut self, mss: u32) {
+        *self = Self::new(mss);
+    }
+
+    /// RFC 6298 5.7 and RFC 5681 3.1: a lost SYN costs the initial window.
+    pub(super) fn on_syn_lost(&mut self) {
+        self.cwnd = self.mss;
+    }
+}
+
+fn initial_window(mss: u32) -> u32 {
+    (INITIAL_SEGMENTS * mss).min(14_600.max(2 * mss))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MSS: u32 = 1000;
+
+    #[test]
+    fn slow_start_doubles_and_avoidance_adds_one_segment_a_window() {
+        let mut recovery = Recovery::new(MSS);
+        assert_eq!(recovery.window(), 10 * MSS);
+        for i in 1..=10 {
+            recovery.on_ack(Seq(i * MSS), MSS, recovery.window());
+        }
+        assert_eq!(recovery.window(), 20 * MSS);
+        recovery.ssthresh = 20 * MSS;
+        for i in 11..=30 {
+            recovery.on_ack(Seq(i * MSS), MSS, recovery.window());
+        }
+        assert_eq!(recovery.window(), 21 * MSS);
+    }
+
+    #[test]
+    fn an_unused_window_does_not_grow() {
+        let mut recovery = Recovery::new(MSS);
+        recovery.on_ack(Seq(100), 100, 100);
+        assert_eq!(recovery.window(), 10 * MSS);
+    }
+
+    #[test]
+    fn three_duplicates_halve_and_a_full_acknowledgement_ends_it() {
+        let mut recovery = Recovery::new(MSS);
+        let (una, max) = (Seq(0), Seq(10 * MSS));
+        assert_eq!(recovery.on_duplicate(una, max, 10 * MSS), Verdict::Nothing);
+        assert_eq!(recovery.on_duplicate(una, max, 10 * MSS), Verdict::Nothing);
+        assert_eq!(recovery.window(), 12 * MSS);
+        assert_eq!(recovery.on_duplicate(una, max, 10 * MSS), Verdict::Retransmit);
+        assert_eq!(recovery.window(), 8 * MSS);
+        assert_eq!(recovery.on_ack(Seq(5 * MSS), 5 * MSS, 10 * MSS), Verdict::Retransmit);
+        assert_eq!(recovery.on_ack(max, 5 * MSS, 5 * MSS), Verdict::Nothing);
+        assert!(recovery.window() <= 5 * MSS);
+    }
+
+    #[test]
+    fn duplicates_after_a_timeout_start_no_fast_retransmit() {
+        let mut recovery = Recovery::new(MSS);
+        recovery.on_timeout(Seq(10 * MSS), 10 * MSS, true);
+        assert_eq!(recovery.window(), MSS);
+        for _ in 0..5 {
+            assert_eq!(recovery.on_duplicate(Seq(0), Seq(10 * MSS), MSS), Verdict::Nothing);
+        }
+    }
+}

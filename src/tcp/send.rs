@@ -1,0 +1,194 @@
+//! The sending half of a connection: what is queued, what is in flight, and what the peer's window allows (RFC 9293 3.8.6).
+//!
+//! Nagle's algorithm is off: what passes here are whole TLS records and relayed bytes, and whoever writes has already gathered them.
+
+use crate::tcp::buffer::Buffer;
+use crate::wire::Seq;
+
+/// A segment that could leave now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Chunk {
+    pub(super) seq: Seq,
+    pub(super) len: u32,
+    pub(super) fin: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Sender {
+    pub(super) iss: Seq,
+    pub(super) snd_una: Seq,
+    /// Next to send. A timeout takes it back to SND.UNA.
+    pub(super) snd_nxt: Seq,
+    /// One past the highest ever sent.
+    pub(super) snd_max: Seq,
+    /// SND.WND, scaled.
+    pub(super) snd_wnd: u32,
+    /// MAX.SND.WND (RFC 5961 5).
+    pub(super) max_window: u32,
+    /// SND.WL1 and SND.WL2.
+    wl1: Seq,
+    wl2: Seq,
+    pub(super) shift: u8,
+    /// Most payload bytes a segment.
+    pub(super) mss: u32,
+    buffer: Buffer,
+    capacity: u32,
+    /// The sequence number of the buffer's first byte.
+    first: Seq,
+    /// FIN follows the buffer's last byte.
+    pub(super) fin: bool,
+    /// The writer has been turned away.
+    pub(super) blocked: bool,
+}
+
+impl Sender {
+    pub(super) fn new(iss: Seq, capacity: usize, mss: u32) -> Self {
+        Self {
+            iss,
+            snd_una: iss,
+            snd_nxt: iss,
+            snd_max: iss,
+            snd_wnd: 0,
+            max_window: 0,
+            wl1: Seq(0),
+            wl2: Seq(0),
+            shift: 0,
+            mss,
+            buffer: Buffer::default(),
+            capacity: u32::try_from(capacity).unwrap_or(u32::MAX).min(1 << 30),
+            first: iss + 1,
+            fin: false,
+            blocked: false,
+        }
+    }
+
+    pub(super) fn room(&self) -> usize {
+        if self.fin { 0 } else { (self.capacity as usize).saturating_sub(self.buffer.len()) }
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.get(..self.room().min(bytes.len())).unwrap_or_default();
+        self.buffer.push(taken);
+        self.blocked = taken.len() < bytes.len();
+        taken.len()
+    }
+
+    /// Room has come back to a writer that was turned away, a quarter of the buffer at least.
+    pub(super) fn unblock(&mut self) -> bool {
+        let unblocked = self.blocked && self.room() >= self.capacity as usize / 4;
+        self.blocked &= !unblocked;
+        unblocked
+    }
+
+    /// One past the last byte queued.
+    fn end(&self) -> Seq {
+        self.first + u32::try_from(self.buffer.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Sequence space sent and not acknowledged, as far as it counts against the congestion window.
+    pub(super) fn flight(&self) -> u32 {
+        self.snd_nxt.since(self.snd_una)
+    }
+
+    /// Whether something sent has not been acknowledged.
+    pub(super) fn outstanding(&self) -> bool {
+        self.snd_max != self.snd_una
+    }
+
+    /// Whether something has not been sent.
+    pub(super) fn unsent(&self) -> bool {
+        self.snd_nxt.before(self.end()) || (self.fin && self.snd_nxt == self.end())
+    }
+
+    pub(super) fn fin_acknowledged(&self) -> bool {
+        self.fin && self.snd_una.after(self.end())
+    }
+
+    fn chunk(&self, seq: Seq, len: u32) -> Chunk {
+        let left = if seq.before(self.end()) { self.end().since(seq) } else { 0 };
+        let len = len.min(left).min(self.mss);
+        Chunk { seq, len, fin: self.fin && seq + len == self.end() }
+    }
+
+    /// The oldest segment in flight, once more.
+    pub(super) fn lost(&self) -> Option<Chunk> {
+        let out = self.snd_max.since(self.snd_una);
+        let mut chunk = self.chunk(self.snd_una, out);
+        chunk.fin &= chunk.len < out;
+        (chunk.len > 0 || chunk.fin).then_some(chunk)
+    }
+
+    /// The next segment, if windows let it go.
+    pub(super) fn next(&self, congestion_window: u32) -> Option<Chunk> {
+        if !self.unsent() {
+            return None;
+        }
+        let flight = self.flight();
+        let by_peer = self.snd_wnd.saturating_sub(flight);
+        let usable = by_peer.min(congestion_window.saturating_sub(flight));
+        let left = self.end().since(self.snd_nxt);
+        let mut chunk = self.chunk(self.snd_nxt, usable);
+        // FIN takes a place in the window too.
+        chunk.fin &= chunk.len < usable;
+        // RFC 9293 3.8.6.2.1: a full segment, all there is, or half of the largest window.
+        let worthwhile =
+            chunk.len == self.mss || chunk.len == left || (chunk.len > 0 && chunk.len >= self.max_window / 2);
+        ((chunk.len > 0 && worthwhile) || chunk.fin).then_some(chunk)
+    }
+
+    /// What probes a window that lets nothing go (RFC 9293 3.8.6.1): one byte at least, or what the window allows.
+    pub(super) fn probe(&self) -> Option<Chunk> {
+        self.unsent().then(|| self.chunk(self.snd_nxt, self.snd_wnd.saturating_sub(self.flight()).max(1)))
+    }
+
+    pub(super) fn payload(&self, chunk: Chunk) -> (&[u8], &[u8]) {
+        self.buffer.slices(chunk.seq.since(self.first) as usize, chunk.len as usize)
+    }
+
+    /// Whether nothing lies behind this chunk.
+    pub(super) fn is_last(&self, chunk: Chunk) -> bool {
+        chunk.len > 0 && chunk.seq + chunk.len == self.end()
+    }
+
+    /// An acceptable acknowledgement that moves SND.UNA.
+    pub(super) fn on_ack(&mut self, ack: Seq) {
+        let bytes = if ack.after(self.first) { (ack.since(self.first) as usize).min(self.buffer.len()) } else { 0 };
+        self.buffer.advance(bytes);
+        self.first = self.first + u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.snd_una = ack;
+        self.snd_nxt = self.snd_nxt.max(ack);
+    }
+
+    /// RFC 9293 3.10.7.4: old segments must not change the window. Gives whether it changed.
+    pub(super) fn on_window(&mut self, seq: Seq, ack: Seq, window: u16, scaled: bool) -> bool {
+        if !(self.wl1.before(seq) || (self.wl1 == seq && self.wl2.at_or_before(ack))) {
+            return false;
+        }
+        let window = u32::from(window) << if scaled { self.shift } else { 0 };
+        self.set_window(seq, ack, window)
+    }
+
+    /// The first window.
+    pub(super) fn set_window(&mut self, seq: Seq, ack: Seq, window: u32) -> bool {
+        let changed = window != self.snd_wnd;
+        self.snd_wnd = window;
+        self.max_window = self.max_window.max(window);
+        (self.wl1, self.wl2) = (seq, ack);
+        changed
+    }
+
+    /// Bytes of memory held.
+    pub(super) fn memory(&self) -> usize {
+        self.buffer.memory()
+    }
+
+    /// Drops everything.
+    pub(super) fn clear(&mut self) {
+        self.first = self.end();
+        self.buffer = Buffer::default();
+    }
+}

@@ -1,0 +1,50 @@
+//! Bounds and times of a stack.
+
+use crate::base::Duration;
+
+/// Bounds and times of a stack.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Most connections in the table (half-open and TIME-WAIT not counted).
+    pub connections_max: usize,
+    /// Most connections that have not finished their handshake.
+    pub half_open_max: usize,
+    /// Most entries in TIME-WAIT.
+    pub time_wait_max: usize,
+    /// Bytes that a connection keeps for the reader; the advertised window never exceeds it.
+    pub receive_buffer: usize,
+    /// Bytes that a connection keeps until they are acknowledged.
+    pub send_buffer: usize,
+    /// 2 MSL.
+    pub time_wait: Duration,
+    /// Silence before keepalive probes begin; `None` for no keepalive.
+    pub keepalive: Option<Duration>,
+    /// How long unacknowledged data or an unanswered SYN is kept trying.
+    pub user_timeout: Duration,
+    /// The longest IP packet to send.
+    pub mtu: usize,
+    /// Whether to offer and accept the timestamps option (RFC 7323).
+    pub timestamps: bool,
+    /// Most resets a second that answer segments of no connection.
+    pub resets_per_second: u32,
+}
+
+impl Default for Settings {
+    /// A lane of a middling machine: 262,144 connections, 16,384 half-open, 65,536 in TIME-WAIT; 256 KiB each way a connection at most;
+    /// 2 MSL of 60 s and no keepalive, as Linux; a user timeout of 120 s (RFC 9293 3.8.3 asks for 100 s at least); an Ethernet MTU; 1,000 resets a second.
+    fn default() -> Self {
+        Self {
+            connections_max: 262_144,
+            half_open_max: 16_384,
+            time_wait_max: 65_536,
+            receive_buffer: 256 * 1024,
+            send_buffer: 256 * 1024,
+            time_wait: Duration::from_secs(60),
+            keepalive: None,
+            user_timeout: Duration::from_secs(120),
+            mtu: 1500,
+            timestamps: true,
+            resets_per_second: 1000,
+        }
+    }
+}

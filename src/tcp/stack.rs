@@ -1,0 +1,451 @@
+//! One lane's TCP: what its user calls, and the bookkeeping after each call.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::base::{Flow, Instant, Random, Wheel};
+use crate::tcp::connection::{Connection, Env};
+use crate::tcp::half_open::HalfOpens;
+use crate::tcp::isn::{Isn, Keyed};
+use crate::tcp::limit::Limit;
+use crate::tcp::queue::Queue;
+use crate::tcp::state::{State, Step};
+use crate::tcp::table::{Index, Place, Table};
+use crate::tcp::time_wait::{TimeWait, TimeWaits};
+use crate::tcp::{Close, ConnectionId, Counters, Event, Readable, Refused, Settings, Token};
+use crate::wire::{Flags, Outgoing, SegmentOptions, Seq};
+
+/// Segments that a connection sends before the next one has its turn.
+const BURST: u32 = 8;
+/// Most packets of no connection (resets, SYN-ACKs, answers from TIME-WAIT) that wait to be sent. Beyond it they are dropped and counted.
+pub(super) const REPLIES_MAX: usize = 1024;
+
+/// Whose time has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Alarm {
+    Connection(u32),
+    HalfOpen(u32),
+}
+
+/// A packet without data that no connection keeps.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) flow: Flow,
+    pub(super) seq: Seq,
+    pub(super) ack: Option<Seq>,
+    pub(super) flags: Flags,
+    pub(super) window: u16,
+    pub(super) options: SegmentOptions,
+}
+
+/// One lane's TCP.
+#[derive(Debug)]
+pub struct Stack {
+    pub(super) settings: Settings,
+    pub(super) counters: Arc<Counters>,
+    pub(super) isn: Isn,
+    pub(super) listeners: HashMap<SocketAddr, Token>,
+    pub(super) index: Index,
+    pub(super) connections: Table<Connection>,
+    pub(super) half_open: HalfOpens,
+    pub(super) time_wait: TimeWaits,
+    pub(super) timers: Wheel<Alarm>,
+    pub(super) replies: VecDeque<Reply>,
+    pub(super) reset_limit: Limit,
+    /// Connections with something to send, in turn.
+    sending: Queue,
+    /// What the connection in turn may still send.
+    turn: u32,
+    /// Connections with events to fetch.
+    news: Queue,
+    buffered: usize,
+}
+
+impl Stack {
+    /// A stack without connections.
+    pub fn new(settings: Settings, mut random: Random, counters: Arc<Counters>) -> Self {
+        Self {
+            isn: Isn::new(&mut random),
+            listeners: HashMap::new(),
+            index: Index::with_hasher(Keyed::new(&mut random)),
+            connections: Table::new(),
+            half_open: HalfOpens::new(),
+            time_wait: TimeWaits::new(settings.time_wait),
+            timers: Wheel::new(),
+            replies: VecDeque::new(),
+            reset_limit: Limit::new(settings.resets_per_second),
+            sending: Queue::new(),
+            turn: BURST,
+            news: Queue::new(),
+            buffered: 0,
+            settings,
+            counters,
+        }
+    }
+
+    /// Accepts connections to `local`.
+    ///
+    /// # Errors
+    /// [`Refused::InUse`] when there is a listener already.
+    pub fn listen(&mut self, local: SocketAddr, token: Token) -> Result<(), Refused> {
+        if self.listeners.contains_key(&local) {
+            return Err(Refused::InUse);
+        }
+        self.listeners.insert(local, token);
+        Ok(())
+    }
+
+    /// Accepts no more connections to `local`. Those that are open stay, and handshakes that have begun may end.
+    pub fn unlisten(&mut self, local: SocketAddr) {
+        self.listeners.remove(&local);
+    }
+
+    /// Begins a connection.
+    ///
+    /// # Errors
+    /// [`Refused`] says why not.
+    pub fn connect(&mut self, flow: Flow, token: Token, now: Instant) -> Result<ConnectionId, Refused> {
+        if self.index.contains_key(&flow) {
+            return Err(Refused::InUse);
+        }
+        if self.connections.len() >= self.settings.connections_max {
+            self.counters.table_full.increment();
+            return Err(Refused::TableFull);
+        }
+        let iss = self.isn.sequence(&flow, now);
+        let offset = self.isn.timestamp_offset(&flow);
+        let index = self.connections.insert(Connection::open(flow, token, iss, offset, self.env(now)));
+        self.index.insert(flow, Place::Connection(index));
+        self.counters.connected.increment();
+        self.settle(index, now);
+        // The slot has just been filled.
+        self.connections.id(index).ok_or(Refused::TableFull)
+    }
+
+    /// Whether a connection, half-open connection or TIME-WAIT entry has this flow.
+    pub fn knows(&self, flow: &Flow) -> bool {
+        self.index.contains_key(flow)
+    }
+
+    /// Takes the news that the network cannot deliver to a flow's peer (ICMP destination unreachable).
+    ///
+    /// It ends a connection that we are opening (RFC 5461). For one that is open it proves nothing (RFC 1122 4.2.3.9): retransmission decides.
+    pub fn on_unreachable(&mut self, flow: &Flow, now: Instant) {
+        let Some(Place::Connection(index)) = self.index.get(flow).copied() else { return };
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        if connection.state == State::SynSent {
+            connection.end(Close::Unreachable);
+            self.settle(index, now);
+        } else {
+            self.counters.soft_errors.increment();
+        }
+    }
+
+    /// Fires the timers that are due.
+    pub fn on_timeout(&mut self, now: Instant) {
+        while let Some((index, entry)) = self.time_wait.oldest()
+            && entry.expires_at <= now
+        {
+            self.forget_time_wait(index);
+        }
+        while let Some(alarm) = self.timers.expire(now) {
+            match alarm {
+                Alarm::HalfOpen(index) => self.on_half_open_timeout(index, now),
+                Alarm::Connection(index) => {
+                    let (settings, counters) = (&self.settings, &*self.counters);
+                    if let Some(connection) = self.connections.at_mut(index) {
+                        connection.timer = None;
+                        connection.on_timeout(Env { settings, counters, now });
+                        self.settle(index, now);
+                    }
+                }
+            }
+        }
+        self.publish();
+    }
+
+    /// When [`on_timeout`](Self::on_timeout) is wanted next.
+    pub fn poll_at(&self) -> Option<Instant> {
+        let time_wait = self.time_wait.oldest().map(|(_, entry)| entry.expires_at);
+        self.timers.poll_at().into_iter().chain(time_wait).min()
+    }
+
+    /// The next event. At most one of each kind waits for each connection, so their number is bounded by the table.
+    pub fn poll_event(&mut self) -> Option<(ConnectionId, Token, Event)> {
+        while let Some(index) = self.news.front() {
+            let Some((id, connection)) = self.connections.id(index).zip(self.connections.at_mut(index)) else {
+                self.news.remove(index);
+                continue;
+            };
+            let token = connection.token;
+            let news = &mut connection.news;
+            let event = if std::mem::take(&mut news.accepted) {
+                Event::Accepted
+            } else if std::mem::take(&mut news.connected) {
+                Event::Connected
+            } else if std::mem::take(&mut news.readable) {
+                Event::Readable
+            } else if std::mem::take(&mut news.writable) {
+                Event::Writable
+            } else if let (Some(close), true) = (connection.over, connection.end_may_be_told()) {
+                self.release(index);
+                return Some((id, token, Event::Closed(close)));
+            } else {
+                self.news.remove(index);
+                continue;
+            };
+            return Some((id, token, event));
+        }
+        None
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) may have something to send: asks before a packet buffer is taken for it.
+    pub fn wants_transmit(&self) -> bool {
+        !self.replies.is_empty() || self.sending.front().is_some()
+    }
+
+    /// Writes the next IP packet to send into `room` (at least the MTU long) and gives its length.
+    ///
+    /// With `offload` the transport checksum field holds the pseudo header's sum only, for the NIC to finish.
+    pub fn poll_transmit(&mut self, room: &mut [u8], offload: bool, now: Instant) -> Option<usize> {
+        if let Some(reply) = self.replies.pop_front() {
+            let Reply { flow, seq, ack, flags, window, options } = reply;
+            let payload: (&[u8], &[u8]) = (&[], &[]);
+            self.counters.segments_sent.increment();
+            return Outgoing { flow: &flow, seq, ack, flags, window, options, payload }.emit(room, offload);
+        }
+        let (settings, counters) = (&self.settings, &*self.counters);
+        while let Some(index) = self.sending.front() {
+            let plan = self.connections.at_mut(index).and_then(|connection| Some((connection.plan()?, connection)));
+            let Some((plan, connection)) = plan else {
+                self.sending.remove(index);
+                self.turn = BURST;
+                continue;
+            };
+            let len = connection.transmit(plan, room, offload, Env { settings, counters, now })?;
+            self.turn -= 1;
+            if self.turn == 0 {
+                self.turn = BURST;
+                self.sending.rotate(index);
+            }
+            self.settle(index, now);
+            self.counters.segments_sent.increment();
+            return Some(len);
+        }
+        None
+    }
+
+    /// Sets the token of a connection.
+    pub fn set_token(&mut self, id: ConnectionId, token: Token) {
+        if let Some(connection) = self.find_mut(id) {
+            connection.token = token;
+        }
+    }
+
+    /// The endpoints of a connection, while it lives.
+    pub fn flow(&self, id: ConnectionId) -> Option<Flow> {
+        Some(self.find(id)?.flow)
+    }
+
+    /// The state of a connection, while its id lives.
+    pub fn state(&self, id: ConnectionId) -> Option<State> {
+        Some(self.find(id)?.state)
+    }
+
+    /// What there is to read. An unknown connection has finished.
+    pub fn readable(&self, id: ConnectionId) -> Readable<'_> {
+        self.find(id).map_or(Readable::Finished, |connection| connection.receiver.readable())
+    }
+
+    /// Takes `len` bytes that [`readable`](Self::readable) showed out of the receive buffer; the peer's window opens accordingly.
+    pub fn consume(&mut self, id: ConnectionId, len: usize, now: Instant) {
+        let Some(index) = self.connections.find(id) else { return };
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        connection.receiver.consume(len, connection.state.receives());
+        self.settle(index, now);
+    }
+
+    /// How many bytes [`write`](Self::write) would take now.
+    pub fn writable(&self, id: ConnectionId) -> usize {
+        self.find(id).filter(|connection| connection.over.is_none()).map_or(0, |connection| connection.sender.room())
+    }
+
+    /// Queues bytes to send and gives how many it took; less than all asks for an [`Event::Writable`] later. Before the handshake has ended they wait.
+    pub fn write(&mut self, id: ConnectionId, bytes: &[u8], now: Instant) -> usize {
+        let Some(index) = self.connections.find(id) else { return 0 };
+        let Some(connection) = self.connections.at_mut(index) else { return 0 };
+        if connection.over.is_some() {
+            return 0;
+        }
+        let taken = connection.sender.write(bytes);
+        self.settle(index, now);
+        taken
+    }
+
+    /// Bytes written and not yet acknowledged.
+    pub fn unacknowledged(&self, id: ConnectionId) -> usize {
+        self.find(id).map_or(0, |connection| connection.sender.queued())
+    }
+
+    /// Sends FIN behind what is queued. Reading goes on; a peer that never closes keeps the connection in FIN-WAIT-2 for as long as the user likes.
+    pub fn shutdown(&mut self, id: ConnectionId, now: Instant) {
+        let Some(index) = self.connections.find(id) else { return };
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        if connection.over.is_some() || connection.sender.fin {
+            return;
+        }
+        connection.sender.fin = true;
+        connection.step(Step::Shutdown);
+        self.settle(index, now);
+    }
+
+    /// Sends RST and forgets the connection at once. No event follows.
+    pub fn abort(&mut self, id: ConnectionId, now: Instant) {
+        let Some(index) = self.connections.find(id) else { return };
+        let env = self.env(now);
+        let Some(connection) = self.connections.at(index) else { return };
+        // RFC 9293 3.10.5: in SYN-SENT there is nobody to tell.
+        if connection.over.is_none() && connection.state != State::SynSent {
+            let (seq, ack) = connection.last_numbers();
+            let options = SegmentOptions { timestamp: connection.timestamp(env), ..SegmentOptions::default() };
+            let flags = Flags { rst: true, ..Flags::default() };
+            let flow = connection.flow;
+            self.counters.resets_sent.increment();
+            self.reply(Reply { flow, seq, ack: Some(ack), flags, window: 0, options });
+        }
+        self.release(index);
+        self.publish();
+    }
+
+    pub(super) fn env(&self, now: Instant) -> Env<'_> {
+        Env { settings: &self.settings, counters: &self.counters, now }
+    }
+
+    fn find(&self, id: ConnectionId) -> Option<&Connection> {
+        self.connections.at(self.connections.find(id)?)
+    }
+
+    fn find_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.connections.at_mut(self.connections.find(id)?)
+    }
+
+    pub(super) fn reply(&mut self, reply: Reply) {
+        if self.replies.len() >= REPLIES_MAX {
+            self.counters.replies_dropped.increment();
+        } else {
+            self.replies.push_back(reply);
+        }
+    }
+
+    /// After every touch of a connection: queues what it wants, sets its timer, and takes it out of the index when it is over.
+    pub(super) fn settle(&mut self, index: u32, now: Instant) {
+        let (settings, counters) = (&self.settings, &*self.counters);
+        let env = Env { settings, counters, now };
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        let memory = connection.memory();
+        self.buffered = self.buffered + memory - std::mem::replace(&mut connection.accounted, memory);
+        if connection.has_news() {
+            self.news.push(index);
+        }
+        if connection.over.is_some() {
+            return self.detach(index, now);
+        }
+        connection.watch_window(env);
+        if connection.plan().is_some() {
+            self.sending.push(index);
+        }
+        // A timer that is early looks again when it fires, so one that is put off, as with every segment, costs nothing.
+        match (connection.next_deadline(env), connection.timer) {
+            (Some(deadline), Some((_, armed))) if armed <= deadline => {}
+            (Some(deadline), armed) => {
+                if let Some((timer, _)) = armed {
+                    self.timers.cancel(timer);
+                }
+                connection.timer = Some((self.timers.arm(deadline, Alarm::Connection(index)), deadline));
+            }
+            (None, Some((timer, _))) => {
+                self.timers.cancel(timer);
+                connection.timer = None;
+            }
+            (None, None) => {}
+        }
+        self.publish();
+    }
+
+    /// The connection is over: only its user knows it from now on.
+    fn detach(&mut self, index: u32, now: Instant) {
+        let env = Env { settings: &self.settings, counters: &self.counters, now };
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        if std::mem::replace(&mut connection.detached, true) {
+            return self.publish();
+        }
+        if let Some((timer, _)) = connection.timer.take() {
+            self.timers.cancel(timer);
+        }
+        self.sending.remove(index);
+        let flow = connection.flow;
+        self.index.remove(&flow);
+        if connection.state == State::TimeWait {
+            let (seq, ack) = connection.last_numbers();
+            let timestamp = connection.timestamp(env);
+            let window = connection.receiver.advertise(true);
+            let ts_recent = connection.timestamps.map_or(0, |known| known.recent);
+            let entry = TimeWait { expires_at: now, flow, snd_nxt: seq, rcv_nxt: ack, ts_recent };
+            // The peer's FIN has just come: nobody else will acknowledge it.
+            let options = SegmentOptions { timestamp, ..SegmentOptions::default() };
+            if connection.receiver.ack_wanted() {
+                self.reply(Reply { flow, seq, ack: Some(ack), flags: Flags::default(), window, options });
+            }
+            self.remember(entry, now);
+        }
+        self.publish();
+    }
+
+    fn remember(&mut self, entry: TimeWait, now: Instant) {
+        if self.settings.time_wait_max == 0 {
+            self.counters.time_wait_recycled.increment();
+            return;
+        }
+        if self.time_wait.len() >= self.settings.time_wait_max
+            && let Some((oldest, _)) = self.time_wait.oldest()
+        {
+            self.counters.time_wait_recycled.increment();
+            self.forget_time_wait(oldest);
+        }
+        let flow = entry.flow;
+        let place = Place::TimeWait(self.time_wait.insert(entry, now));
+        self.index.insert(flow, place);
+    }
+
+    pub(super) fn forget_time_wait(&mut self, index: u32) {
+        if let Some(entry) = self.time_wait.remove(index) {
+            self.index.remove(&entry.flow);
+        }
+    }
+
+    /// Frees a connection's slot.
+    fn release(&mut self, index: u32) {
+        self.news.remove(index);
+        self.sending.remove(index);
+        if let Some(connection) = self.connections.remove(index) {
+            self.buffered -= connection.accounted;
+            if let Some((timer, _)) = connection.timer {
+                self.timers.cancel(timer);
+            }
+            if !connection.detached {
+                self.index.remove(&connection.flow);
+            }
+        }
+        self.publish();
+    }
+
+    pub(super) fn publish(&self) {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        self.counters.connections.set(count(self.connections.len()));
+        self.counters.half_open.set(count(self.half_open.len()));
+        self.counters.time_wait.set(count(self.time_wait.len()));
+        self.counters.buffered_bytes.set(count(self.buffered));
+        self.counters.timers.set(count(self.timers.len()));
+    }
+}

@@ -1,0 +1,261 @@
+//! A TLS service, clients and the pipe between them, in memory and in virtual time.
+
+use std::sync::{Arc, LazyLock};
+
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
+use rustls::client::Resumption;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+
+use crate::balance::testing::pool;
+use crate::balance::{Algorithm, Board, ServerIndex};
+use crate::base::{Duration, EngineId, Random, ServiceId, UnixTime};
+use crate::persistence::{Method, Profile, SelectNewServer};
+use crate::ticket::{Ring, Scope};
+use crate::tls::certificate::Certificate;
+use crate::tls::service::{Settings, Tickets, policy_hash};
+use crate::tls::ticketer::Counters;
+use crate::tls::{Desk, Failure, Handshake, Progress, Service, Session, Versions};
+
+pub(crate) const NOW: UnixTime = UnixTime(1_800_000_000);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const NAME: &str = "shop.example";
+pub(crate) const TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+pub(crate) const TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
+/// A self-signed certificate: PEM chain and key.
+pub(crate) struct Identity {
+    pub(crate) chain: String,
+    pub(crate) key: String,
+    pub(crate) der: CertificateDer<'static>,
+}
+
+impl Identity {
+    pub(crate) fn ecdsa(names: &[&str]) -> Self {
+        Self::new(names, &KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap())
+    }
+
+    pub(crate) fn rsa(names: &[&str]) -> Self {
+        static KEY: LazyLock<String> =
+            LazyLock::new(|| KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap().serialize_pem());
+        Self::new(names, &KeyPair::from_pem(&KEY).unwrap())
+    }
+
+    fn new(names: &[&str], key: &KeyPair) -> Self {
+        let params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+        let certificate = params.self_signed(key).unwrap();
+        Self { chain: certificate.pem(), key: key.serialize_pem(), der: certificate.der().clone() }
+    }
+
+    pub(crate) fn certificate(&self) -> Arc<Certificate> {
+        Arc::new(Certificate::from_pem(self.chain.as_bytes(), self.key.as_bytes()).unwrap())
+    }
+}
+
+/// The identity that services have unless they are given others.
+pub(crate) static SHOP: LazyLock<Identity> = LazyLock::new(|| Identity::ecdsa(&[NAME]));
+
+pub(crate) fn profile(select: SelectNewServer) -> Arc<Profile> {
+    Arc::new(Profile {
+        name: "tls".to_owned(),
+        method: Method::Tls,
+        select_new_server_when_persistent_server_down: select,
+        max_mapping_age: None,
+    })
+}
+
+pub(crate) fn settings() -> Settings {
+    let versions = Versions::Tls12And13;
+    Settings {
+        certificates: vec![SHOP.certificate()],
+        strict_sni: false,
+        versions,
+        ciphers: Vec::new(),
+        alpn: Vec::new(),
+        tickets: Tickets {
+            scope: Scope { cluster: [1; 32], service: ServiceId(2), policy: policy_hash(versions) },
+            count: 2,
+            tls12: true,
+            lifetime: 24 * HOUR,
+            session_max: 72 * HOUR,
+            session_max_tls12: 12 * HOUR,
+        },
+        pool: Arc::new(pool(Algorithm::RoundRobin, &[1, 1, 1])),
+        profile: Some(profile(SelectNewServer::Immediate)),
+        board: Arc::new(Board::new(3)),
+    }
+}
+
+/// A service on one lane of an engine.
+pub(crate) struct Engine {
+    pub(crate) service: Arc<Service>,
+    pub(crate) desk: Box<Desk>,
+    pub(crate) counters: Arc<Counters>,
+    /// The server that a new client would get.
+    pub(crate) candidate: Option<ServerIndex>,
+}
+
+impl Engine {
+    pub(crate) fn new(settings: Settings, ring: &Arc<Ring>, id: u64) -> Self {
+        Self::of(Service::new(settings).unwrap(), ring, id)
+    }
+
+    pub(crate) fn of(service: Service, ring: &Arc<Ring>, id: u64) -> Self {
+        let counters = Arc::new(Counters::default());
+        let mut desk =
+            Box::new(Desk::new(EngineId(id), Arc::clone(ring), Random::from_seed(id), Arc::clone(&counters)));
+        desk.set_time(NOW);
+        Self { service: Arc::new(service), desk, counters, candidate: Some(ServerIndex(0)) }
+    }
+
+    /// The value of a counter.
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        let mut value = None;
+        self.counters.read(&mut |reading| {
+            if reading.name == name {
+                value = Some(reading.value);
+            }
+        });
+        value.unwrap_or_else(|| panic!("there is no counter {name}"))
+    }
+
+    /// A client's whole handshake, up to the tickets.
+    pub(crate) fn visit(&mut self, client: &Arc<ClientConfig>) -> Handshake {
+        self.connect(client, NAME).handshake.expect("the handshake succeeds")
+    }
+
+    pub(crate) fn connect(&mut self, client: &Arc<ClientConfig>, name: &str) -> Link {
+        let mut link = Link::new(self, client, name);
+        link.pump(self);
+        link
+    }
+}
+
+pub(crate) fn ring(seed: u64) -> Arc<Ring> {
+    Arc::new(Ring::generate(NOW, &mut Random::from_seed(seed)))
+}
+
+/// A client that keeps its tickets from visit to visit, and trusts `identities`.
+pub(crate) fn client_of(versions: &[&'static SupportedProtocolVersion], identities: &[&Identity]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    for identity in identities {
+        roots.add(identity.der.clone()).unwrap();
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.resumption = Resumption::in_memory_sessions(8);
+    config.time_provider = Arc::new(StoppedClock);
+    config
+}
+
+pub(crate) fn client(versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+    Arc::new(client_of(versions, &[&SHOP]))
+}
+
+/// A client's clock that stands still, so that the client never lets a ticket expire by itself.
+#[derive(Debug)]
+struct StoppedClock;
+
+impl rustls::time_provider::TimeProvider for StoppedClock {
+    fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
+        Some(rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_secs(NOW.0)))
+    }
+}
+
+/// One connection.
+pub(crate) struct Link {
+    pub(crate) client: ClientConnection,
+    pub(crate) session: Session,
+    pub(crate) handshake: Option<Handshake>,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) client_error: Option<rustls::Error>,
+    /// Bytes that the client's segments have.
+    pub(crate) segment: usize,
+}
+
+impl Link {
+    pub(crate) fn new(engine: &Engine, client: &Arc<ClientConfig>, name: &str) -> Self {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        Self {
+            client: ClientConnection::new(Arc::clone(client), name).unwrap(),
+            session: Session::new(&engine.service),
+            handshake: None,
+            failure: None,
+            client_error: None,
+            segment: 1460,
+        }
+    }
+
+    /// Moves bytes both ways until nobody has any.
+    pub(crate) fn pump(&mut self, engine: &mut Engine) {
+        for _ in 0..1000 {
+            let sent = self.to_server(engine);
+            let answered = self.to_client();
+            if !sent && !answered {
+                return;
+            }
+        }
+        panic!("the two talk without end");
+    }
+
+    /// Carries what the client has to send, and lets the session work after each segment.
+    pub(crate) fn to_server(&mut self, engine: &mut Engine) -> bool {
+        let mut bytes = Vec::new();
+        while self.client.wants_write() {
+            self.client.write_tls(&mut bytes).unwrap();
+        }
+        for segment in bytes.chunks(self.segment) {
+            if self.failure.is_none() {
+                self.give(engine, segment);
+            }
+        }
+        !bytes.is_empty()
+    }
+
+    /// Gives the session one segment and lets it work.
+    pub(crate) fn give(&mut self, engine: &mut Engine, segment: &[u8]) {
+        let progress = self.session.on_data(segment).and_then(|taken| {
+            assert_eq!(taken, segment.len(), "the session has no room");
+            self.session.advance(&mut engine.desk, engine.candidate)
+        });
+        match progress {
+            Ok(Progress::Established(handshake)) => {
+                assert!(self.handshake.replace(handshake).is_none(), "established is said once");
+            }
+            Ok(Progress::Handshaking) => assert!(self.handshake.is_none()),
+            Ok(Progress::Open) => assert!(self.handshake.is_some()),
+            Err(failure) => self.failure = Some(failure),
+        }
+    }
+
+    /// Carries what the session has to send.
+    pub(crate) fn to_client(&mut self) -> bool {
+        let mut bytes = Vec::new();
+        self.session.poll_transmit(|chunk| {
+            bytes.extend_from_slice(chunk);
+            chunk.len()
+        });
+        assert!(!self.session.has_output());
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() && self.client_error.is_none() {
+            if self.client.read_tls(&mut rest).unwrap() == 0 {
+                break;
+            }
+            self.client_error = self.client.process_new_packets().err();
+        }
+        !bytes.is_empty()
+    }
+
+    /// All plaintext that the client has sent and the session has not handed out.
+    pub(crate) fn received(&mut self) -> Vec<u8> {
+        let mut received = Vec::new();
+        self.session.plaintext(|chunk| {
+            received.extend_from_slice(chunk);
+            chunk.len()
+        });
+        received
+    }
+}

@@ -1,0 +1,6 @@
+//! Sessions between our service and rustls's client: see [`super::testing`].
+
+mod certificates;
+mod handshakes;
+mod records;
+mod tickets;

@@ -1,0 +1,216 @@
+//! Application data, back-pressure and the end of a session.
+
+use std::io::{Read, Write};
+
+use crate::tls::session::OUTPUT_MAX;
+use crate::tls::testing::{Engine, Link, NAME, TLS12, TLS13, client, ring, settings};
+use crate::tls::{Failure, Progress};
+
+fn established(versions: &[&'static rustls::SupportedProtocolVersion]) -> (Engine, Link) {
+    let mut engine = Engine::new(settings(), &ring(1), 1);
+    let link = engine.connect(&client(versions), NAME);
+    assert!(link.handshake.is_some());
+    (engine, link)
+}
+
+fn read_all(link: &mut Link) -> Vec<u8> {
+    let mut bytes = vec![0; 1 << 20];
+    let mut read = 0;
+    while let Ok(n @ 1..) = link.client.reader().read(&mut bytes[read..]) {
+        read += n;
+    }
+    bytes.truncate(read);
+    bytes
+}
+
+#[test]
+fn data_flows_both_ways() {
+    for versions in [TLS12, TLS13] {
+        let (mut engine, mut link) = established(versions);
+        link.client.writer().write_all(b"ping").unwrap();
+        link.pump(&mut engine);
+        assert_eq!(link.received(), b"ping");
+        assert_eq!(link.session.write(b"pong"), 4);
+        link.pump(&mut engine);
+        assert_eq!(read_all(&mut link), b"pong");
+    }
+}
+
+#[test]
+fn data_that_comes_with_the_finished_message_is_not_lost() {
+    for versions in [TLS12, TLS13] {
+        let mut engine = Engine::new(settings(), &ring(1), 1);
+        let mut link = Link::new(&engine, &client(versions), NAME);
+        // rustls's client sends it as soon as it may.
+        link.client.writer().write_all(b"early bird").unwrap();
+        link.segment = 1 << 14;
+        link.pump(&mut engine);
+        assert!(link.handshake.is_some());
+        assert_eq!(link.received(), b"early bird");
+    }
+}
+
+#[test]
+fn a_session_takes_no_more_than_its_bound_to_write() {
+    for versions in [TLS12, TLS13] {
+        let (mut engine, mut link) = established(versions);
+        let data: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+        let mut written = link.session.write(&data);
+        assert!((OUTPUT_MAX - 4096..=OUTPUT_MAX).contains(&written), "{written}");
+        assert_eq!(link.session.write(&data), 0, "it is full");
+        let mut read = Vec::new();
+        while written < data.len() {
+            link.pump(&mut engine);
+            read.extend(read_all(&mut link));
+            let taken = link.session.write(&data[written..]);
+            assert!(taken > 0, "there is room again");
+            written += taken;
+        }
+        link.pump(&mut engine);
+        read.extend(read_all(&mut link));
+        assert!(read == data);
+    }
+}
+
+#[test]
+fn many_small_writes_stay_within_the_bound() {
+    let (_engine, mut link) = established(TLS13);
+    let mut written = 0;
+    while link.session.write(&[0; 100]) == 100 {
+        written += 100;
+    }
+    let mut waiting = 0;
+    link.session.poll_transmit(|chunk| {
+        waiting += chunk.len();
+        chunk.len()
+    });
+    assert!(written > 20_000 && waiting <= OUTPUT_MAX + 130, "{written} bytes are {waiting} bytes of records");
+}
+
+#[test]
+fn ciphertext_may_be_taken_in_any_portions() {
+    for portion in [1, 7, 1000] {
+        let (_engine, mut link) = established(TLS13);
+        let data = [7; 3000];
+        assert_eq!(link.session.write(&data[..1500]), 1500);
+        assert_eq!(link.session.write(&data[1500..]), 1500);
+        let mut wire = Vec::new();
+        while link.session.has_output() {
+            link.session.poll_transmit(|chunk| {
+                let n = chunk.len().min(portion);
+                wire.extend_from_slice(&chunk[..n]);
+                n
+            });
+        }
+        let mut rest = wire.as_slice();
+        while !rest.is_empty() {
+            link.client.read_tls(&mut rest).unwrap();
+            link.client.process_new_packets().unwrap();
+        }
+        assert_eq!(read_all(&mut link), data);
+    }
+}
+
+#[test]
+fn plaintext_may_be_taken_in_any_portions_and_what_waits_holds_the_client_back() {
+    for versions in [TLS12, TLS13] {
+        let (mut engine, mut link) = established(versions);
+        let data: Vec<u8> = (0..=250).cycle().take(60_000).collect();
+        link.client.writer().write_all(&data).unwrap();
+        let mut wire = Vec::new();
+        while link.client.wants_write() {
+            link.client.write_tls(&mut wire).unwrap();
+        }
+        let (mut sent, mut received, mut was_held_back) = (0, Vec::new(), false);
+        while received.len() < data.len() {
+            let taken = link.session.on_data(&wire[sent..]).unwrap();
+            sent += taken;
+            was_held_back |= sent < wire.len() && taken == 0;
+            assert_eq!(link.session.advance(&mut engine.desk, None), Ok(Progress::Open));
+            assert!(sent - received.len() < 64 * 1024, "what is kept is bounded");
+            if taken == 0 || sent == wire.len() {
+                link.session.plaintext(|chunk| {
+                    let n = chunk.len().min(1000);
+                    received.extend_from_slice(&chunk[..n]);
+                    n
+                });
+            }
+        }
+        assert!(was_held_back && received == data);
+    }
+}
+
+#[test]
+fn nothing_is_written_before_the_handshake_has_ended() {
+    let engine = Engine::new(settings(), &ring(1), 1);
+    let mut link = Link::new(&engine, &client(TLS13), NAME);
+    assert_eq!(link.session.write(b"too early"), 0);
+    assert!(!link.session.has_output());
+}
+
+#[test]
+fn our_close_reaches_the_client_behind_the_data() {
+    for versions in [TLS12, TLS13] {
+        let (mut engine, mut link) = established(versions);
+        assert_eq!(link.session.write(b"last"), 4);
+        link.session.close();
+        link.session.close();
+        assert_eq!(link.session.write(b"later"), 0);
+        link.pump(&mut engine);
+        let mut text = String::new();
+        link.client.reader().read_to_string(&mut text).expect("close_notify makes it a clean end");
+        assert_eq!(text, "last");
+        // The client may still send: half-close.
+        link.client.writer().write_all(b"thanks").unwrap();
+        link.pump(&mut engine);
+        assert_eq!(link.received(), b"thanks");
+        assert!(!link.session.peer_has_closed());
+    }
+}
+
+#[test]
+fn the_clients_close_is_told_from_a_truncation() {
+    for versions in [TLS12, TLS13] {
+        let (mut engine, mut link) = established(versions);
+        link.client.writer().write_all(b"last").unwrap();
+        link.pump(&mut engine);
+        assert!(!link.session.peer_has_closed(), "were this the end of its stream, it would be truncated");
+        link.client.send_close_notify();
+        link.pump(&mut engine);
+        assert!(link.session.peer_has_closed());
+        assert_eq!(link.received(), b"last");
+        // RFC 8446 6.1: what comes behind it is ignored.
+        assert_eq!(link.session.on_data(b"rubbish"), Ok(7));
+        assert_eq!(link.session.advance(&mut engine.desk, None), Ok(Progress::Open));
+        // And we may still send.
+        assert_eq!(link.session.write(b"bye"), 3);
+        link.pump(&mut engine);
+        assert_eq!(read_all(&mut link), b"bye");
+    }
+}
+
+#[test]
+fn a_record_that_does_not_decrypt_ends_the_session_with_an_alert() {
+    for versions in [TLS12, TLS13] {
+        let (mut engine, mut link) = established(versions);
+        link.client.writer().write_all(b"good").unwrap();
+        link.pump(&mut engine);
+        let mut bad = vec![23, 3, 3, 0, 40];
+        bad.resize(45, 9);
+        link.give(&mut engine, &bad);
+        assert_eq!(link.failure, Some(Failure::Protocol));
+        assert_eq!(link.session.on_data(b"more"), Err(Failure::Protocol));
+        assert_eq!(link.received(), b"good", "what came before is still there");
+        assert_eq!(link.session.write(b"no"), 0);
+        link.to_client();
+        assert_eq!(link.client_error, Some(rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac)));
+    }
+}
+
+#[test]
+fn renegotiation_is_refused() {
+    // H4. rustls answers a ClientHello within a TLS 1.2 session by a no_renegotiation warning and goes on; here it is a forged one, which does not even decrypt.
+    let (mut engine, mut link) = established(TLS12);
+    link.give(&mut engine, b"\x16\x03\x03\x00\x04\x01\x00\x00\x00");
+    assert_eq!(link.failure, Some(Failure::Protocol));
+}

@@ -1,0 +1,221 @@
+//! The engine in a deterministic world: two lanes, lossy links, virtual time. Every assertion names its seed.
+
+use std::time::Duration;
+
+use sealane::base::Generation;
+use sealane::persistence::{Reason, SelectNewServer};
+use sealane::relay::End;
+use sealane::sim::{Conditions, Identity, Outcome, Setup, World};
+
+/// Seeds of every test. One that ever failed stays here.
+const SEEDS: std::ops::Range<u64> = 0..6;
+
+/// Lost, doubled, damaged and reordered frames.
+const LOSSY: Conditions = Conditions {
+    loss_permille: 20,
+    duplicate_permille: 5,
+    corrupt_permille: 2,
+    delay: Duration::from_millis(1),
+    jitter: Duration::from_millis(3),
+};
+
+fn identity() -> Identity {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let certificate = rcgen::CertificateParams::new(["shop.example".into()]).unwrap().self_signed(&key).unwrap();
+    Identity { chain: certificate.pem(), key: key.serialize_pem(), root: certificate.der().clone() }
+}
+
+fn worlds(setup: Setup) -> impl Iterator<Item = (u64, World)> {
+    let identity = identity();
+    SEEDS.map(move |seed| (seed, World::new(seed, &identity, setup)))
+}
+
+/// Nothing is left of connections that have ended: no relay, no packet buffer.
+fn assert_clean(world: &mut World, seed: u64) {
+    world.set_conditions(Conditions::default());
+    world.run_for(Duration::from_secs(400));
+    assert_eq!(world.open(), 0, "relays are left, seed {seed}");
+    assert_eq!(world.buffers_in_use(), 0, "packet buffers are left, seed {seed}");
+}
+
+#[test]
+fn returning_clients_keep_their_server_over_a_lossy_network() {
+    for (seed, mut world) in worlds(Setup { conditions: LOSSY, ..Setup::default() }) {
+        for client in 0..8 {
+            let first = world.visit(client).served();
+            assert!(!first.resumed, "client {client} has no ticket yet, seed {seed}");
+            for _ in 0..3 {
+                let again = world.visit(client).served();
+                assert!(again.resumed, "client {client} did not resume, seed {seed}");
+                assert_eq!(again.server, first.server, "client {client} was moved, seed {seed}");
+            }
+        }
+        assert_clean(&mut world, seed);
+    }
+}
+
+#[test]
+fn returning_tls12_clients_keep_their_server() {
+    for (seed, mut world) in worlds(Setup { tls12: true, conditions: LOSSY, ..Setup::default() }) {
+        for client in 0..4 {
+            let first = world.visit(client).served();
+            let again = world.visit(client).served();
+            assert!(again.resumed && again.server == first.server, "seed {seed}: {first:?} then {again:?}");
+        }
+    }
+}
+
+#[test]
+fn clients_without_a_ticket_are_spread() {
+    for (seed, mut world) in worlds(Setup { clients: 40, ..Setup::default() }) {
+        let mut visits = [0; 4];
+        for client in 0..40 {
+            visits[world.visit(client).served().server as usize] += 1;
+        }
+        assert!(visits.iter().all(|count| (7..=13).contains(count)), "{visits:?}, seed {seed}");
+    }
+}
+
+#[test]
+fn returning_client_keeps_its_server_across_key_rotation() {
+    for (seed, mut world) in worlds(Setup::default()) {
+        let first = world.visit(0).served();
+        world.rotate_keys();
+        let again = world.visit(0).served();
+        assert!(again.resumed && again.server == first.server, "seed {seed}: {first:?} then {again:?}");
+    }
+}
+
+#[test]
+fn p10_returning_client_keeps_its_server_across_the_loss_of_the_engine() {
+    for (seed, mut world) in worlds(Setup::default()) {
+        let first = world.visit(0).served();
+        world.replace_engine();
+        let again = world.visit(0).served();
+        assert!(again.resumed && again.server == first.server, "seed {seed}: {first:?} then {again:?}");
+    }
+}
+
+#[test]
+fn immediate_moves_a_client_whose_server_is_down_and_does_not_fail_back() {
+    for (seed, mut world) in worlds(Setup::default()) {
+        let first = world.visit(0).served();
+        let number = u16::try_from(first.server).unwrap();
+        world.stop_server(number);
+        world.run_for(Duration::from_secs(6));
+        assert!(!world.is_up(number), "seed {seed}");
+        let moved = world.visit(0).served();
+        assert!(moved.resumed && moved.server != first.server, "seed {seed}: {first:?} then {moved:?}");
+        world.start_server(number);
+        world.run_for(Duration::from_secs(6));
+        assert!(world.is_up(number), "seed {seed}");
+        assert_eq!(world.visit(0).served().server, moved.server, "the client went back, seed {seed}");
+    }
+}
+
+#[test]
+fn never_refuses_a_client_whose_server_is_down_until_it_returns() {
+    for (seed, mut world) in worlds(Setup { policy: SelectNewServer::Never, ..Setup::default() }) {
+        let first = world.visit(0).served();
+        let number = u16::try_from(first.server).unwrap();
+        world.stop_server(number);
+        world.run_for(Duration::from_secs(6));
+        world.take_records();
+        let refused = world.visit(0);
+        assert!(matches!(refused, Outcome::Cut(_)), "seed {seed}: {refused:?}");
+        let record = world.take_records().remove(0);
+        assert_eq!((record.end, record.reason), (End::Refused, Some(Reason::Refused)), "seed {seed}");
+        world.start_server(number);
+        world.run_for(Duration::from_secs(6));
+        let again = world.visit(0).served();
+        assert!(again.resumed && again.server == first.server, "seed {seed}: {first:?} then {again:?}");
+    }
+}
+
+#[test]
+fn never_even_if_down_keeps_sending_a_client_to_its_server() {
+    for (seed, mut world) in worlds(Setup { policy: SelectNewServer::NeverEvenIfDown, ..Setup::default() }) {
+        let first = world.visit(0).served();
+        let number = u16::try_from(first.server).unwrap();
+        world.stop_server(number);
+        world.run_for(Duration::from_secs(6));
+        world.take_records();
+        let cut = world.visit(0);
+        assert!(matches!(cut, Outcome::Cut(_)), "seed {seed}: {cut:?}");
+        let record = world.take_records().remove(0);
+        assert_eq!((record.end, record.reason), (End::ServerRefused, Some(Reason::PersistedThoughDown)), "seed {seed}");
+    }
+}
+
+#[test]
+fn p6_a_removed_or_recreated_server_is_never_reached_by_an_old_mapping() {
+    for policy in [SelectNewServer::Immediate, SelectNewServer::Never, SelectNewServer::NeverEvenIfDown] {
+        for (seed, mut world) in worlds(Setup { policy, ..Setup::default() }) {
+            let first = world.visit(0).served();
+            let number = u16::try_from(first.server).unwrap();
+            world.remove_server(number);
+            let moved = world.visit(0).served();
+            assert!(moved.resumed && moved.server != first.server, "seed {seed}: {first:?} then {moved:?}");
+
+            let second = world.visit(1).served();
+            world.take_records();
+            world.add_server(u16::try_from(second.server).unwrap(), Generation(1));
+            world.visit(1).served();
+            let record = world.take_records().remove(0);
+            assert_eq!(record.reason, Some(Reason::SwitchedRemoved), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_lost_its_tickets_is_a_new_client() {
+    for (seed, mut world) in worlds(Setup::default()) {
+        world.visit(0).served();
+        world.forget_tickets(0);
+        assert!(!world.visit(0).served().resumed, "seed {seed}");
+    }
+}
+
+#[test]
+fn bulk_transfers_arrive_whole_both_ways_over_a_lossy_network() {
+    for (seed, mut world) in worlds(Setup { conditions: LOSSY, ..Setup::default() }) {
+        world.transfer(0, 300_000, 10).served();
+        world.transfer(1, 10, 300_000).served();
+        world.transfer(2, 150_000, 150_000).served();
+        let outcomes = world.transfer_all(&[(0, 50_000, 0), (1, 0, 50_000), (2, 1, 1), (3, 20_000, 20_000)]);
+        for outcome in outcomes {
+            assert!(matches!(outcome, Outcome::Served(_)), "{outcome:?}, seed {seed}");
+        }
+        assert_clean(&mut world, seed);
+    }
+}
+
+#[test]
+fn a_hundred_clients_at_once_are_all_served_and_both_lanes_work() {
+    for (seed, mut world) in worlds(Setup { clients: 100, ..Setup::default() }) {
+        let visits: Vec<_> = (0..100).map(|client| (client, 100, 5000)).collect();
+        for outcome in world.transfer_all(&visits) {
+            assert!(matches!(outcome, Outcome::Served(_)), "{outcome:?}, seed {seed}");
+        }
+        for handle in world.handles() {
+            let accepted = handle.counters.relay.accepted.value();
+            assert!((30..=70).contains(&accepted), "{:?} accepted {accepted} of 100, seed {seed}", handle.lane);
+            assert!(handle.counters.lane.frames_handed_over.value() > 0, "{:?} handed nothing over", handle.lane);
+        }
+        assert_clean(&mut world, seed);
+    }
+}
+
+#[test]
+fn a_world_repeats_itself_from_its_seed_and_another_seed_differs() {
+    let identity = identity();
+    let trace = |seed| {
+        let mut world = World::new(seed, &identity, Setup { conditions: LOSSY, ..Setup::default() });
+        for client in 0..4 {
+            world.transfer(client, 5_000, 5_000).served();
+        }
+        world.trace()
+    };
+    assert_eq!(trace(1), trace(1));
+    assert_ne!(trace(1), trace(2));
+}
