@@ -25,6 +25,9 @@ fn directory() -> TempDir {
         std::fs::write(directory.path().join(format!("{name}.pem")), certificate.pem()).unwrap();
         std::fs::write(directory.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
     }
+    let broken = directory.path().join("broken.ring");
+    std::fs::write(&broken, "version = 1\n").unwrap();
+    std::fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     directory
 }
 
@@ -201,7 +204,7 @@ fn what_cannot_change_at_run_time_is_told_by_key() {
         told,
         [
             (11, "engine.cores", "write [0, 1] again, or restart the engine"),
-            (34, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
+            (36, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
         ]
     );
 }

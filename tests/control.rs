@@ -129,6 +129,7 @@ fn record() -> Record {
         cipher: None,
         resumed: Some(true),
         key_id: None,
+        issuer: Some(identity::engine("engine-1")),
         wanted: Some(identity::server("web", "a")),
         chosen: Some((identity::pool("web"), identity::server("web", "b"))),
         reason: Some(Reason::SwitchedDown),
@@ -240,7 +241,8 @@ fn an_ended_connection_is_one_line_with_names_also_of_what_a_reload_removed() {
     assert_eq!(
         line["persistence"],
         serde_json::json!({
-            "wanted": "web/a", "chosen": "web/b", "reason": Reason::SwitchedDown.name(), "key_id": null, "resumed": true
+            "wanted": "web/a", "chosen": "web/b", "reason": Reason::SwitchedDown.name(), "key_id": null,
+            "issuer": "engine-1", "resumed": true
         })
     );
 }
@@ -322,7 +324,7 @@ fn a_drain_ends_at_its_timeout_and_at_once_when_asked_twice() {
 fn metrics_name_lanes_ports_and_servers() {
     let mut bench = Bench::new();
     bench.handles[1].counters.lane.busy_nanoseconds.add(1_500_000_000);
-    bench.handles[0].counters.links[0].arp_requests.add(3);
+    bench.handles[0].counters.links[0].arp_requests_sent.add(3);
     bench.handles[0]
         .verdicts
         .push(Verdict { pool: "web".to_owned(), server: "a".to_owned(), up: false, cause: Some(Cause::Refused) })
@@ -333,7 +335,7 @@ fn metrics_name_lanes_ports_and_servers() {
         "# TYPE sealane_lane_busy_seconds counter",
         "# UNIT sealane_lane_busy_seconds seconds",
         "sealane_lane_busy_seconds_total{lane=\"1\"} 1.5",
-        "sealane_link_arp_requests_total{lane=\"0\",port=\"front\"} 3",
+        "sealane_link_arp_requests_sent_total{lane=\"0\",port=\"front\"} 3",
         "# TYPE sealane_relay_open gauge",
         "sealane_relay_open{lane=\"0\"} 0",
         "sealane_server_up{pool=\"web\",server=\"a\"} 1",

@@ -24,8 +24,7 @@ use toml::de::DeTable;
 pub use fault::{Errors, Fault};
 pub use model::{
     ADDRESSES_MAX, CERTIFICATES_MAX, CORES_MAX, Configuration, Device, Engine, FILE_MAX, Hugepages, KeySource, Log,
-    LogFormat, POOLS_MAX, PORTS_MAX, Poll, Pool, Port, SERVERS_MAX, SERVICES_MAX, Server, Tcp, TicketKeys,
-    VirtualService,
+    LogFormat, POOLS_MAX, PORTS_MAX, Pool, Port, SERVERS_MAX, SERVICES_MAX, Server, TicketKeys, VirtualService,
 };
 
 use crate::base::UnixTime;
@@ -128,6 +127,7 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     }
     let engine_lines =
         engine_section.as_ref().map(|section| ENGINE_FIXED.map(|key| (key, section.line_of(report, key))));
+    let tcp_line = engine_section.as_ref().map_or(0, |section| section.line_of(report, "tcp"));
     let engine = engine_section.and_then(|section| sections::engine(report, section, directory, machine));
     let faults = report.count();
     let ports = sections::ports(report, &mut root);
@@ -145,6 +145,7 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     root.finish(report);
     let (engine, ticket_keys) = (engine?, ticket_keys?);
     let mut fixed = engine_fixed(&engine, &engine_lines?);
+    fixed.extend(tcp_fixed(&engine, tcp_line));
     fixed.extend(ports.iter().flat_map(port_fixed));
     let names = ports.iter().map(|port| port.value.name.as_str()).collect::<Vec<_>>().join(", ");
     fixed.push(Fixed { key: "port".to_owned(), line: ports.first().map_or(0, |port| port.line), value: names });
@@ -168,10 +169,9 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
 }
 
 /// Keys of `[engine]` that cannot change while the engine runs.
-const ENGINE_FIXED: [&str; 9] =
-    ["name", "cluster", "cores", "control_core", "poll", "admin", "hugepages", "buffers", "tcp"];
+const ENGINE_FIXED: [&str; 8] = ["name", "cluster", "cores", "control_core", "poll", "admin", "hugepages", "buffers"];
 
-fn engine_fixed(engine: &Engine, lines: &[(&'static str, usize); 9]) -> Vec<Fixed> {
+fn engine_fixed(engine: &Engine, lines: &[(&'static str, usize); 8]) -> Vec<Fixed> {
     let values = [
         engine.name.clone(),
         engine.cluster.clone(),
@@ -181,13 +181,30 @@ fn engine_fixed(engine: &Engine, lines: &[(&'static str, usize); 9]) -> Vec<Fixe
         engine.admin.to_string(),
         format!("{:?}", engine.hugepages).to_lowercase(),
         engine.buffers.to_string(),
-        format!("{:?}", engine.tcp),
     ];
     lines
         .iter()
         .zip(values)
         .map(|((key, line), value)| Fixed { key: format!("engine.{key}"), line: *line, value })
         .collect()
+}
+
+fn tcp_fixed(engine: &Engine, line: usize) -> [Fixed; 10] {
+    let tcp = &engine.tcp;
+    let time = |time: crate::base::Duration| humantime::format_duration(time).to_string();
+    [
+        ("connections_max", tcp.connections_max.to_string()),
+        ("half_open_max", tcp.half_open_max.to_string()),
+        ("time_wait_max", tcp.time_wait_max.to_string()),
+        ("receive_buffer", tcp.receive_buffer.to_string()),
+        ("send_buffer", tcp.send_buffer.to_string()),
+        ("time_wait", time(tcp.time_wait)),
+        ("keepalive", time(tcp.keepalive.unwrap_or_default())),
+        ("user_timeout", time(tcp.user_timeout)),
+        ("timestamps", tcp.timestamps.to_string()),
+        ("resets_per_second", tcp.resets_per_second.to_string()),
+    ]
+    .map(|(key, value)| Fixed { key: format!("engine.tcp.{key}"), line, value })
 }
 
 fn port_fixed(port: &Located<Port>) -> [Fixed; 2] {
