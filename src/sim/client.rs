@@ -112,7 +112,10 @@ impl Visiting {
 
     fn exchange(&mut self, station: &mut Station<memory::Queue>, now: Instant) {
         loop {
-            self.upload();
+            // rustls keeps a bounded amount; TCP says when it has room again only if it ran out of it.
+            while self.upload() > 0 {
+                self.flush(station, now);
+            }
             self.flush(station, now);
             let taken = match station.stack.readable(self.connection) {
                 Readable::Data(mut bytes) => self.tls.read_tls(&mut bytes).unwrap_or(0),
@@ -154,23 +157,19 @@ impl Visiting {
         self.outcome.get_or_insert(outcome);
     }
 
-    fn upload(&mut self) {
+    /// Gives rustls more of the request and says how much it took.
+    fn upload(&mut self) -> usize {
         if self.tls.is_handshaking() {
-            return;
+            return 0;
         }
-        let whole = self.request.len() + self.upload;
-        while self.sent < whole {
-            let end = (self.sent + 4096).min(whole);
-            let head = self.request.len();
-            let bytes: Vec<u8> = (self.sent..end)
-                .map(|position| self.request.get(position).copied().unwrap_or_else(|| pattern(position - head)))
-                .collect();
-            let taken = self.tls.writer().write(&bytes).unwrap_or(0);
-            self.sent += taken;
-            if taken < bytes.len() {
-                return;
-            }
-        }
+        let head = self.request.len();
+        let end = (self.sent + 4096).min(head + self.upload);
+        let bytes: Vec<u8> = (self.sent..end)
+            .map(|position| self.request.get(position).copied().unwrap_or_else(|| pattern(position - head)))
+            .collect();
+        let taken = self.tls.writer().write(&bytes).unwrap_or(0);
+        self.sent += taken;
+        taken
     }
 
     fn download(&mut self) {
@@ -193,9 +192,10 @@ impl Visiting {
     }
 
     fn flush(&mut self, station: &mut Station<memory::Queue>, now: Instant) {
-        while self.tls.wants_write() && station.stack.writable(self.connection) > 0 {
+        // A write that takes nothing is what asks TCP to say when there is room again.
+        while self.tls.wants_write() {
             let mut output = Output { station, connection: self.connection, now };
-            if self.tls.write_tls(&mut output).is_err() {
+            if !self.tls.write_tls(&mut output).is_ok_and(|taken| taken > 0) {
                 return;
             }
         }

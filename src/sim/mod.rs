@@ -11,4 +11,4 @@ pub mod server;
 pub mod world;
 
 pub use network::Conditions;
-pub use world::{Identity, Outcome, Visit, World};
+pub use world::{Identity, Outcome, Setup, Visit, World};

@@ -133,6 +133,8 @@ pub struct World {
     clients: Host,
     browsers: Vec<Client>,
     visits: Vec<Visiting>,
+    /// Visits before these: a connection of theirs that still closes has a lower token.
+    visits_before: u64,
     certificate: Identity,
     board: Arc<Board>,
     loads: Arc<Loads>,
@@ -174,6 +176,7 @@ impl World {
             clients,
             browsers: (0..setup.clients).map(|_| Client::new(&identity.root, setup.tls12)).collect(),
             visits: Vec::new(),
+            visits_before: 0,
             certificate: identity.clone(),
             board,
             loads,
@@ -209,10 +212,11 @@ impl World {
     /// When there is no such client.
     pub fn transfer_all(&mut self, visits: &[(usize, usize, usize)]) -> Vec<Outcome> {
         let now = self.clock.now();
+        self.visits_before += self.visits.len() as u64;
         self.visits.clear();
         for (index, (client, upload, download)) in visits.iter().enumerate() {
             let service = SERVICE.parse().expect("an address");
-            let token = Token(index as u64);
+            let token = Token(self.visits_before + index as u64);
             let connection =
                 self.clients.station.open_connection(service, token, now).expect("the client host has ports");
             let browser = self.browsers.get(*client).expect("a client of this world");
@@ -372,7 +376,8 @@ impl World {
         let unix = self.clock.unix();
         while let Some((_, token, event)) = self.clients.station.stack.poll_event() {
             any = true;
-            if let Some(visit) = usize::try_from(token.0).ok().and_then(|index| self.visits.get_mut(index)) {
+            let index = token.0.checked_sub(self.visits_before).and_then(|index| usize::try_from(index).ok());
+            if let Some(visit) = index.and_then(|index| self.visits.get_mut(index)) {
                 visit.on_event(event, &mut self.clients.station, unix, now);
             }
         }

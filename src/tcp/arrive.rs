@@ -223,10 +223,10 @@ impl Connection {
         if updated && self.sender.snd_wnd == 0 {
             env.counters.zero_windows_received.increment();
         }
-        // RFC 5681 2: what a duplicate acknowledgement is.
+        // RFC 5681 2: what a duplicate acknowledgement is. The answer to a window probe is none: the probe is not in flight.
         let duplicate = ack == self.sender.snd_una
             && !updated
-            && self.sender.outstanding()
+            && self.sender.flight() > 0
             && segment.payload.is_empty()
             && !segment.flags.fin;
         if duplicate {

@@ -1,0 +1,29 @@
+"""The end-to-end cases, in the order in which they run. A case is a function with the shared `Trial`; it raises when it fails.
+
+- `reach`: ping, IPv6, PROXY protocol.
+- `frames`: frames that are wrong.
+- `handshakes`: first bytes and names that are wrong, or slow.
+- `tickets`: tickets that are forged, cut, foreign or old.
+- `servers`: servers that refuse, reset or say nothing, and clients that do so.
+- `closing`: the ends of connections, each way.
+- `reload`: SIGHUP.
+- `volume`: 1 GiB each way, many connections, one that stalls.
+- `after`: everything has been given back. Runs last, always.
+"""
+
+from . import after, closing, frames, handshakes, reach, reload, servers, tickets, volume
+
+MODULES = (reach, frames, handshakes, tickets, servers, closing, reload, volume, after)
+
+
+def all_cases():
+    """Every public function of the modules, in their order."""
+    for module in MODULES:
+        for name, value in vars(module).items():
+            if (
+                callable(value)
+                and getattr(value, "__module__", "") == module.__name__
+                and not name.startswith("_")
+                and not isinstance(value, type)
+            ):
+                yield name, value
