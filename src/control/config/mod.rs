@@ -122,7 +122,7 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
         report.fault(
             0,
             "engine",
-            wrong("is missing", "add [engine] with name, cluster, cores, control_core and admin"),
+            wrong("is missing", "add [engine] with name, cluster, cores and control_core"),
         );
     }
     let engine_lines =

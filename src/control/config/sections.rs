@@ -1,6 +1,7 @@
 //! `[engine]`, `[[port]]` and `[ticket_keys]`: what the engine itself is.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -37,8 +38,17 @@ pub(super) fn engine(
     let control_core = section.required(report, "control_core", "0", integer::<usize>(0..=i64::from(u16::MAX)));
     let poll =
         section.or(report, "poll", Poll::Adaptive, choice(&[("busy", Poll::Busy), ("adaptive", Poll::Adaptive)]));
-    let admin =
-        section.required(report, "admin", "\"127.0.0.1:9900\"", parsed("an address with a port", "127.0.0.1:9900"));
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 9900));
+    let admin = section.or(report, "admin", loopback, parsed("an address with a port", "127.0.0.1:9900"));
+    if !admin.value.ip().is_loopback() {
+        let what =
+            format!("is {}, where others than this machine may ask, and nobody is asked who they are", admin.value);
+        report.warning(
+            admin.line,
+            section.key("admin"),
+            wrong(what, "write a loopback address, or filter who may reach it"),
+        );
+    }
     let hugepages = section.or(
         report,
         "hugepages",
@@ -69,7 +79,7 @@ pub(super) fn engine(
         cores,
         control_core: control_core?.value,
         poll: poll.value,
-        admin: admin?.value,
+        admin: admin.value,
         hugepages: hugepages.value,
         buffers: buffers.value,
         drain_timeout: drain_timeout.value,
