@@ -1,6 +1,6 @@
 //! Control over lanes that do not run: what reaches their inboxes, what becomes of their reports, what the admin API shows.
 
-#![expect(clippy::unwrap_used, reason = "a bench that cannot be set up fails its test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench that cannot be set up fails its test")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -6,6 +6,7 @@
 //! What is proven beyond the type and the range of each value: names are unique and refer to something, keys fit their certificates,
 //! cores exist, no two services share an address, every server and virtual address has a port of its family that leads there, keys
 //! outlive the tickets under them. A virtual address may be a port's own address: the engine then answers there as at any other.
+//! Everything has a bound, which is a constant here ([`FILE_MAX`], [`SERVICES_MAX`], [`SERVERS_MAX`], ...); more is a fault like any other.
 //! Two ports may not have networks that overlap, for the way to a neighbour would depend on their order.
 
 mod fault;
