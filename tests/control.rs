@@ -2,20 +2,25 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench that cannot be set up fails its test")]
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use sealane::balance::Loads;
 use sealane::base::{Duration, Instant, LaneId, Random, UnixTime};
 use sealane::control::config::{self, Machine};
-use sealane::control::publish::Shared;
+use sealane::control::publish::{self, Shared};
 use sealane::control::{Command, Control, Parts, admin, identity, run};
 use sealane::health::{Cause, Verdict};
-use sealane::lane::{Handle, Order, Record, Snapshot};
+use sealane::lane::{self, Clock, Handle, Lane, Order, Record, Snapshot, Steering};
+use sealane::nic::memory;
 use sealane::persistence::Reason;
 use sealane::relay::End;
+use sealane::ticket::Ring;
 use smoltcp::wire::EthernetAddress;
 use tempfile::TempDir;
 
@@ -356,6 +361,64 @@ fn metrics_name_lanes_ports_and_servers() {
     let count = families.len();
     families.dedup();
     assert_eq!(families.len(), count, "OpenMetrics allows a family once");
+}
+
+/// A clock that stands where it is put.
+#[derive(Clone)]
+struct Standing(Rc<Cell<Instant>>);
+
+impl Clock for Standing {
+    fn read(&mut self) -> (Instant, UnixTime) {
+        (self.0.get(), WALL)
+    }
+
+    fn sleep(&mut self, _rest: Duration) {}
+}
+
+#[test]
+fn real_lanes_take_the_configuration_and_the_drain() {
+    let mut bench = Bench::new();
+    let clock = Standing(Rc::new(Cell::new(at(0))));
+    let machine = Machine { cores: vec![0, 1], now: WALL };
+    let configuration = config::load(&bench.path("sealane.toml"), &machine).unwrap();
+    let ring = Arc::new(Ring::generate(WALL, &mut Random::from_seed(2)));
+    let loads = Arc::new(Loads::new(2, 16));
+    let (queues, wire) = memory::port(2, EthernetAddress([2, 0, 0, 0, 0, 1]), 1500);
+    let mut lanes: Vec<_> = queues
+        .into_iter()
+        .zip(Steering::between(2))
+        .zip(&bench.handles)
+        .map(|((queue, steering), handle)| {
+            let settings = lane::Settings {
+                engine: configuration.engine.id,
+                poll: configuration.engine.poll,
+                tcp: publish::tcp_settings(&configuration),
+                ring: Arc::clone(&ring),
+                loads: Arc::clone(&loads),
+                monitors: None,
+            };
+            let random = Random::from_seed(u64::from(handle.lane.0));
+            Lane::new(settings, handle.clone(), steering, vec![queue], clock.clone(), random)
+        })
+        .collect();
+    let mut turn = |bench: &mut Bench, milliseconds: u64| {
+        clock.0.set(at(milliseconds));
+        for lane in &mut lanes {
+            lane.breath();
+        }
+        bench.control.on_tick(at(milliseconds), WALL);
+    };
+    turn(&mut bench, 250);
+    assert_eq!(bench.unfit(), None);
+    bench.reload(&text().replace("ratio = 1", "ratio = 3"));
+    turn(&mut bench, 500);
+    let versions: Vec<_> =
+        bench.handles.iter().map(|handle| handle.counters.lane.configuration_version.value()).collect();
+    assert_eq!(versions, [2, 2]);
+    bench.control.on_command(Command::Drain, at(600), WALL);
+    turn(&mut bench, 850);
+    assert!(bench.control.is_drained(at(850)));
+    drop(wire);
 }
 
 /// What an HTTP GET of `path` is answered with.
