@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -41,10 +41,9 @@ impl Certificate {
         for issuer in chain.iter().skip(1) {
             parse(issuer)?;
         }
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
-            rustls::pki_types::pem::Error::NoItemsFound => Invalid::NoKey,
-            other => Invalid::Key(other.to_string()),
-        })?;
+        let no_items = |error: &PemError| matches!(error, PemError::NoItemsFound);
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|error| if no_items(&error) { Invalid::NoKey } else { Invalid::Key(error.to_string()) })?;
         let certificate = Self { chain, key: Zeroizing::new(key), names, not_after };
         certificate.certified_key(&provider::provider())?;
         Ok(certificate)
@@ -221,6 +220,6 @@ fn rank(certified: &CertifiedKey) -> u8 {
         SignatureAlgorithm::ECDSA => 0,
         SignatureAlgorithm::ED25519 | SignatureAlgorithm::ED448 => 1,
         SignatureAlgorithm::RSA => 2,
-        _ => 3,
+        SignatureAlgorithm::Anonymous | SignatureAlgorithm::DSA | SignatureAlgorithm::Unknown(_) | _ => 3,
     }
 }

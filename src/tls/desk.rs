@@ -44,7 +44,7 @@ impl Desk {
         self.papers().keys = Keys::new(ring);
     }
 
-    /// Sets the wall clock, once a breath.
+    /// Sets the wall clock, once a breath. Until then it is 1970, and tickets issued then are too old at once.
     pub fn set_time(&mut self, now: UnixTime) {
         self.papers().now = now;
     }

@@ -192,8 +192,8 @@ impl Link {
     /// Moves bytes both ways until nobody has any.
     pub(crate) fn pump(&mut self, engine: &mut Engine) {
         for _ in 0..1000 {
-            let sent = self.to_server(engine);
-            let answered = self.to_client();
+            let sent = self.carry_to_server(engine);
+            let answered = self.carry_to_client();
             if !sent && !answered {
                 return;
             }
@@ -202,17 +202,23 @@ impl Link {
     }
 
     /// Carries what the client has to send, and lets the session work after each segment.
-    pub(crate) fn to_server(&mut self, engine: &mut Engine) -> bool {
-        let mut bytes = Vec::new();
-        while self.client.wants_write() {
-            self.client.write_tls(&mut bytes).unwrap();
-        }
+    pub(crate) fn carry_to_server(&mut self, engine: &mut Engine) -> bool {
+        let bytes = self.flight();
         for segment in bytes.chunks(self.segment) {
             if self.failure.is_none() {
                 self.give(engine, segment);
             }
         }
         !bytes.is_empty()
+    }
+
+    /// What the client has to send.
+    pub(crate) fn flight(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while self.client.wants_write() {
+            self.client.write_tls(&mut bytes).unwrap();
+        }
+        bytes
     }
 
     /// Gives the session one segment and lets it work.
@@ -232,7 +238,7 @@ impl Link {
     }
 
     /// Carries what the session has to send.
-    pub(crate) fn to_client(&mut self) -> bool {
+    pub(crate) fn carry_to_client(&mut self) -> bool {
         let mut bytes = Vec::new();
         self.session.poll_transmit(|chunk| {
             bytes.extend_from_slice(chunk);

@@ -289,7 +289,15 @@ fn usable_cores() -> Vec<usize> {
 fn explain(plan: &Plan, error: &impl std::fmt::Display) -> Error {
     let reason = log::take_errors(&format!("{error:#}"));
     if !ffi::is_initialised() {
-        return Error::Environment { reason };
+        // The EAL gives up at once on a virtual device without a driver, and says its name.
+        let mut ports = plan.settings.ports.iter().zip(&plan.devices);
+        return match ports.find(|(_, device)| reason.contains(&device.name)) {
+            Some((port, device)) => {
+                let (port, device, remedy) = (port.name.clone(), device.to_string(), device.remedy());
+                Error::NoSuchDevice { port, device, reason, remedy }
+            }
+            None => Error::Environment { reason },
+        };
     }
     for (port, device) in plan.settings.ports.iter().zip(&plan.devices) {
         let Some(id) = port_id(device) else {

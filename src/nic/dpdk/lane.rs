@@ -12,6 +12,7 @@ use capsule_ffi as ffi;
 
 use super::engine::Shared;
 use super::queue::{Queue, Seed};
+use super::tap;
 
 /// Breaths in one poll, unless it has taken [`SLICE`] before. capsule's executor costs about a microsecond a poll.
 const BREATHS_A_POLL: usize = 1024;
@@ -59,6 +60,9 @@ where
                 lane = self.index,
                 "no DPDK lcore is free for this lane: its packet buffers come without a cache, which is slower"
             );
+        }
+        if self.index == 0 {
+            tap::claim_signals();
         }
         if let State::Waiting(make) = std::mem::replace(&mut self.state, State::Gone) {
             let queues = self.seeds.iter().cloned().map(Seed::plant).collect();

@@ -25,6 +25,7 @@ mod lane;
 mod log;
 mod queue;
 mod settings;
+mod tap;
 
 pub use engine::{Engine, Signal, Stopper};
 pub use queue::{Buffer, Queue};

@@ -229,10 +229,9 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// Whether the driver hands memory to hardware or to another process, which ordinary pages do not allow.
+    /// Whether the driver hands its memory to hardware or to another process, which ordinary pages do not allow.
     pub(super) fn needs_hugepages(&self) -> bool {
-        const CAN_DO_WITHOUT: &[&str] = &["net_tap", "net_null", "net_ring", "net_pcap", "net_af_packet"];
-        !CAN_DO_WITHOUT.iter().any(|driver| self.is(driver))
+        self.pci || ["net_virtio_user", "net_vhost", "net_memif"].iter().any(|driver| self.is(driver))
     }
 
     /// Whether it is a virtual device of this driver.
@@ -338,7 +337,8 @@ impl Plan {
     /// Arguments for the EAL beyond those that capsule makes.
     fn eal_arguments(&self, memory: Memory) -> String {
         // Nothing is shared with another process, so nothing is left behind in /dev/hugepages and /run when we are killed.
-        let mut arguments = vec!["--in-memory".to_owned(), "--no-telemetry".to_owned()];
+        let private = if memory == Memory::Huge { "--in-memory" } else { "--no-shconf" };
+        let mut arguments = vec![private.to_owned(), "--no-telemetry".to_owned()];
         let mut pci = self.devices.iter().filter(|device| device.pci).peekable();
         if pci.peek().is_none() {
             // Else DPDK takes every PCI NIC that it has a driver for, the one you are logged in over included.

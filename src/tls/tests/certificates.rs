@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair, KeyUsagePurpose};
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
 use rustls::{AlertDescription, ClientConfig, SignatureScheme};
 
 use crate::tls::Failure;
@@ -195,10 +196,29 @@ fn what_is_wrong_with_a_certificate_or_its_key_is_said() {
 
 #[test]
 fn every_pem_form_of_a_key_is_read() {
-    // PKCS#8 is what all other tests use. SEC 1 and PKCS#1 are what `openssl` writes with `-traditional`.
-    for (identity, label, oid_end) in
-        [(Identity::ecdsa(&[NAME]), "EC PRIVATE KEY", 26), (Identity::rsa(&[NAME]), "RSA PRIVATE KEY", 26)]
-    {
-        let _ = (identity, label, oid_end);
+    // PKCS#8, which all other tests use, wraps a SEC 1 (RFC 5915) or PKCS#1 (RFC 8017) key, which older tools write.
+    for (identity, label) in [(Identity::ecdsa(&[NAME]), "EC"), (Identity::rsa(&[NAME]), "RSA")] {
+        let wrapped = rustls::pki_types::PrivatePkcs8KeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
+        let (_, sequence) = x509_parser::der_parser::parse_der(wrapped.secret_pkcs8_der()).unwrap();
+        let inner = sequence.as_sequence().unwrap()[2].as_slice().unwrap();
+        let pem = format!("-----BEGIN {label} PRIVATE KEY-----\n{}-----END {label} PRIVATE KEY-----\n", base64(inner));
+        Certificate::from_pem(identity.chain.as_bytes(), pem.as_bytes()).unwrap();
     }
+}
+
+/// RFC 4648 4, in lines of 64.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for line in bytes.chunks(48) {
+        for group in line.chunks(3) {
+            let bits = (0..3).fold(0_u32, |bits, at| bits << 8 | u32::from(group.get(at).copied().unwrap_or(0)));
+            for at in 0..4 {
+                let index = usize::try_from(bits >> (18 - 6 * at) & 63).unwrap();
+                text.push(if at > group.len() { '=' } else { char::from(ALPHABET[index]) });
+            }
+        }
+        text.push('\n');
+    }
+    text
 }

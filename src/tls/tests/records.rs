@@ -202,7 +202,7 @@ fn a_record_that_does_not_decrypt_ends_the_session_with_an_alert() {
         assert_eq!(link.session.on_data(b"more"), Err(Failure::Protocol));
         assert_eq!(link.received(), b"good", "what came before is still there");
         assert_eq!(link.session.write(b"no"), 0);
-        link.to_client();
+        link.carry_to_client();
         assert_eq!(link.client_error, Some(rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac)));
     }
 }

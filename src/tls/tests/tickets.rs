@@ -126,12 +126,12 @@ fn h2_no_server_is_named_before_the_client_has_finished() {
         let (mut engine, client) = (engine(), client(versions));
         first_visit(&mut engine, &client);
         let mut link = Link::new(&engine, &client, NAME);
-        link.to_server(&mut engine);
+        link.carry_to_server(&mut engine);
         assert!(link.handshake.is_none() && link.session.is_handshaking());
         assert_eq!(engine.count("opened"), 1);
-        link.to_client();
+        link.carry_to_client();
         assert!(link.handshake.is_none());
-        link.to_server(&mut engine);
+        link.carry_to_server(&mut engine);
         assert!(link.handshake.is_some() && !link.session.is_handshaking());
     }
 }
@@ -181,7 +181,7 @@ fn h3_no_client_is_told_to_keep_a_ticket_longer_than_its_session_lasts() {
     first_visit(&mut engine, &client);
     engine.desk.set_time(NOW + 11 * HOUR);
     let mut link = Link::new(&engine, &client, NAME);
-    link.to_server(&mut engine);
+    link.carry_to_server(&mut engine);
     let mut answer = Vec::new();
     link.session.poll_transmit(|chunk| {
         answer.extend_from_slice(chunk);
@@ -236,6 +236,18 @@ fn h5_as_many_tickets_are_issued_as_configured() {
     let mut too_many = settings();
     too_many.tickets.count = 7;
     assert!(Service::new(too_many).is_err());
+}
+
+#[test]
+fn h5_a_client_may_ask_for_fewer_tickets_and_not_for_more() {
+    for (asked, issued) in [(0, 0), (1, 1), (2, 2), (5, 2)] {
+        let mut config = client_of(TLS13, &[&SHOP]);
+        config.send_ticket_request =
+            Some(rustls::client::TicketRequest { new_session_count: asked, resumption_count: asked });
+        let mut engine = engine();
+        let link = engine.connect(&Arc::new(config), NAME);
+        assert_eq!(link.client.tls13_tickets_received(), issued, "RFC 9149: {asked} were asked for");
+    }
 }
 
 #[test]
@@ -378,7 +390,7 @@ fn s3_a_forged_ticket_is_refused() {
     let real = ring(1);
     let mut entries = real.entries().to_vec();
     let forger = Key::new(entries[0].key.id(), &Random::from_seed(5).array::<32>()).unwrap();
-    entries[0].key = forger.into();
+    entries[0].key = forger;
     let forged = Arc::new(Ring::new(1, entries).unwrap());
     for versions in BOTH {
         let (mut engine, client) = (Engine::new(settings(), &forged, 1), client(versions));
@@ -571,4 +583,66 @@ fn a_new_ring_is_used_by_every_service_at_once() {
     engine.desk.set_ring(ring(2));
     let after = sealed(&mut engine, TlsVersion::Tls13).remove(0);
     assert_ne!(before[1..9], after[1..9]);
+}
+
+#[test]
+fn handshakes_that_take_turns_at_one_desk_do_not_see_each_others_tickets() {
+    for versions in BOTH {
+        let mut engine = engine();
+        let clients: Vec<_> = (0..3).map(|_| client(versions)).collect();
+        for (server, client) in (0..).map(ServerIndex).zip(&clients) {
+            engine.candidate = Some(server);
+            assert_eq!(engine.visit(client).decision.server, Some(server));
+        }
+        // Three return and a stranger comes, all a byte at a time.
+        engine.candidate = Some(ServerIndex(1));
+        let stranger = client(versions);
+        let mut links: Vec<_> =
+            clients.iter().chain([&stranger]).map(|client| Link::new(&engine, client, NAME)).collect();
+        for _ in 0..4 {
+            let flights: Vec<Vec<u8>> = links.iter_mut().map(Link::flight).collect();
+            for at in 0..flights.iter().map(Vec::len).max().unwrap_or(0) {
+                for (link, flight) in links.iter_mut().zip(&flights) {
+                    if let Some(byte) = flight.get(at..=at) {
+                        link.give(&mut engine, byte);
+                    }
+                }
+            }
+            for link in &mut links {
+                link.carry_to_client();
+            }
+        }
+        let decisions: Vec<_> =
+            links.iter().map(|link| link.handshake.as_ref().unwrap().decision.server.unwrap().0).collect();
+        assert_eq!(decisions, [0, 1, 2, 1]);
+        assert_eq!((engine.count("handshakes_resumed"), engine.count("handshakes_full")), (3, 4));
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn no_altered_client_hello_panics_or_gets_a_server(tls13: bool, cut: Option<u16>, flips in proptest::collection::vec((0..2000_usize, 1..=255_u8), 0..4)) {
+        let versions = if tls13 { TLS13 } else { TLS12 };
+        let (mut engine, client) = (engine(), client(versions));
+        first_visit(&mut engine, &client);
+        let mut link = Link::new(&engine, &client, NAME);
+        let mut hello = link.flight();
+        let honest = hello.clone();
+        hello.truncate(cut.map_or(usize::MAX, usize::from));
+        for (at, bits) in flips {
+            // The record's header says nothing that a handshake would prove.
+            let at = 5 + at % hello.len().max(6).saturating_sub(5);
+            if let Some(byte) = hello.get_mut(at) {
+                *byte ^= bits;
+            }
+        }
+        proptest::prop_assume!(hello != honest);
+        link.give(&mut engine, &hello);
+        if link.client_error.is_none() {
+            link.pump(&mut engine);
+        }
+        proptest::prop_assert!(link.handshake.is_none());
+    }
 }

@@ -1,0 +1,249 @@
+//! What our TLS sessions cost beside rustls alone: the first of MEASURES.md's three measures, for this module.
+//!
+//! The limit is rustls in memory with the same provider, certificate and suites, and tickets that are not sealed at all. Ours adds the session's
+//! bookkeeping, the desk, the decision and the seal. Both take turns, only the server's calls are timed, in CPU time of the thread.
+//!
+//! `cargo bench --no-default-features --bench tls`
+
+use std::sync::Arc;
+
+use nix::time::{ClockId, clock_gettime};
+use rustls::client::Resumption;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion};
+use sealane::balance::{Algorithm, Board, Pool, Server, ServerIndex, Slot};
+use sealane::base::{Duration, EngineId, Generation, PoolId, Random, ServerId, ServiceId, UnixTime};
+use sealane::persistence::{Method, Profile, SelectNewServer};
+use sealane::ticket::{Ring, Scope};
+use sealane::tls::certificate::Certificate;
+use sealane::tls::service::{Settings, Tickets, policy_hash};
+use sealane::tls::ticketer::Counters;
+use sealane::tls::{Desk, Progress, Service, Session, Versions};
+
+const ROUNDS: usize = 9;
+
+/// Tickets in the clear.
+#[derive(Debug)]
+struct Unsealed;
+
+impl ProducesTickets for Unsealed {
+    fn enabled(&self) -> bool {
+        true
+    }
+    fn lifetime(&self) -> u32 {
+        86_400
+    }
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        Some(plain.to_vec())
+    }
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        Some(cipher.to_vec())
+    }
+}
+
+/// Nanoseconds of CPU that this thread has used.
+fn cpu() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("the clock exists");
+    u64::try_from(now.tv_sec() * 1_000_000_000 + now.tv_nsec()).expect("time is positive")
+}
+
+/// A server that takes a flight and gives its answer.
+trait Answer {
+    fn answer(&mut self, flight: &[u8], answer: &mut Vec<u8>);
+}
+
+impl Answer for ServerConnection {
+    fn answer(&mut self, mut flight: &[u8], answer: &mut Vec<u8>) {
+        while !flight.is_empty() {
+            self.read_tls(&mut flight).expect("there is room");
+            self.process_new_packets().expect("the client is well-behaved");
+        }
+        while self.wants_write() {
+            self.write_tls(answer).expect("a Vec takes all");
+        }
+    }
+}
+
+struct Ours<'a> {
+    session: Session,
+    desk: &'a mut Desk,
+}
+
+impl Answer for Ours<'_> {
+    fn answer(&mut self, flight: &[u8], answer: &mut Vec<u8>) {
+        let taken = self.session.on_data(flight).expect("it is TLS");
+        assert_eq!(taken, flight.len(), "a flight fits");
+        if let Progress::Established(handshake) =
+            self.session.advance(self.desk, Some(ServerIndex(0))).expect("the client is well-behaved")
+        {
+            assert_eq!(handshake.decision.server, Some(ServerIndex(0)));
+        }
+        self.session.poll_transmit(|chunk| {
+            answer.extend_from_slice(chunk);
+            chunk.len()
+        });
+    }
+}
+
+/// One handshake; the CPU time of the server's part, and whether it was resumed.
+fn handshake<S: Answer>(client: &Arc<ClientConfig>, server: impl FnOnce() -> S) -> (u64, bool) {
+    let name = ServerName::try_from("bench.example").expect("it is a name");
+    let mut client = ClientConnection::new(Arc::clone(client), name).expect("the client is configured");
+    let begin = cpu();
+    let mut server = server();
+    let mut spent = cpu() - begin;
+    let (mut flight, mut answer) = (Vec::with_capacity(8192), Vec::with_capacity(8192));
+    loop {
+        flight.clear();
+        answer.clear();
+        while client.wants_write() {
+            client.write_tls(&mut flight).expect("a Vec takes all");
+        }
+        if flight.is_empty() {
+            return (spent, client.handshake_kind() == Some(rustls::HandshakeKind::Resumed));
+        }
+        let begin = cpu();
+        server.answer(&flight, &mut answer);
+        spent += cpu() - begin;
+        let mut input = answer.as_slice();
+        while !input.is_empty() {
+            client.read_tls(&mut input).expect("there is room");
+            client.process_new_packets().expect("the server is well-behaved");
+        }
+    }
+}
+
+struct Bench {
+    limit: Arc<ServerConfig>,
+    service: Arc<Service>,
+    desk: Desk,
+    certificate: CertificateDer<'static>,
+}
+
+impl Bench {
+    fn new(versions: &[&'static SupportedProtocolVersion]) -> Self {
+        let key = rcgen::KeyPair::generate().expect("there is randomness");
+        let params = rcgen::CertificateParams::new(vec!["bench.example".to_owned()]).expect("it is a name");
+        let certificate = params.self_signed(&key).expect("the key signs");
+        let mut limit = ServerConfig::builder_with_provider(Arc::new(sealane::tls::provider::provider()))
+            .with_protocol_versions(versions)
+            .expect("the provider speaks it")
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).expect("it is PEM"),
+            )
+            .expect("the key is the certificate's");
+        limit.send_tls13_tickets = 2;
+        limit.session_storage = Arc::new(NoServerSessionStorage {});
+        limit.ticketer = Arc::new(Unsealed);
+        let settings = settings(
+            Certificate::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes()).expect("it is valid"),
+        );
+        let mut random = Random::from_seed(1);
+        let now = UnixTime(1_800_000_000);
+        let ring = Arc::new(Ring::generate(now, &mut random));
+        let mut desk = Desk::new(EngineId(1), ring, random, Arc::new(Counters::default()));
+        desk.set_time(now);
+        Self {
+            limit: Arc::new(limit),
+            service: Arc::new(Service::new(settings).expect("the settings are right")),
+            desk,
+            certificate: certificate.der().clone(),
+        }
+    }
+
+    fn client(&self, versions: &[&'static SupportedProtocolVersion], resumes: bool) -> Arc<ClientConfig> {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.kx_groups = vec![rustls::crypto::aws_lc_rs::kx_group::X25519];
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).expect("the certificate parses");
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(versions)
+            .expect("the provider speaks it")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.resumption = if resumes { Resumption::in_memory_sessions(8) } else { Resumption::disabled() };
+        Arc::new(config)
+    }
+
+    /// CPU nanoseconds a handshake: the limit's and ours.
+    fn round(&mut self, versions: &[&'static SupportedProtocolVersion], resumes: bool, count: usize) -> (f64, f64) {
+        let (limit_client, our_client) = (self.client(versions, resumes), self.client(versions, resumes));
+        let (mut limit, mut ours) = (0, 0);
+        for at in 0..=count {
+            let (time, was_resumed) = handshake(&limit_client, || {
+                ServerConnection::new(Arc::clone(&self.limit)).expect("the server is configured")
+            });
+            let (our_time, ours_was_resumed) =
+                handshake(&our_client, || Ours { session: Session::new(&self.service), desk: &mut self.desk });
+            if at > 0 {
+                assert_eq!((was_resumed, ours_was_resumed), (resumes, resumes));
+                limit += time;
+                ours += our_time;
+            }
+        }
+        (limit as f64 / count as f64, ours as f64 / count as f64)
+    }
+}
+
+fn settings(certificate: Certificate) -> Settings {
+    let server = Server {
+        id: ServerId(1),
+        generation: Generation(1),
+        name: "one".to_owned(),
+        address: ([198, 18, 0, 1], 80).into(),
+        ratio: 1,
+        enabled: true,
+        slot: Slot(0),
+    };
+    let hours = |hours: u64| Duration::from_secs(3600 * hours);
+    Settings {
+        certificates: vec![Arc::new(certificate)],
+        strict_sni: false,
+        versions: Versions::Tls12And13,
+        ciphers: Vec::new(),
+        alpn: Vec::new(),
+        tickets: Tickets {
+            scope: Scope { cluster: [1; 32], service: ServiceId(1), policy: policy_hash(Versions::Tls12And13) },
+            count: 2,
+            tls12: true,
+            lifetime: hours(24),
+            session_max: hours(72),
+            session_max_tls12: hours(12),
+        },
+        pool: Arc::new(Pool::new(PoolId(1), "pool".to_owned(), Algorithm::RoundRobin, vec![server])),
+        profile: Some(Arc::new(Profile {
+            name: "tls".to_owned(),
+            method: Method::Tls,
+            select_new_server_when_persistent_server_down: SelectNewServer::Immediate,
+            max_mapping_age: None,
+        })),
+        board: Arc::new(Board::new(1)),
+    }
+}
+
+fn main() {
+    println!("limit / ours, 1.0 = our part costs nothing; {ROUNDS} rounds; in brackets the median times");
+    for (name, versions, resumes, count) in [
+        ("1.3 full", [&rustls::version::TLS13], false, 300),
+        ("1.3 resumed", [&rustls::version::TLS13], true, 300),
+        ("1.2 full", [&rustls::version::TLS12], false, 300),
+        ("1.2 resumed", [&rustls::version::TLS12], true, 2000),
+    ] {
+        let mut bench = Bench::new(&versions);
+        let mut rounds: Vec<_> = (0..ROUNDS).map(|_| bench.round(&versions, resumes, count)).collect();
+        rounds.sort_by(|(limit, ours), (other_limit, others)| (limit / ours).total_cmp(&(other_limit / others)));
+        if let (Some((limit, ours)), Some((best_limit, best_ours))) = (rounds.get(ROUNDS / 2), rounds.last()) {
+            let (limit_us, ours_us) = (limit / 1000.0, ours / 1000.0);
+            println!(
+                "  {name:12} median {:.2}  best {:.2}  ({limit_us:.1} / {ours_us:.1} µs)",
+                limit / ours,
+                best_limit / best_ours
+            );
+        }
+    }
+    println!("a session takes {} bytes before it allocates", size_of::<Session>());
+}

@@ -1,0 +1,527 @@
+//! The real thing: engines over DPDK's ring and tap devices. Needs root; makes its own network namespaces.
+//!
+//! DPDK starts once a process, so each scenario runs in a child: the same test of the same executable, started again with [`CHILD`] set.
+#![cfg(feature = "dpdk")]
+#![expect(clippy::disallowed_methods, reason = "watches real devices against real deadlines")]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{env, process};
+
+use sealane::nic::dpdk::{Buffer, Engine, Error, Hugepages, PortSettings, Queue, Settings, Signal};
+use sealane::nic::{Frame, QueuePair, ReceivedChecksum};
+
+const CHILD: &str = "SEALANE_DPDK_TEST_CHILD";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs `scenario` in a child process that `wrap` starts, and fails with it.
+fn in_child(test: &str, wrap: &[&str], scenario: impl FnOnce()) {
+    if env::var_os(CHILD).is_some() {
+        return scenario();
+    }
+    let executable = env::current_exe().unwrap();
+    let mut words: Vec<&str> = wrap.to_vec();
+    words.push(executable.to_str().unwrap());
+    words.extend([test, "--exact", "--nocapture", "--test-threads=1"]);
+    let child = Command::new(words[0]).args(&words[1..]).env(CHILD, "1").stdin(Stdio::null()).output().unwrap();
+    assert!(
+        child.status.success(),
+        "{test} failed in its child: {}\n{}\n{}",
+        child.status,
+        String::from_utf8_lossy(&child.stdout),
+        String::from_utf8_lossy(&child.stderr)
+    );
+}
+
+fn settings(device: &str, lanes: &[usize]) -> Settings {
+    Settings {
+        lanes: lanes.to_vec(),
+        control_core: 0,
+        ports: vec![PortSettings { name: "front".into(), device: device.into(), mtu: 1500 }],
+        hugepages: Hugepages::Never,
+        buffers: 4096,
+        file_prefix: "sealane-test".into(),
+    }
+}
+
+/// A deadline that fails the test, by a panic in the lane that looks at it.
+#[derive(Clone, Copy)]
+struct Deadline(Instant);
+
+impl Deadline {
+    fn new() -> Self {
+        Self(Instant::now() + PATIENCE)
+    }
+
+    fn check(self, what: &str) {
+        assert!(Instant::now() < self.0, "{what} took longer than {PATIENCE:?}");
+    }
+}
+
+fn never(_: Signal) -> bool {
+    false
+}
+
+/// A frame of a length and content that depend on the lane and a running number.
+fn pattern(lane: usize, number: usize) -> Vec<u8> {
+    let len = 60 + number % 1455;
+    (0..len).map(|at| (at ^ number ^ (lane << 7)) as u8).collect()
+}
+
+fn filled(queue: &mut Queue, bytes: &[u8]) -> Option<Buffer> {
+    let mut frame = queue.allocate()?;
+    frame.room()[..bytes.len()].copy_from_slice(bytes);
+    frame.set_len(bytes.len());
+    Some(frame)
+}
+
+/// A lane that sends frames into its ring and expects them back in order; the last one to be done stops the engine.
+fn echoes(engine: &Engine) -> Vec<impl FnOnce(Vec<Queue>) -> Box<dyn FnMut()> + Send + use<>> {
+    const FRAMES: usize = 20_000;
+    let left = Arc::new(AtomicUsize::new(engine.lanes()));
+    let deadline = Deadline::new();
+    let lane = |lane| {
+        let (left, stopper) = (Arc::clone(&left), engine.stopper());
+        move |mut queues: Vec<Queue>| {
+            let (mut sent, mut received) = (0, 0);
+            let (mut out, mut arrived) = (Vec::new(), Vec::new());
+            Box::new(move || {
+                deadline.check("the ring");
+                let queue = &mut queues[0];
+                while sent < FRAMES && sent - received < 100 {
+                    out.extend(filled(queue, &pattern(lane, sent)));
+                    sent += 1;
+                }
+                assert_eq!(queue.transmit(&mut out), 0, "the ring has room for 100 frames");
+                queue.receive(&mut arrived);
+                for frame in arrived.drain(..) {
+                    assert_eq!(frame.bytes(), pattern(lane, received), "frame {received}");
+                    received += 1;
+                    if received == FRAMES {
+                        assert!(queue.buffers().unwrap().in_use > 0, "this frame is one");
+                        if left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                            stopper.stop();
+                        }
+                    }
+                }
+                thread::yield_now();
+            }) as Box<dyn FnMut()>
+        }
+    };
+    (0..engine.lanes()).map(lane).collect()
+}
+
+#[test]
+fn frames_come_back_intact_on_two_lanes_and_every_buffer_returns() {
+    in_child("frames_come_back_intact_on_two_lanes_and_every_buffer_returns", &[], || {
+        let engine = Engine::start(&settings("net_ring0", &[0, 1])).unwrap();
+        assert_eq!(engine.buffers().capacity, 4096);
+        let lanes = echoes(&engine);
+        assert_eq!(engine.run(lanes, never).unwrap().in_use, 0);
+    });
+}
+
+#[test]
+fn one_lane_runs_on_the_control_core() {
+    in_child("one_lane_runs_on_the_control_core", &[], || {
+        let engine = Engine::start(&settings("net_ring0", &[0])).unwrap();
+        let lanes = echoes(&engine);
+        assert_eq!(engine.run(lanes, never).unwrap().in_use, 0);
+    });
+}
+
+#[test]
+fn a_lane_runs_beside_the_control_core() {
+    in_child("a_lane_runs_beside_the_control_core", &[], || {
+        let engine = Engine::start(&settings("net_ring0", &[1])).unwrap();
+        let lanes = echoes(&engine);
+        assert_eq!(engine.run(lanes, never).unwrap().in_use, 0);
+    });
+}
+
+#[test]
+fn an_exhausted_pool_gives_no_frame_and_recovers() {
+    in_child("an_exhausted_pool_gives_no_frame_and_recovers", &[], || {
+        let engine = Engine::start(&settings("net_null0", &[1])).unwrap();
+        let stopper = engine.stopper();
+        let lane = move |mut queues: Vec<Queue>| {
+            move || {
+                let mut frames = Vec::new();
+                while let Some(frame) = queues[0].allocate() {
+                    frames.push(frame);
+                    assert!(frames.len() <= 4096, "more buffers than there are");
+                }
+                let buffers = queues[0].buffers().unwrap();
+                assert_eq!(buffers.in_use, frames.len());
+                assert!(
+                    buffers.in_use + 2 * 192 >= buffers.capacity,
+                    "only lanes' caches keep buffers back: {buffers:?}"
+                );
+                frames.truncate(10);
+                assert_eq!(queues[0].buffers().unwrap().in_use, 10);
+                assert!(queues[0].allocate().is_some());
+                stopper.stop();
+            }
+        };
+        assert_eq!(engine.run(vec![lane], never).unwrap().in_use, 0);
+    });
+}
+
+#[test]
+fn a_frame_that_outlives_the_engine_keeps_its_memory() {
+    in_child("a_frame_that_outlives_the_engine_keeps_its_memory", &[], || {
+        let engine = Engine::start(&settings("net_null0", &[1])).unwrap();
+        let stopper = engine.stopper();
+        let (keep, kept) = mpsc::channel();
+        let lane = move |mut queues: Vec<Queue>| {
+            move || {
+                keep.send(filled(&mut queues[0], b"still here").unwrap()).unwrap();
+                stopper.stop();
+            }
+        };
+        assert_eq!(engine.run(vec![lane], never).unwrap().in_use, 1);
+        let frame = kept.recv().unwrap();
+        assert_eq!(frame.bytes(), b"still here");
+    });
+}
+
+#[test]
+fn signals_reach_control_and_a_stop_waits_for_every_lane() {
+    in_child("signals_reach_control_and_a_stop_waits_for_every_lane", &[], || {
+        struct Dropped(Arc<AtomicUsize>);
+        impl Drop for Dropped {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+        let engine = Engine::start(&settings("net_null0", &[0, 1])).unwrap();
+        let (deadline, dropped) = (Deadline::new(), Arc::new(AtomicUsize::new(0)));
+        let breathing = Arc::new(AtomicUsize::new(0));
+        let lane = |_| {
+            let (dropped, breathing) = (Dropped(Arc::clone(&dropped)), Arc::clone(&breathing));
+            move |queues: Vec<Queue>| {
+                breathing.fetch_add(1, Ordering::AcqRel);
+                move || {
+                    let _ = (&queues, &dropped);
+                    deadline.check("a signal");
+                    thread::yield_now();
+                }
+            }
+        };
+        let lanes = (0..2).map(lane).collect();
+        let (signals, seen) = mpsc::channel();
+        let control = thread::spawn(move || {
+            // The handlers are in place once lanes breathe on the main thread's core.
+            while breathing.load(Ordering::Acquire) < 2 {
+                deadline.check("the lanes");
+                thread::yield_now();
+            }
+            kill("-HUP");
+            assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), Signal::Hangup);
+            kill("-TERM");
+            assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), Signal::Terminate);
+        });
+        let on_signal = move |signal| {
+            signals.send(signal).unwrap();
+            signal == Signal::Terminate
+        };
+        assert_eq!(engine.run(lanes, on_signal).unwrap().in_use, 0);
+        assert_eq!(dropped.load(Ordering::Acquire), 2);
+        control.join().unwrap();
+    });
+}
+
+fn kill(signal: &str) {
+    run("kill", &[signal, &process::id().to_string()]);
+}
+
+#[test]
+fn a_stop_before_the_run_ends_it_at_once() {
+    in_child("a_stop_before_the_run_ends_it_at_once", &[], || {
+        let engine = Engine::start(&settings("net_null0", &[0, 1])).unwrap();
+        engine.stopper().stop();
+        let lane = |queues: Vec<Queue>| {
+            move || {
+                let _ = &queues;
+            }
+        };
+        assert_eq!(engine.run(vec![lane, lane], never).unwrap().in_use, 0);
+    });
+}
+
+#[test]
+fn a_lane_that_panics_stops_the_engine_with_an_error() {
+    in_child("a_lane_that_panics_stops_the_engine_with_an_error", &[], || {
+        let engine = Engine::start(&settings("net_null0", &[0, 1])).unwrap();
+        let deadline = Deadline::new();
+        let lane = |number| {
+            move |mut queues: Vec<Queue>| {
+                let frame = queues[0].allocate();
+                move || {
+                    deadline.check("the other lane");
+                    assert!(number == 0 || frame.is_none(), "as the test wants");
+                    thread::yield_now();
+                }
+            }
+        };
+        let ended = engine.run((0..2).map(lane).collect(), never);
+        assert!(matches!(ended, Err(Error::LanePanicked { lane: 1 })), "{ended:?}");
+    });
+}
+
+#[test]
+fn without_hugepages_the_engine_falls_back_unless_they_are_required() {
+    // The child sees a kernel that has none, whatever this one has.
+    let hide = "mount -t tmpfs none /sys/kernel/mm/hugepages && exec \"$@\"";
+    let wrap = ["unshare", "--mount", "sh", "-c", hide, "sh"];
+    in_child("without_hugepages_the_engine_falls_back_unless_they_are_required", &wrap, || {
+        let with = |hugepages| Settings { hugepages, ..settings("net_ring0", &[0, 1]) };
+        let error = Engine::start(&with(Hugepages::Require)).unwrap_err();
+        assert!(error.to_string().contains("echo 37 > /sys/kernel/mm/hugepages/"), "{error}");
+        let engine = Engine::start(&with(Hugepages::Auto)).unwrap();
+        let lanes = echoes(&engine);
+        assert_eq!(engine.run(lanes, never).unwrap().in_use, 0);
+    });
+}
+
+#[test]
+fn hugepages_are_used_where_the_kernel_has_them() {
+    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    if free.ok().and_then(|free| free.trim().parse().ok()).unwrap_or(0) < 64 {
+        eprintln!("not tested: this machine has no 64 free hugepages of 2 MiB; `scripts/setup` reserves some");
+        return;
+    }
+    in_child("hugepages_are_used_where_the_kernel_has_them", &[], || {
+        let settings = Settings { hugepages: Hugepages::Require, ..settings("net_ring0", &[0, 1]) };
+        let engine = Engine::start(&settings).unwrap();
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        assert!(maps.lines().any(|line| line.starts_with("KernelPageSize:") && line.contains("2048 kB")));
+        let lanes = echoes(&engine);
+        assert_eq!(engine.run(lanes, never).unwrap().in_use, 0);
+    });
+}
+
+#[test]
+fn a_device_that_does_not_exist_is_named_with_a_remedy() {
+    in_child("a_device_that_does_not_exist_is_named_with_a_remedy", &[], || {
+        let error = Engine::start(&settings("net_nonsense0", &[0])).unwrap_err();
+        assert!(matches!(error, Error::NoSuchDevice { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("front") && text.contains("net_nonsense0") && text.contains("NIC guide"), "{text}");
+    });
+}
+
+#[test]
+fn a_tap_that_cannot_be_made_is_named_with_a_remedy() {
+    in_child("a_tap_that_cannot_be_made_is_named_with_a_remedy", &["unshare", "--net"], || {
+        let error = Engine::start(&settings("net_tap0,iface=longer-than-an-interface-name", &[0])).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("net_tap0") && text.contains("at most 15 characters"), "{text}");
+    });
+}
+
+#[test]
+fn two_engines_run_at_once() {
+    in_child("two_engines_run_at_once", &[], || {
+        let engine = Engine::start(&settings("net_ring0", &[0, 1])).unwrap();
+        // A second process with the same prefix, while this one is up.
+        let executable = env::current_exe().unwrap();
+        let test = "one_lane_runs_on_the_control_core";
+        let status = Command::new(executable).args([test, "--exact"]).env(CHILD, "1").output().unwrap().status;
+        assert!(status.success());
+        let lanes = echoes(&engine);
+        assert_eq!(engine.run(lanes, never).unwrap().in_use, 0);
+    });
+}
+
+#[test]
+fn a_device_with_too_few_queues_is_named() {
+    in_child("a_device_with_too_few_queues_is_named", &[], || {
+        // A pcap device has as many queues as it is given files.
+        let error = Engine::start(&settings("net_pcap0,rx_iface=lo,tx_iface=lo", &[0, 1])).unwrap_err();
+        assert!(matches!(error, Error::TooFewQueues { queues: 1, lanes: 2, .. }), "{error:?}");
+    });
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A network namespace of this test's own.
+struct Namespace(String);
+
+impl Namespace {
+    fn new(what: &str) -> Self {
+        let name = format!("sealane-{what}-{}", process::id());
+        run("ip", &["netns", "add", &name]);
+        Self(name)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "delete", &self.0]).output();
+    }
+}
+
+/// The engine's end of the tap in these tests.
+const ENGINE4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+const ENGINE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+
+#[test]
+fn a_tap_carries_frames_both_ways_and_disappears() {
+    let child = env::var_os(CHILD).is_some();
+    let namespace = (!child).then(|| Namespace::new("tap"));
+    let wrap: Vec<&str> = namespace.iter().flat_map(|namespace| ["ip", "netns", "exec", &namespace.0]).collect();
+    in_child("a_tap_carries_frames_both_ways_and_disappears", &wrap, || {
+        let mut settings = settings("net_tap0,iface=sl0", &[0, 1]);
+        settings.ports[0].mtu = 1400;
+        let engine = Engine::start(&settings).unwrap();
+        let mac = engine.ports().next().unwrap().mac.to_string().replace('-', ":");
+        let (stopper, deadline) = (engine.stopper(), Deadline::new());
+        let solicited = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&solicited);
+        let kernel = thread::spawn(move || {
+            let outcome = std::panic::catch_unwind(|| talk(&mac, &seen, deadline));
+            stopper.stop();
+            if let Err(panic) = outcome {
+                std::panic::resume_unwind(panic);
+            }
+        });
+        let lane = |_| {
+            let solicited = Arc::clone(&solicited);
+            move |mut queues: Vec<Queue>| {
+                let (mut arrived, mut out) = (Vec::new(), Vec::new());
+                move || {
+                    deadline.check("the kernel");
+                    let queue = &mut queues[0];
+                    queue.receive(&mut arrived);
+                    out.extend(arrived.drain(..).filter_map(|frame| reply(queue, frame, &solicited)));
+                    queue.transmit(&mut out);
+                    thread::yield_now();
+                }
+            }
+        };
+        let lanes = (0..2).map(lane).collect();
+        let ended = engine.run(lanes, never);
+        kernel.join().unwrap();
+        assert_eq!(ended.unwrap().in_use, 0);
+        let link = Command::new("ip").args(["link", "show", "sl0"]).output().unwrap();
+        assert!(!link.status.success(), "the tap is still there");
+    });
+}
+
+/// The kernel's side of the conversation.
+fn talk(mac: &str, solicited: &AtomicBool, deadline: Deadline) {
+    run("ip", &["address", "add", "198.18.0.1/16", "dev", "sl0"]);
+    run("ip", &["address", "add", "2001:db8::1/64", "dev", "sl0", "nodad"]);
+    run("ip", &["link", "set", "sl0", "up"]);
+    run("ip", &["neighbour", "replace", "198.18.0.2", "lladdr", mac, "dev", "sl0"]);
+    run("ip", &["neighbour", "replace", "2001:db8::2", "lladdr", mac, "dev", "sl0"]);
+    let link = Command::new("ip").args(["link", "show", "sl0"]).output().unwrap();
+    let link = String::from_utf8_lossy(&link.stdout).into_owned();
+    assert!(link.contains("mtu 1400"), "{link}");
+    assert!(!link.contains(mac), "both ends of the tap have the address {mac}: {link}");
+
+    for address in [SocketAddr::from((ENGINE4, 7)), SocketAddr::from((ENGINE6, 7))] {
+        let local = if address.is_ipv4() { "198.18.0.1:0" } else { "[2001:db8::1]:0" };
+        let socket = UdpSocket::bind(local).unwrap();
+        socket.connect(address).unwrap();
+        // The kernel drops what it is given before it has seen the carrier.
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let reaches = || socket.send(b"?").is_ok() && socket.recv(&mut [0; 9]).is_ok();
+        while !reaches() {
+            deadline.check("the first answer");
+        }
+        // From here on nothing may be lost.
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        for number in (0..500u32).map(|n| (n % 50) as u8) {
+            let sent = vec![number; 1 + usize::from(number) * 20];
+            socket.send(&sent).unwrap();
+            let mut back = [0; 2000];
+            let mut len = socket.recv(&mut back).unwrap();
+            while &back[..len] == b"?" {
+                len = socket.recv(&mut back).unwrap();
+            }
+            assert_eq!(&back[..len], sent, "{address}");
+        }
+        // The lane answers with a RST whose checksum the port computes; with a wrong one the kernel would go on waiting.
+        let refused = TcpStream::connect_timeout(&SocketAddr::new(address.ip(), 81), PATIENCE).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{address}");
+    }
+
+    // Nobody has this address, so the kernel asks by multicast.
+    let socket = UdpSocket::bind("[2001:db8::1]:0").unwrap();
+    socket.send_to(b"?", "[2001:db8::99]:7").unwrap();
+    while !solicited.load(Ordering::Acquire) {
+        deadline.check("a neighbour solicitation");
+        thread::yield_now();
+    }
+}
+
+/// What the lane answers: UDP as it came, a TCP SYN with a RST.
+fn reply(queue: &mut Queue, mut frame: Buffer, solicited: &AtomicBool) -> Option<Buffer> {
+    let bytes = frame.bytes().to_vec();
+    if bytes[..4] == [0x33, 0x33, 0xff, 0x00] && bytes[54] == 135 {
+        solicited.store(true, Ordering::Release);
+    }
+    let (ip_len, protocol, addresses, address_len) = match bytes[12..14] {
+        [0x08, 0x00] => (20, bytes[23], 26, 4),
+        [0x86, 0xdd] => (40, bytes[20], 22, 16),
+        _ => return None,
+    };
+    let port = 14 + ip_len;
+    if bytes.len() < port + 4 || !(bytes[port + 2..port + 4] == [0, 7] || bytes[port + 2..port + 4] == [0, 81]) {
+        return None;
+    }
+    assert_ne!(frame.received_checksum(), ReceivedChecksum::Bad);
+    let mut answer = bytes.clone();
+    let mut swap = |at: usize, len: usize| {
+        answer[at..at + len].copy_from_slice(&bytes[at + len..at + 2 * len]);
+        answer[at + len..at + 2 * len].copy_from_slice(&bytes[at..at + len]);
+    };
+    swap(0, 6);
+    swap(addresses, address_len);
+    swap(port, 2);
+    if protocol == 17 {
+        // Swapping the ends changes no checksum.
+        frame.room()[..answer.len()].copy_from_slice(&answer);
+        return Some(frame);
+    }
+    let number = u32::from_be_bytes(bytes[port + 4..port + 8].try_into().unwrap()).wrapping_add(1);
+    answer.truncate(port + 20);
+    answer[port + 4..port + 8].fill(0);
+    answer[port + 8..port + 12].copy_from_slice(&number.to_be_bytes());
+    answer[port + 12] = 5 << 4;
+    answer[port + 13] = 0x14;
+    let total = if ip_len == 20 { 16..18 } else { 18..20 };
+    let total_len = if ip_len == 20 { 40u16 } else { 20 };
+    answer[total].copy_from_slice(&total_len.to_be_bytes());
+    answer[port + 16..port + 18]
+        .copy_from_slice(&pseudo_sum(&bytes[addresses..addresses + 2 * address_len]).to_be_bytes());
+    if ip_len == 20 {
+        answer[24..26].fill(0xaa);
+    }
+    let mut answer = filled(queue, &answer)?;
+    assert!(queue.port().offload.transmit_checksum, "net_tap computes checksums");
+    answer.offload_checksum(ip_len, ip_len == 40);
+    Some(answer)
+}
+
+/// The folded sum of the pseudo header of a 20-byte TCP segment, not complemented.
+fn pseudo_sum(addresses: &[u8]) -> u16 {
+    let words = addresses.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let mut sum = words.sum::<u32>() + 6 + 20;
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    sum as u16
+}
