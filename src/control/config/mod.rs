@@ -120,11 +120,7 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     let mut root = Section::new("", table, 0);
     let engine_section = root.section(report, "engine");
     if engine_section.is_none() && !table.contains_key("engine") {
-        report.fault(
-            0,
-            "engine",
-            wrong("is missing", "add [engine] with name, cluster, cores and control_core"),
-        );
+        report.fault(0, "engine", wrong("is missing", "add [engine] with name, cluster, cores and control_core"));
     }
     let engine_lines =
         engine_section.as_ref().map(|section| ENGINE_FIXED.map(|key| (key, section.line_of(report, key))));
