@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sealane::control::config::{self, Machine};
+use sealane::control::config::{self, Configuration, Machine};
+use sealane::control::keys::{self, KeysCommand, inspect};
+use sealane::control::publish;
 
-/// A TLS-terminating load balancer that bypasses the kernel.
+/// A TLS-terminating load balancer that bypasses the kernel
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Arguments {
@@ -16,51 +18,70 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the engine. SIGTERM drains and exits, SIGHUP reloads the configuration.
+    /// Run the engine. SIGTERM drains and exits, SIGHUP reloads the configuration
     Run {
-        /// The configuration.
+        /// The configuration
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Prove a configuration: every error with its line, its key and what to write instead.
+    /// Prove a configuration: every error with its line, its key and what to write instead
     Check {
-        /// The configuration.
+        /// The configuration
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Make, show, rotate and check ticket key files
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Look into session tickets
+    #[command(subcommand)]
+    Ticket(inspect::TicketCommand),
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
+    let done = match Arguments::parse().command {
         Command::Run { config } => run(&config),
         Command::Check { config } => check(&config),
-    }
+        Command::Keys(command) => keys::run(command),
+        Command::Ticket(inspect::TicketCommand::Inspect(inspect)) => inspect_ticket(&inspect),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-fn check(file: &Path) -> ExitCode {
-    match config::load(file, &Machine::this()) {
+/// The configuration in `file`; what forbids nothing is told on standard error.
+fn load(file: &Path) -> Result<Configuration, config::Errors> {
+    let configuration = config::load(file, &Machine::this())?;
+    for warning in &configuration.warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(configuration)
+}
+
+fn check(file: &Path) -> anyhow::Result<ExitCode> {
+    match load(file) {
         Ok(configuration) => {
-            for warning in &configuration.warnings {
-                eprintln!("warning: {warning}");
-            }
-            println!("{}: right\n{configuration}", file.display());
-            ExitCode::SUCCESS
+            println!("{}: no errors\n{configuration}", file.display());
+            Ok(ExitCode::SUCCESS)
         }
         Err(errors) => {
             let count = errors.faults().len();
             eprintln!("{errors}\n{}: {count} error{}", file.display(), if count == 1 { "" } else { "s" });
-            ExitCode::FAILURE
+            Ok(ExitCode::FAILURE)
         }
     }
 }
 
-fn run(file: &Path) -> ExitCode {
-    if let Err(errors) = config::load(file, &Machine::this()) {
-        eprintln!("{errors}");
-        return ExitCode::FAILURE;
-    }
-    eprintln!(
-        "this sealane was built without the dpdk feature: build it with `cargo build --release` to run an engine"
-    );
-    ExitCode::FAILURE
+fn inspect_ticket(arguments: &inspect::InspectArgs) -> anyhow::Result<ExitCode> {
+    let configuration = load(&arguments.config)?;
+    inspect::run(arguments, &publish::scopes(&configuration), &publish::names(&configuration))
+}
+
+fn run(file: &Path) -> anyhow::Result<ExitCode> {
+    load(file)?;
+    anyhow::bail!(
+        "this sealane was built without the dpdk feature: `cargo build --release` builds one that runs engines"
+    )
 }

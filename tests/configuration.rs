@@ -1,11 +1,15 @@
 //! The configuration file: what a shipped profile says, and what a wrong one is told.
 
+#![expect(clippy::unwrap_used, reason = "a bench that cannot be set up fails its test")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use sealane::base::UnixTime;
 use sealane::control::config::{self, Configuration, Device, Errors, Machine};
+use sealane::control::publish;
+use smoltcp::wire::EthernetAddress;
 use tempfile::TempDir;
 
 const TAP: &str = include_str!("../dpdk-config/tap.toml");
@@ -25,6 +29,9 @@ fn directory() -> TempDir {
         std::fs::write(directory.path().join(format!("{name}.pem")), certificate.pem()).unwrap();
         std::fs::write(directory.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
     }
+    let broken = directory.path().join("broken.ring");
+    std::fs::write(&broken, "version = 1\n").unwrap();
+    std::fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     directory
 }
 
@@ -146,6 +153,29 @@ fn a_pci_device_gets_its_domain() {
 }
 
 #[test]
+fn ports_answer_for_virtual_addresses_in_their_networks_and_all_for_those_in_none() {
+    let directory = directory();
+    let back = "mtu = 1500\n[[port]]\nname = \"back\"\ndevice = \"net_tap1\"\naddresses = [\"198.19.0.2/16\"]\n";
+    let text = TAP.replacen("mtu = 1500", back, 1).replace("198.18.0.10:443", "198.19.0.10:443\", \"203.0.113.1:443");
+    let configuration = parse(&text, directory.path()).unwrap();
+    let answers = |port: usize| {
+        let settings = publish::link_settings(&configuration, &configuration.ports[port], EthernetAddress::default());
+        settings.virtual_addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(answers(0), ["203.0.113.1", "2001:db8::10"]);
+    assert_eq!(answers(1), ["198.19.0.10", "203.0.113.1"]);
+}
+
+#[test]
+fn an_admin_address_that_others_reach_is_a_warning() {
+    let directory = directory();
+    let configuration = parse(&TAP.replace("127.0.0.1:9900", "0.0.0.0:9900"), directory.path()).unwrap();
+    assert!(configuration.warnings[0].to_string().contains("engine.admin: is 0.0.0.0:9900, where others"));
+    let configuration = parse(&TAP.replace("admin = ", "# admin = "), directory.path()).unwrap();
+    assert_eq!(configuration.engine.admin.to_string(), "127.0.0.1:9900");
+}
+
+#[test]
 fn an_expired_certificate_is_a_warning() {
     let directory = directory();
     let machine = Machine { now: UnixTime(4_000_000_000), ..machine() };
@@ -201,7 +231,7 @@ fn what_cannot_change_at_run_time_is_told_by_key() {
         told,
         [
             (11, "engine.cores", "write [0, 1] again, or restart the engine"),
-            (34, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
+            (36, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
         ]
     );
 }

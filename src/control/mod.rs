@@ -1,8 +1,19 @@
 //! The control core: configuration, reload, key ring sources, metrics, admin, logs. It may block and allocate; lanes never wait for it.
+//!
+//! Drive it so: [`config::load`] a configuration, make what outlives it ([`publish::Shared`]) and a [`Handle`](crate::lane::Handle) for each
+//! lane, give them to [`Control::new`], start the lanes, then [`Control::start`]. Signals reach it as [`Command`]s.
 
-pub mod keys;
+pub mod admin;
 pub mod clock;
 pub mod config;
+pub mod events;
+
 pub mod identity;
+pub mod keys;
+pub mod metrics;
+pub mod outbox;
 pub mod publish;
 pub mod records;
+pub mod run;
+
+pub use run::{Command, Control, Parts, Unstartable};

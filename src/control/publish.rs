@@ -7,11 +7,12 @@ use smoltcp::wire::EthernetAddress;
 
 use crate::balance::{self, Board, Loads, Slot, Slots, slots::SlotsFull};
 use crate::control::config::{Configuration, Pool, Port, SERVERS_MAX, TicketKeys, VirtualService};
-use crate::control::identity;
+use crate::control::keys::inspect;
+use crate::control::{config, identity};
 use crate::lane::Snapshot;
 use crate::persistence::Profile;
 use crate::ticket::{Schedule, Scope};
-use crate::{link, relay, tls};
+use crate::{link, relay, tcp, tls};
 
 /// Places on the health board: as many as one configuration may use, and as many again for servers that reloads bring.
 pub const SLOTS_MAX: usize = 2 * SERVERS_MAX;
@@ -122,7 +123,7 @@ fn snapshot(
 }
 
 fn placed_pool(pool: &Pool, slots: &mut Slots) -> Result<balance::Pool, SlotsFull> {
-    let place = |server: &crate::control::config::Server| {
+    let place = |server: &config::Server| {
         Ok(balance::Server {
             id: server.id,
             generation: server.generation,
@@ -213,11 +214,36 @@ fn tls_settings(
     }
 }
 
+/// Bounds and times of a lane's TCP. One stack serves all ports, so that the smallest MTU of them counts.
+pub fn tcp_settings(configuration: &Configuration) -> tcp::Settings {
+    let mtu = configuration.ports.iter().map(|port| port.mtu).min().unwrap_or(configuration.engine.tcp.mtu);
+    tcp::Settings { mtu, ..configuration.engine.tcp.clone() }
+}
+
+/// Where the tickets of each virtual service are valid, by the service's name: what `sealane ticket inspect` opens tickets with.
+pub fn scopes(configuration: &Configuration) -> Vec<(String, Scope)> {
+    let cluster = identity::cluster(&configuration.engine.cluster);
+    let scope =
+        |service: &VirtualService| (service.name.clone(), tickets(service, &configuration.ticket_keys, cluster).scope);
+    configuration.services.iter().map(scope).collect()
+}
+
+/// The names behind the identities that tickets carry.
+pub fn names(configuration: &Configuration) -> inspect::Names {
+    let pools = &configuration.pools;
+    let server = |pool: &Pool, server: &config::Server| (server.id, format!("{}/{}", pool.name, server.name));
+    inspect::Names {
+        engines: [(configuration.engine.id, configuration.engine.name.clone())].into(),
+        pools: pools.iter().map(|pool| (pool.id, pool.name.clone())).collect(),
+        servers: pools.iter().flat_map(|pool| pool.servers.iter().map(|one| server(pool, one))).collect(),
+    }
+}
+
 /// Makes the service's TLS once and throws it away, to see that it can be made.
 pub(super) fn prove_tls(service: &VirtualService) -> Result<(), tls::service::Invalid> {
     let pool = balance::Pool::new(service.pool.id, String::new(), service.pool.algorithm, Vec::new());
     let keys = TicketKeys {
-        source: crate::control::config::KeySource::Own(None),
+        source: config::KeySource::Own(None),
         schedule: Schedule::default(),
         session_max: Schedule::default().lifetime(),
     };

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use crate::base::{Duration, Instant, PoolId, ServerId, ServiceId, UnixTime};
+use crate::base::{Duration, EngineId, Instant, PoolId, ServerId, ServiceId, UnixTime};
 use crate::control::config::{Configuration, Log, LogFormat};
 use crate::lane::Record;
 use crate::ticket::TlsVersion;
@@ -19,6 +19,7 @@ const NAMES_MAX: usize = 65_536;
 /// Names of services, pools and servers by their identity, removed ones included: connections outlive configurations, and mappings outlive both.
 #[derive(Debug, Default)]
 pub struct Names {
+    engines: HashMap<EngineId, String>,
     services: HashMap<ServiceId, String>,
     pools: HashMap<PoolId, String>,
     servers: HashMap<ServerId, String>,
@@ -30,12 +31,18 @@ impl Names {
         if self.services.len().saturating_add(self.pools.len()).saturating_add(self.servers.len()) > NAMES_MAX {
             *self = Self::default();
         }
+        self.engines.insert(configuration.engine.id, configuration.engine.name.clone());
         self.services.extend(configuration.services.iter().map(|service| (service.id, service.name.clone())));
         for pool in &configuration.pools {
             self.pools.insert(pool.id, pool.name.clone());
             self.servers
                 .extend(pool.servers.iter().map(|server| (server.id, format!("{}/{}", pool.name, server.name))));
         }
+    }
+
+    /// An engine; only this one has a name here.
+    fn engine(&self, id: EngineId) -> String {
+        self.engines.get(&id).cloned().unwrap_or_else(|| format!("{:016x}", id.0))
     }
 
     fn service(&self, id: ServiceId) -> String {
@@ -78,6 +85,7 @@ struct Persistence {
     chosen: Option<String>,
     reason: Option<&'static str>,
     key_id: Option<String>,
+    issuer: Option<String>,
     resumed: Option<bool>,
 }
 
@@ -105,6 +113,7 @@ impl<'a> Line<'a> {
                 chosen: record.chosen.map(|(_, server)| names.server(server)),
                 reason: record.reason.map(crate::persistence::Reason::name),
                 key_id: record.key_id.map(|id| hex::encode(id.0)),
+                issuer: record.issuer.map(|engine| names.engine(engine)),
                 resumed: record.resumed,
             },
             end: record.end.name(),
@@ -136,6 +145,7 @@ impl<'a> Line<'a> {
         pair("persistence.chosen", self.persistence.chosen.clone());
         pair("persistence.reason", self.persistence.reason.map(str::to_owned));
         pair("persistence.key_id", self.persistence.key_id.clone());
+        pair("persistence.issuer", self.persistence.issuer.clone());
         pair("persistence.resumed", self.persistence.resumed.map(|resumed| resumed.to_string()));
         pair("end", Some(self.end.to_owned()));
         text
@@ -259,6 +269,7 @@ mod tests {
             cipher: Some("TLS_AES_128_GCM_SHA256"),
             resumed: Some(true),
             key_id: Some(KeyId([1, 2, 3, 4, 5, 6, 7, 8])),
+            issuer: Some(EngineId(4)),
             wanted: Some(ServerId(9)),
             chosen: Some((PoolId(2), ServerId(3))),
             reason: Some(Reason::SwitchedRemoved),
@@ -275,7 +286,7 @@ mod tests {
             r#""pool":"web","sni":"shop.test","version":"1.3","cipher":"TLS_AES_128_GCM_SHA256","handshake_ms":2.5,"#,
             r#""duration_ms":1234.567,"bytes_received":100,"bytes_sent":2000,"#,
             r#""persistence":{"wanted":"0000000000000009","chosen":"web/a","reason":"switched-removed","key_id":"0102030405060708","#,
-            r#""resumed":true},"end":"finished"}"#,
+            r#""issuer":"0000000000000004","resumed":true},"end":"finished"}"#,
         );
         assert_eq!(line(&record(), &names(), LogFormat::Json), expected);
     }
@@ -289,6 +300,7 @@ mod tests {
             cipher: None,
             resumed: None,
             key_id: None,
+            issuer: None,
             wanted: None,
             chosen: None,
             reason: None,

@@ -6,6 +6,7 @@
 //! What is proven beyond the type and the range of each value: names are unique and refer to something, keys fit their certificates,
 //! cores exist, no two services share an address, every server and virtual address has a port of its family that leads there, keys
 //! outlive the tickets under them. A virtual address may be a port's own address: the engine then answers there as at any other.
+//! Everything has a bound, which is a constant here ([`FILE_MAX`], [`SERVICES_MAX`], [`SERVERS_MAX`], ...); more is a fault like any other.
 //! Two ports may not have networks that overlap, for the way to a neighbour would depend on their order.
 
 mod fault;
@@ -24,8 +25,7 @@ use toml::de::DeTable;
 pub use fault::{Errors, Fault};
 pub use model::{
     ADDRESSES_MAX, CERTIFICATES_MAX, CORES_MAX, Configuration, Device, Engine, FILE_MAX, Hugepages, KeySource, Log,
-    LogFormat, POOLS_MAX, PORTS_MAX, Poll, Pool, Port, SERVERS_MAX, SERVICES_MAX, Server, Tcp, TicketKeys,
-    VirtualService,
+    LogFormat, POOLS_MAX, PORTS_MAX, Pool, Port, SERVERS_MAX, SERVICES_MAX, Server, TicketKeys, VirtualService,
 };
 
 use crate::base::UnixTime;
@@ -43,7 +43,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This machine, now.
+    /// This machine, now. Ask before any thread is pinned: a pinned thread sees its own core only.
     pub fn this() -> Self {
         let cores = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
         Self { cores, now: crate::control::clock::unix_time() }
@@ -120,14 +120,11 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     let mut root = Section::new("", table, 0);
     let engine_section = root.section(report, "engine");
     if engine_section.is_none() && !table.contains_key("engine") {
-        report.fault(
-            0,
-            "engine",
-            wrong("is missing", "add [engine] with name, cluster, cores, control_core and admin"),
-        );
+        report.fault(0, "engine", wrong("is missing", "add [engine] with name, cluster, cores and control_core"));
     }
     let engine_lines =
         engine_section.as_ref().map(|section| ENGINE_FIXED.map(|key| (key, section.line_of(report, key))));
+    let tcp_line = engine_section.as_ref().map_or(0, |section| section.line_of(report, "tcp"));
     let engine = engine_section.and_then(|section| sections::engine(report, section, directory, machine));
     let faults = report.count();
     let ports = sections::ports(report, &mut root);
@@ -145,6 +142,7 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     root.finish(report);
     let (engine, ticket_keys) = (engine?, ticket_keys?);
     let mut fixed = engine_fixed(&engine, &engine_lines?);
+    fixed.extend(tcp_fixed(&engine, tcp_line));
     fixed.extend(ports.iter().flat_map(port_fixed));
     let names = ports.iter().map(|port| port.value.name.as_str()).collect::<Vec<_>>().join(", ");
     fixed.push(Fixed { key: "port".to_owned(), line: ports.first().map_or(0, |port| port.line), value: names });
@@ -168,10 +166,9 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
 }
 
 /// Keys of `[engine]` that cannot change while the engine runs.
-const ENGINE_FIXED: [&str; 9] =
-    ["name", "cluster", "cores", "control_core", "poll", "admin", "hugepages", "buffers", "tcp"];
+const ENGINE_FIXED: [&str; 8] = ["name", "cluster", "cores", "control_core", "poll", "admin", "hugepages", "buffers"];
 
-fn engine_fixed(engine: &Engine, lines: &[(&'static str, usize); 9]) -> Vec<Fixed> {
+fn engine_fixed(engine: &Engine, lines: &[(&'static str, usize); 8]) -> Vec<Fixed> {
     let values = [
         engine.name.clone(),
         engine.cluster.clone(),
@@ -181,13 +178,30 @@ fn engine_fixed(engine: &Engine, lines: &[(&'static str, usize); 9]) -> Vec<Fixe
         engine.admin.to_string(),
         format!("{:?}", engine.hugepages).to_lowercase(),
         engine.buffers.to_string(),
-        format!("{:?}", engine.tcp),
     ];
     lines
         .iter()
         .zip(values)
         .map(|((key, line), value)| Fixed { key: format!("engine.{key}"), line: *line, value })
         .collect()
+}
+
+fn tcp_fixed(engine: &Engine, line: usize) -> [Fixed; 10] {
+    let tcp = &engine.tcp;
+    let time = |time: crate::base::Duration| humantime::format_duration(time).to_string();
+    [
+        ("connections_max", tcp.connections_max.to_string()),
+        ("half_open_max", tcp.half_open_max.to_string()),
+        ("time_wait_max", tcp.time_wait_max.to_string()),
+        ("receive_buffer", tcp.receive_buffer.to_string()),
+        ("send_buffer", tcp.send_buffer.to_string()),
+        ("time_wait", time(tcp.time_wait)),
+        ("keepalive", time(tcp.keepalive.unwrap_or_default())),
+        ("user_timeout", time(tcp.user_timeout)),
+        ("timestamps", tcp.timestamps.to_string()),
+        ("resets_per_second", tcp.resets_per_second.to_string()),
+    ]
+    .map(|(key, value)| Fixed { key: format!("engine.tcp.{key}"), line, value })
 }
 
 fn port_fixed(port: &Located<Port>) -> [Fixed; 2] {

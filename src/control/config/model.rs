@@ -10,8 +10,10 @@ use super::fault::Fault;
 use crate::balance::Algorithm;
 use crate::base::{Duration, EngineId, Generation, PoolId, ServerId, ServiceId};
 use crate::health::Monitor;
+use crate::lane::Poll;
 use crate::persistence::Profile;
 use crate::relay::{ProxyProtocol, Timeouts};
+use crate::tcp;
 use crate::ticket::Schedule;
 use crate::tls::{self, certificate::Certificate};
 
@@ -86,17 +88,8 @@ pub struct Engine {
     pub drain_timeout: Duration,
     /// The connection log.
     pub log: Log,
-    /// Bounds and times of each lane's TCP.
-    pub tcp: Tcp,
-}
-
-/// What a lane does when there is nothing to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Poll {
-    /// Never sleeps.
-    Busy,
-    /// Sleeps.
-    Adaptive,
+    /// Bounds and times of each lane's TCP; the MTU is the ports' and not here.
+    pub tcp: tcp::Settings,
 }
 
 /// Whether packet buffers are in hugepages.
@@ -128,27 +121,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// `[engine.tcp]`, each bound for one lane.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tcp {
-    /// Most connections, clients' and servers' together.
-    pub connections_max: usize,
-    /// Most connections that have not finished their handshake.
-    pub half_open_max: usize,
-    /// Most entries in TIME-WAIT.
-    pub time_wait_max: usize,
-    /// Bytes that a connection keeps for the reader.
-    pub receive_buffer: usize,
-    /// Bytes that a connection keeps until they are acknowledged.
-    pub send_buffer: usize,
-    /// 2 MSL.
-    pub time_wait: Duration,
-    /// Silence before keepalive probes begin; `None` for no keepalive.
-    pub keepalive: Option<Duration>,
-    /// How long unacknowledged data is kept trying.
-    pub user_timeout: Duration,
 }
 
 /// `[[port]]`

@@ -1,6 +1,7 @@
 //! `[engine]`, `[[port]]` and `[ticket_keys]`: what the engine itself is.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -9,12 +10,13 @@ use toml::de::DeValue;
 use super::Machine;
 use super::fault::{Report, Wrong, wrong};
 use super::model::{
-    ADDRESSES_MAX, CORES_MAX, Device, Engine, Hugepages, KeySource, Log, LogFormat, PORTS_MAX, Poll, Port, Tcp,
-    TicketKeys,
+    ADDRESSES_MAX, CORES_MAX, Device, Engine, Hugepages, KeySource, Log, LogFormat, PORTS_MAX, Port, TicketKeys,
 };
-use super::reader::{Located, Section, choice, duration, integer, name, parsed, text};
+use super::reader::{Located, Section, boolean, choice, duration, integer, name, parsed, text};
 use crate::base::Duration;
-use crate::control::identity;
+use crate::control::{identity, keys};
+use crate::lane::Poll;
+use crate::tcp;
 use crate::ticket::Schedule;
 use crate::ticket::schedule::{LIFETIME_MAX, ROTATION_MAX};
 
@@ -36,8 +38,17 @@ pub(super) fn engine(
     let control_core = section.required(report, "control_core", "0", integer::<usize>(0..=i64::from(u16::MAX)));
     let poll =
         section.or(report, "poll", Poll::Adaptive, choice(&[("busy", Poll::Busy), ("adaptive", Poll::Adaptive)]));
-    let admin =
-        section.required(report, "admin", "\"127.0.0.1:9900\"", parsed("an address with a port", "127.0.0.1:9900"));
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 9900));
+    let admin = section.or(report, "admin", loopback, parsed("an address with a port", "127.0.0.1:9900"));
+    if !admin.value.ip().is_loopback() {
+        let what =
+            format!("is {}, where others than this machine may ask, and nobody is asked who they are", admin.value);
+        report.warning(
+            admin.line,
+            section.key("admin"),
+            wrong(what, "write a loopback address, or filter who may reach it"),
+        );
+    }
     let hugepages = section.or(
         report,
         "hugepages",
@@ -68,7 +79,7 @@ pub(super) fn engine(
         cores,
         control_core: control_core?.value,
         poll: poll.value,
-        admin: admin?.value,
+        admin: admin.value,
         hugepages: hugepages.value,
         buffers: buffers.value,
         drain_timeout: drain_timeout.value,
@@ -115,17 +126,8 @@ fn log(report: &mut Report, engine: &mut Section<'_>, directory: &Path) -> Log {
     log
 }
 
-fn tcp(report: &mut Report, engine: &mut Section<'_>) -> Tcp {
-    let mut tcp = Tcp {
-        connections_max: 65_536,
-        half_open_max: 4096,
-        time_wait_max: 16_384,
-        receive_buffer: 65_536,
-        send_buffer: 65_536,
-        time_wait: MINUTE,
-        keepalive: Some(2 * HOUR),
-        user_timeout: 5 * MINUTE,
-    };
+fn tcp(report: &mut Report, engine: &mut Section<'_>) -> tcp::Settings {
+    let mut tcp = tcp::Settings::default();
     if let Some(mut section) = engine.section(report, "tcp") {
         tcp.connections_max = section.or(report, "connections_max", tcp.connections_max, integer(16..=4_194_304)).value;
         tcp.half_open_max = section.or(report, "half_open_max", tcp.half_open_max, integer(16..=1_048_576)).value;
@@ -137,6 +139,9 @@ fn tcp(report: &mut Report, engine: &mut Section<'_>) -> Tcp {
             section.optional(report, "keepalive", duration(Duration::ZERO..=DAY)).map(|keepalive| keepalive.value);
         // "0s" turns keepalive off.
         tcp.keepalive = keepalive.map_or(tcp.keepalive, |keepalive| Some(keepalive).filter(|time| !time.is_zero()));
+        tcp.timestamps = section.or(report, "timestamps", tcp.timestamps, boolean).value;
+        tcp.resets_per_second =
+            section.or(report, "resets_per_second", tcp.resets_per_second, integer(0..=1_000_000)).value;
         tcp.user_timeout = section.or(report, "user_timeout", tcp.user_timeout, duration(SECOND..=HOUR)).value;
         section.finish(report);
     }
@@ -298,7 +303,23 @@ pub(super) fn ticket_keys(report: &mut Report, section: Option<Section<'_>>, dir
     let defaults = TicketKeys { source: KeySource::Own(None), schedule: Schedule::default(), session_max: 7 * DAY };
     let Some(mut section) = section else { return Some(defaults) };
     let is_file = section.or(report, "source", false, choice(&[("own", false), ("file", true)]));
-    let file = section.optional(report, "file", text(4096)).map(|file| directory.join(file.value));
+    let file = section.optional(report, "file", text(4096));
+    let file = file.map(|file| Located { value: directory.join(file.value), line: file.line });
+    if let Some(Located { value: file, line }) = &file
+        // A state file is made at the first start.
+        && (is_file.value || file.exists())
+        && let Err(keys::Error(findings)) = keys::file::read(file)
+    {
+        for finding in findings {
+            let at = finding.line.map_or_else(String::new, |line| format!(" (line {line})"));
+            report.fault(
+                *line,
+                section.key("file"),
+                wrong(format!("is {}{at}: {}", file.display(), finding.what), finding.remedy),
+            );
+        }
+    }
+    let file = file.map(|file| file.value);
     let rotation = section.or(report, "rotation", defaults.schedule.rotation(), duration(SECOND..=ROTATION_MAX));
     // PERSISTENCE.md K4 and RFC 8446 4.6.1: no ticket lives longer than 7 days.
     let lifetime = section.or(report, "lifetime", defaults.schedule.lifetime(), duration(SECOND..=LIFETIME_MAX));
@@ -318,7 +339,7 @@ pub(super) fn ticket_keys(report: &mut Report, section: Option<Section<'_>>, dir
         report.fault(session_max.line, section.key("session_max"), wrong(what, remedy));
     }
     if is_file.value && file.is_none() {
-        let remedy = "add file = \"keys.ring\" and make it with: sealane keys new";
+        let remedy = "add file = \"keys.ring\" and make it with: sealane keys new keys.ring";
         report.fault(section.line, section.key("file"), wrong("is missing", remedy));
     }
     section.finish(report);

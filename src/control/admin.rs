@@ -1,0 +1,71 @@
+//! The admin API on a kernel address: `/metrics` for Prometheus and `/healthz` for whoever decides whether this engine gets clients.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::sync::watch;
+
+use crate::control::metrics::{CONTENT_TYPE, Metrics, View};
+
+/// Why the admin API cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error("engine.admin: cannot listen on {address} ({error}); stop who listens there, or write another address")]
+pub struct Unbound {
+    /// Where.
+    pub address: SocketAddr,
+    /// Why.
+    pub error: io::Error,
+}
+
+/// Takes the admin address, so that a clash is known before anything starts.
+///
+/// # Errors
+/// [`Unbound`] names the address.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, Unbound> {
+    let listen = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    listen().map_err(|error| Unbound { address, error })
+}
+
+#[derive(Clone)]
+struct Shown {
+    metrics: Arc<Metrics>,
+    view: watch::Receiver<View>,
+}
+
+/// The routes.
+pub fn router(metrics: Metrics, view: watch::Receiver<View>) -> Router {
+    let shown = Shown { metrics: Arc::new(metrics), view };
+    Router::new().route("/metrics", get(metrics_page)).route("/healthz", get(health_page)).with_state(shown)
+}
+
+/// Serves the routes for as long as the runtime lives.
+///
+/// # Errors
+/// When the listener cannot be given to tokio.
+pub async fn serve(listener: TcpListener, router: Router) -> io::Result<()> {
+    axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await
+}
+
+async fn metrics_page(State(shown): State<Shown>) -> Response {
+    match shown.metrics.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn health_page(State(shown): State<Shown>) -> (StatusCode, String) {
+    match &shown.view.borrow().unfit {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}

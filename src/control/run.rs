@@ -1,0 +1,457 @@
+//! Control itself: hands configurations and keys to lanes, writes down what they report, and ends them in order.
+//!
+//! [`Control::on_command`] and [`Control::on_tick`] are all of it, with time as an argument; [`Control::start`] drives them on a thread of
+//! its own, pinned to the control core, beside the admin API.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use smoltcp::wire::EthernetAddress;
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+
+use crate::base::{Duration, Instant, Random, UnixTime};
+use crate::control::config::{self, Configuration, KeySource, Machine};
+use crate::control::metrics::{Counters, Metrics, View};
+use crate::control::outbox::Outbox;
+use crate::control::publish::{self, Shared, Unpublishable};
+use crate::control::records::{Names, Records, Written};
+use crate::control::{admin, clock, keys};
+use crate::lane::Handle;
+use crate::lane::handle::{RECORDS_MAX, VERDICTS_MAX};
+use crate::ticket::Ring;
+
+/// How often records are taken from lanes: their queues hold [`RECORDS_MAX`], so a lane may end 80,000 connections a second.
+const TICK: Duration = Duration::from_millis(50);
+/// How often keys and lanes are looked after.
+const LOOK: Duration = Duration::from_millis(250);
+/// Silence after which a lane counts as stuck.
+const BREATH_MAX: Duration = Duration::from_secs(1);
+/// How often it is told that records were left out.
+const LEFT_OUT_TOLD: Duration = Duration::from_secs(5);
+/// A drain lasts so long at least, so that a lane's gauge is not read before the lane has heard of the drain.
+const DRAIN_MIN: Duration = Duration::from_millis(200);
+
+/// What a signal asks of control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Read the configuration again.
+    Reload,
+    /// Let connections end, then stop. A second one stops at once.
+    Drain,
+}
+
+/// What control is made of.
+pub struct Parts {
+    /// The configuration to begin with; a reload reads its file again.
+    pub configuration: Configuration,
+    /// The machine as it was found before any thread was pinned: a pinned thread sees its own core only.
+    pub machine: Machine,
+    /// Its lanes.
+    pub handles: Vec<Handle>,
+    /// Ethernet addresses of the ports, in their order.
+    pub macs: Vec<EthernetAddress>,
+    /// Boards and loads that the lanes have, too.
+    pub shared: Shared,
+    /// Where keys come from; see [`keys_source`].
+    pub keys: keys::Source,
+    /// The admin address; see [`admin::bind`].
+    pub admin: TcpListener,
+    /// Ends the lanes. Called once, when connections have ended or the drain has timed out. It should return when the lanes have ended:
+    /// control then writes their last records and ends, too.
+    pub stop: Box<dyn FnOnce() + Send>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("configuration", &self.configuration).finish_non_exhaustive()
+    }
+}
+
+/// Why control cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Unstartable {
+    /// The configuration cannot be given to lanes.
+    #[error(transparent)]
+    Unpublishable(#[from] Unpublishable),
+    /// The connection log cannot be opened.
+    #[error("engine.log.file: cannot be opened ({0}); name a file that this user may write")]
+    Log(io::Error),
+}
+
+/// Why a reload was refused.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Configuration(#[from] config::Errors),
+    #[error(transparent)]
+    Start(#[from] Unstartable),
+}
+
+/// Opens the source of ticket keys that the configuration names; [`keys::Source::current`] is the ring to start lanes with.
+///
+/// # Errors
+/// When a key file is missing or wrong.
+pub fn keys_source(configuration: &Configuration, random: Random) -> Result<keys::Source, keys::Error> {
+    let settings = match &configuration.ticket_keys.source {
+        KeySource::Own(state_file) => keys::SourceSettings::Own { state_file: state_file.clone() },
+        KeySource::File(path) => keys::SourceSettings::File { path: path.clone() },
+    };
+    keys::Source::open(settings, configuration.ticket_keys.schedule, clock::unix_time(), random)
+        .map(|(source, _)| source)
+}
+
+/// The control core.
+pub struct Control {
+    configuration: Configuration,
+    machine: Machine,
+    version: u64,
+    lanes: Vec<Lane>,
+    macs: Vec<EthernetAddress>,
+    shared: Shared,
+    keys: keys::Source,
+    records: Records,
+    names: Names,
+    counters: Arc<Counters>,
+    view: watch::Sender<View>,
+    admin: Option<TcpListener>,
+    stop: Option<Box<dyn FnOnce() + Send>>,
+    drain: Option<Drain>,
+    look_at: Instant,
+    left_out_told: (Instant, u64),
+}
+
+/// Control's view of one lane.
+struct Lane {
+    handle: Handle,
+    outbox: Outbox,
+    breaths: u64,
+    breathed_at: Instant,
+}
+
+#[derive(Clone, Copy)]
+struct Drain {
+    began: Instant,
+    at_once: bool,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// Control over lanes that need not run yet: their first configuration and keys wait in their inboxes.
+    ///
+    /// # Errors
+    /// [`Unstartable`] says why not.
+    pub fn new(parts: Parts, now: Instant) -> Result<Self, Unstartable> {
+        let Parts { configuration, machine, handles, macs, shared, keys, admin, stop } = parts;
+        let records = Records::open(&configuration.engine.log).map_err(Unstartable::Log)?;
+        let lane = |handle| Lane { handle, outbox: Outbox::default(), breaths: 0, breathed_at: now };
+        let mut control = Self {
+            version: 0,
+            lanes: handles.into_iter().map(lane).collect(),
+            macs,
+            shared,
+            keys,
+            records,
+            names: Names::default(),
+            counters: Arc::default(),
+            view: watch::Sender::new(View::default()),
+            admin: Some(admin),
+            stop: Some(stop),
+            drain: None,
+            look_at: now,
+            left_out_told: (now, 0),
+            machine,
+            configuration,
+        };
+        control.publish_ring(&Arc::clone(control.keys.current()));
+        control.publish_configuration()?;
+        control.flush();
+        control.view.send_modify(|view| view.unfit = Some("the lanes have not started".to_owned()));
+        Ok(control)
+    }
+
+    /// Gives the configuration to every lane, under the next version.
+    fn publish_configuration(&mut self) -> Result<(), Unpublishable> {
+        let version = self.version.saturating_add(1);
+        let snapshots =
+            publish::snapshots(&self.configuration, version, &self.macs, &mut self.shared, self.lanes.len())?;
+        self.version = version;
+        self.names.learn(&self.configuration);
+        let servers = snapshots.first().map(publish::placed).unwrap_or_default();
+        self.view.send_modify(|view| {
+            view.configuration_version = version;
+            view.servers = servers;
+        });
+        for (lane, snapshot) in self.lanes.iter_mut().zip(snapshots) {
+            lane.outbox.configure(snapshot);
+        }
+        Ok(())
+    }
+
+    fn publish_ring(&mut self, ring: &Arc<Ring>) {
+        for lane in &mut self.lanes {
+            lane.outbox.ring(Arc::clone(ring));
+        }
+        self.counters.rings.increment();
+        let active = ring.active().map(|entry| entry.key.id());
+        let shown = active.map_or_else(|| "none".to_owned(), |id| hex::encode(id.0));
+        tracing::info!(
+            version = ring.version(),
+            keys = ring.entries().len(),
+            active = shown,
+            "ticket key ring in force"
+        );
+        self.view.send_modify(|view| {
+            view.ring_version = ring.version();
+            view.active_key = active;
+        });
+    }
+
+    /// Acts on a signal.
+    pub fn on_command(&mut self, command: Command, now: Instant, wall: UnixTime) {
+        match command {
+            Command::Reload => self.reload(wall),
+            Command::Drain => self.begin_drain(now),
+        }
+        self.flush();
+    }
+
+    fn reload(&mut self, wall: UnixTime) {
+        self.machine.now = wall;
+        match self.try_reload() {
+            Ok(()) => {
+                self.counters.reloads.increment();
+                for warning in &self.configuration.warnings {
+                    tracing::warn!("{warning}");
+                }
+                tracing::info!(version = self.version, "configuration reloaded");
+            }
+            Err(refused) => {
+                self.counters.reloads_refused.increment();
+                for line in refused.to_string().lines() {
+                    tracing::error!("{line}");
+                }
+                tracing::error!(version = self.version, "reload refused: the configuration of before stays in force");
+            }
+        }
+    }
+
+    fn try_reload(&mut self) -> Result<(), Refused> {
+        let configuration = config::load(&self.configuration.file, &self.machine)?;
+        configuration.prove_successor_of(&self.configuration)?;
+        // Opened anew also when nothing changes: a log that was rotated away is let go.
+        let records = Records::open(&configuration.engine.log).map_err(Unstartable::Log)?;
+        let old = std::mem::replace(&mut self.configuration, configuration);
+        if let Err(error) = self.publish_configuration() {
+            self.configuration = old;
+            return Err(Unstartable::from(error).into());
+        }
+        self.records = records;
+        self.keys.set_schedule(self.configuration.ticket_keys.schedule);
+        Ok(())
+    }
+
+    fn begin_drain(&mut self, now: Instant) {
+        if let Some(drain) = &mut self.drain {
+            tracing::warn!("asked to stop twice: stopping at once");
+            drain.at_once = true;
+            return;
+        }
+        let timeout = humantime::format_duration(self.configuration.engine.drain_timeout);
+        tracing::info!(connections = self.open(), %timeout, "draining");
+        self.drain = Some(Drain { began: now, at_once: false });
+        for lane in &mut self.lanes {
+            lane.outbox.drain();
+        }
+        self.view.send_modify(|view| view.unfit = Some("draining".to_owned()));
+    }
+
+    /// Does what has come due.
+    pub fn on_tick(&mut self, now: Instant, wall: UnixTime) {
+        self.flush();
+        self.take_records(now);
+        self.take_verdicts();
+        if now >= self.look_at {
+            self.look_at = now + LOOK;
+            self.look_after_keys(wall);
+            self.look_after_lanes(now);
+            self.tell_left_out(now);
+        }
+    }
+
+    /// Whether a drain is over, so that lanes may be stopped.
+    pub fn is_drained(&self, now: Instant) -> bool {
+        let Some(drain) = self.drain else { return false };
+        let lasted = now.since(drain.began);
+        let is_empty = lasted >= DRAIN_MIN && self.open() == 0;
+        drain.at_once || is_empty || lasted >= self.configuration.engine.drain_timeout
+    }
+
+    /// Connections that clients have open.
+    fn open(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.handle.counters.relay.open.value()).sum()
+    }
+
+    /// Stops the lanes and writes down the last of what they report.
+    pub fn stop(&mut self, now: Instant) {
+        tracing::info!(connections = self.open(), "stopping");
+        if let Some(stop) = self.stop.take() {
+            stop();
+        }
+        self.take_records(now);
+        self.take_verdicts();
+    }
+
+    fn flush(&mut self) {
+        for lane in &mut self.lanes {
+            if !lane.outbox.flush(&lane.handle.inbox) {
+                self.counters.orders_delayed.increment();
+            }
+        }
+    }
+
+    fn take_records(&mut self, now: Instant) {
+        for lane in &self.lanes {
+            for _ in 0..RECORDS_MAX {
+                let Some(record) = lane.handle.records.pop() else { break };
+                match self.records.write(&record, &self.names, now) {
+                    Written::Yes => self.counters.records_written.increment(),
+                    Written::LeftOut => self.counters.records_left_out.increment(),
+                    Written::Failed => self.counters.records_failed.increment(),
+                }
+            }
+        }
+    }
+
+    fn take_verdicts(&mut self) {
+        for lane in &self.lanes {
+            for _ in 0..VERDICTS_MAX {
+                let Some(verdict) = lane.handle.verdicts.pop() else { break };
+                self.counters.health_changes.increment();
+                let (pool, server) = (verdict.pool, verdict.server);
+                match (verdict.up, verdict.cause) {
+                    (true, _) => tracing::info!(pool, server, "server is up"),
+                    (false, Some(cause)) => tracing::warn!(pool, server, ?cause, "server is down"),
+                    (false, None) => tracing::warn!(pool, server, "server is down"),
+                }
+            }
+        }
+    }
+
+    fn look_after_keys(&mut self, wall: UnixTime) {
+        match self.keys.poll(wall) {
+            None => {}
+            Some(Ok(ring)) => {
+                self.publish_ring(&ring);
+                self.flush();
+            }
+            Some(Err(error)) => {
+                self.counters.rings_failed.increment();
+                tracing::error!("the ticket key ring of before stays in force: {error}");
+            }
+        }
+    }
+
+    fn look_after_lanes(&mut self, now: Instant) {
+        let mut unfit = self.drain.map(|_| "draining".to_owned());
+        for lane in &mut self.lanes {
+            let (id, counters) = (lane.handle.lane.0, &lane.handle.counters.lane);
+            let breaths = counters.breaths.value();
+            if breaths != lane.breaths {
+                lane.breaths = breaths;
+                lane.breathed_at = now;
+            }
+            let silence = now.since(lane.breathed_at);
+            let why = if breaths == 0 {
+                Some(format!("lane {id} has not started"))
+            } else if silence > BREATH_MAX {
+                Some(format!("lane {id} has not breathed for {} ms", silence.as_millis()))
+            } else if counters.configuration_version.value() == 0 {
+                Some(format!("lane {id} has no configuration yet"))
+            } else {
+                None
+            };
+            unfit = unfit.or(why);
+        }
+        let changed = self.view.send_if_modified(|view| {
+            let changed = view.unfit.is_some() != unfit.is_some();
+            view.unfit.clone_from(&unfit);
+            changed
+        });
+        match (changed, unfit) {
+            (true, None) => tracing::info!("ready"),
+            (true, Some(why)) => tracing::warn!("not ready: {why}"),
+            (false, _) => {}
+        }
+    }
+
+    fn tell_left_out(&mut self, now: Instant) {
+        let left_out = self.counters.records_left_out.value();
+        let (told_at, told) = self.left_out_told;
+        if left_out != told && now.since(told_at) >= LEFT_OUT_TOLD {
+            self.left_out_told = (now, left_out);
+            tracing::warn!(
+                records = left_out.saturating_sub(told),
+                "left out of the connection log: see engine.log.records_per_second"
+            );
+        }
+    }
+
+    /// Metrics over everything that control and its lanes count.
+    pub fn metrics(&self) -> Metrics {
+        let handles: Vec<_> = self.lanes.iter().map(|lane| lane.handle.clone()).collect();
+        let ports = self.configuration.ports.iter().map(|port| port.name.clone()).collect();
+        let (board, loads) = (Arc::clone(&self.shared.board), Arc::clone(&self.shared.loads));
+        Metrics::new(&handles, ports, board, loads, Arc::clone(&self.counters), self.view.subscribe())
+    }
+
+    /// What the admin API shows of control.
+    pub fn view(&self) -> watch::Receiver<View> {
+        self.view.subscribe()
+    }
+
+    /// Runs control on a thread of its own until a drain has ended. When `commands` is closed it goes on without.
+    ///
+    /// # Errors
+    /// When there is no thread or no runtime to be had.
+    pub fn start(self, commands: mpsc::Receiver<Command>) -> io::Result<JoinHandle<io::Result<()>>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+            let id = self.configuration.engine.control_core;
+            if !core_affinity::set_for_current(core_affinity::CoreId { id }) {
+                tracing::warn!(core = id, "control could not be pinned to its core");
+            }
+            runtime.block_on(self.run(commands))
+        })
+    }
+
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> io::Result<()> {
+        if let Some(listener) = self.admin.take() {
+            let address = listener.local_addr()?;
+            let router = admin::router(self.metrics(), self.view());
+            tokio::spawn(async move {
+                if let Err(error) = admin::serve(listener, router).await {
+                    tracing::error!("the admin API ended: {error}");
+                }
+            });
+            tracing::info!(%address, "admin API is served");
+        }
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.is_drained(clock::now()) {
+            tokio::select! {
+                Some(command) = commands.recv() => self.on_command(command, clock::now(), clock::unix_time()),
+                _ = ticks.tick() => self.on_tick(clock::now(), clock::unix_time()),
+            }
+        }
+        self.stop(clock::now());
+        Ok(())
+    }
+}

@@ -1,0 +1,477 @@
+//! Control over lanes that do not run: what reaches their inboxes, what becomes of their reports, what the admin API shows.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench that cannot be set up fails its test")]
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sealane::balance::Loads;
+use sealane::base::{Duration, Instant, LaneId, Random, UnixTime};
+use sealane::control::config::{self, Machine};
+use sealane::control::publish::{self, Shared};
+use sealane::control::{Command, Control, Parts, admin, identity, run};
+use sealane::health::{Cause, Verdict};
+use sealane::lane::{self, Clock, Handle, Lane, Order, Record, Snapshot, Steering};
+use sealane::nic::memory;
+use sealane::persistence::Reason;
+use sealane::relay::End;
+use sealane::ticket::Ring;
+use smoltcp::wire::EthernetAddress;
+use tempfile::TempDir;
+
+const WALL: UnixTime = UnixTime(1_767_225_600);
+
+fn at(milliseconds: u64) -> Instant {
+    Instant::START + Duration::from_millis(milliseconds)
+}
+
+/// Control with two lanes, its configuration in a directory of its own.
+struct Bench {
+    directory: TempDir,
+    control: Control,
+    handles: Vec<Handle>,
+    stopped: Arc<AtomicU32>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate =
+            rcgen::CertificateParams::new(vec!["shop.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+        for name in ["shop-ecdsa", "shop-rsa"] {
+            std::fs::write(directory.path().join(format!("{name}.pem")), certificate.pem()).unwrap();
+            std::fs::write(directory.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
+        }
+        let file = directory.path().join("sealane.toml");
+        std::fs::write(&file, text()).unwrap();
+        let machine = Machine { cores: vec![0, 1], now: WALL };
+        let configuration = config::load(&file, &machine).unwrap();
+        let handles: Vec<_> = (0..2).map(|lane| Handle::new(LaneId(lane), 1)).collect();
+        let stopped = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&stopped);
+        let parts = Parts {
+            keys: run::keys_source(&configuration, Random::from_seed(1)).unwrap(),
+            configuration,
+            machine,
+            handles: handles.clone(),
+            macs: vec![EthernetAddress([2, 0, 0, 0, 0, 1])],
+            shared: Shared::new(2),
+            admin: admin::bind("127.0.0.1:0".parse().unwrap()).unwrap(),
+            stop: Box::new(move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }),
+        };
+        Self { control: Control::new(parts, at(0)).unwrap(), directory, handles, stopped }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn reload(&mut self, text: &str) {
+        std::fs::write(self.path("sealane.toml"), text).unwrap();
+        self.control.on_command(Command::Reload, at(1), WALL);
+    }
+
+    /// Takes the orders that wait for a lane.
+    fn orders(&self, lane: usize) -> Vec<Order> {
+        std::iter::from_fn(|| self.handles[lane].inbox.pop()).collect()
+    }
+
+    /// The one configuration that waits for each lane.
+    fn snapshots(&self) -> [Box<Snapshot>; 2] {
+        [0, 1].map(|lane| {
+            let mut found: Vec<_> = self
+                .orders(lane)
+                .into_iter()
+                .filter_map(|order| match order {
+                    Order::Configure(snapshot) => Some(snapshot),
+                    Order::Ring(_) | Order::Drain => None,
+                })
+                .collect();
+            assert_eq!(found.len(), 1);
+            found.pop().unwrap()
+        })
+    }
+
+    /// Makes both lanes look alive until `milliseconds`.
+    fn breathe(&mut self, milliseconds: u64) {
+        for handle in &self.handles {
+            handle.counters.lane.breaths.increment();
+            handle.counters.lane.configuration_version.set(1);
+        }
+        self.control.on_tick(at(milliseconds), WALL);
+    }
+
+    fn metrics(&self) -> String {
+        self.control.metrics().encode().unwrap()
+    }
+
+    fn unfit(&self) -> Option<String> {
+        self.control.view().borrow().unfit.clone()
+    }
+}
+
+fn text() -> String {
+    include_str!("../dpdk-config/tap.toml").replace("file = \"-\"", "file = \"records.log\"")
+}
+
+fn record() -> Record {
+    Record {
+        lane: LaneId(1),
+        began: WALL,
+        lasted: Duration::from_millis(5),
+        handshake: None,
+        client: "198.18.0.1:50000".parse().unwrap(),
+        local: "198.18.0.10:443".parse().unwrap(),
+        service: identity::service("shop"),
+        server_name: None,
+        version: None,
+        cipher: None,
+        resumed: Some(true),
+        key_id: None,
+        issuer: Some(identity::engine("engine-1")),
+        wanted: Some(identity::server("web", "a")),
+        chosen: Some((identity::pool("web"), identity::server("web", "b"))),
+        reason: Some(Reason::SwitchedDown),
+        received: 1,
+        sent: 2,
+        end: End::Finished,
+    }
+}
+
+#[test]
+fn every_lane_finds_keys_and_a_configuration_of_its_own() {
+    let bench = Bench::new();
+    assert!(matches!(bench.handles[0].inbox.pop(), Some(Order::Ring(_))));
+    let [first, second] = bench.snapshots();
+    assert_eq!((first.version, second.version), (1, 1));
+    assert!(!Arc::ptr_eq(&first.services[0], &second.services[0]));
+    assert!(!Arc::ptr_eq(&first.services[0].tls, &second.services[0].tls));
+    assert!(!Arc::ptr_eq(&first.pools[0].0, &second.pools[0].0));
+    assert!(
+        Arc::ptr_eq(&first.pools[0].0, first.services[0].tls.pool()),
+        "a service and its monitor mean the same pool"
+    );
+    let port = &first.ports[0];
+    assert_eq!(port.mac, EthernetAddress([2, 0, 0, 0, 0, 1]));
+    let virtual_addresses: Vec<_> = port.virtual_addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(virtual_addresses, ["198.18.0.10", "2001:db8::10"]);
+}
+
+#[test]
+fn a_reload_reaches_every_lane_and_servers_keep_their_place() {
+    let mut bench = Bench::new();
+    let [before, _] = bench.snapshots();
+    bench.reload(&text().replacen("name = \"a\"", "name = \"c\"", 1));
+    let [after, other] = bench.snapshots();
+    assert_eq!((after.version, other.version), (2, 2));
+    let slot = |snapshot: &Snapshot, name: &str| {
+        snapshot.pools[0].0.servers.iter().find(|server| server.name == name).map(|server| server.slot)
+    };
+    assert_eq!(slot(&before, "b"), slot(&after, "b"));
+    assert_eq!(slot(&after, "a"), None);
+    assert_ne!(slot(&after, "c"), slot(&before, "a"), "a place is never given to another server");
+}
+
+#[test]
+fn a_bad_reload_changes_nothing() {
+    let mut bench = Bench::new();
+    bench.snapshots();
+    for bad in [
+        "",
+        "[engine]\n",
+        &text().replace("tickets = 2", "tickets = 9"),
+        &text().replace("cores = [0, 1]", "cores = [0]"),
+    ] {
+        bench.reload(bad);
+        assert!(bench.orders(0).is_empty() && bench.orders(1).is_empty(), "{bad}");
+    }
+    let metrics = bench.metrics();
+    assert!(metrics.contains("sealane_control_reloads_refused_total 4\n"), "{metrics}");
+    assert!(metrics.contains("sealane_control_configuration_version 1\n"), "{metrics}");
+    bench.reload(&text());
+    assert_eq!(bench.snapshots()[0].version, 2);
+}
+
+#[test]
+fn a_reload_reads_certificates_again() {
+    let mut bench = Bench::new();
+    bench.snapshots();
+    std::fs::write(bench.path("shop-ecdsa.pem"), "no longer a certificate").unwrap();
+    bench.reload(&text());
+    assert!(bench.orders(0).is_empty());
+    assert!(bench.metrics().contains("sealane_control_reloads_refused_total 1\n"));
+}
+
+#[test]
+fn the_newest_reload_waits_for_a_lane_whose_inbox_is_full() {
+    let mut bench = Bench::new();
+    bench.orders(0);
+    while bench.handles[0].inbox.push(Order::Drain).is_ok() {}
+    bench.reload(&text());
+    bench.reload(&text());
+    bench.orders(0);
+    bench.control.on_tick(at(50), WALL);
+    let orders = bench.orders(0);
+    assert!(matches!(&orders[..], [Order::Configure(snapshot)] if snapshot.version == 3), "{orders:?}");
+}
+
+#[test]
+fn k9_a_new_ring_is_given_to_every_lane_within_a_second_without_a_reload() {
+    let mut bench = Bench::new();
+    bench.orders(0);
+    bench.orders(1);
+    let tomorrow = WALL + Duration::from_secs(200 * 365 * 86_400);
+    bench.control.on_tick(at(300), tomorrow);
+    for lane in [0, 1] {
+        assert!(matches!(&bench.orders(lane)[..], [Order::Ring(ring)] if ring.version() == 2));
+    }
+    assert_eq!(bench.control.view().borrow().ring_version, 2);
+}
+
+#[test]
+fn an_ended_connection_is_one_line_with_names_also_of_what_a_reload_removed() {
+    let mut bench = Bench::new();
+    bench.reload(&text().replacen("name = \"a\"", "name = \"c\"", 1));
+    bench.handles[1].records.push(record()).unwrap();
+    bench.control.on_tick(at(50), WALL);
+    let log = std::fs::read_to_string(bench.path("records.log")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&log).unwrap();
+    assert_eq!(line["service"], "shop");
+    assert_eq!(
+        line["persistence"],
+        serde_json::json!({
+            "wanted": "web/a", "chosen": "web/b", "reason": Reason::SwitchedDown.name(), "key_id": null,
+            "issuer": "engine-1", "resumed": true
+        })
+    );
+}
+
+#[test]
+fn records_beyond_the_bound_are_counted() {
+    let mut bench = Bench::new();
+    bench.reload(&text().replace("# records_per_second = 1000", "records_per_second = 3"));
+    for _ in 0..5 {
+        bench.handles[1].records.push(record()).unwrap();
+    }
+    bench.control.on_tick(at(50), WALL);
+    assert_eq!(std::fs::read_to_string(bench.path("records.log")).unwrap().lines().count(), 3);
+    let metrics = bench.metrics();
+    assert!(metrics.contains("sealane_control_records_written_total 3\n"), "{metrics}");
+    assert!(metrics.contains("sealane_control_records_left_out_total 2\n"), "{metrics}");
+}
+
+#[test]
+fn a_log_that_was_moved_away_is_opened_anew_by_a_reload() {
+    let mut bench = Bench::new();
+    std::fs::rename(bench.path("records.log"), bench.path("records.log.1")).unwrap();
+    bench.reload(&text());
+    bench.handles[0].records.push(record()).unwrap();
+    bench.control.on_tick(at(50), WALL);
+    assert_eq!(std::fs::read_to_string(bench.path("records.log")).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn the_engine_is_fit_while_every_lane_breathes() {
+    let mut bench = Bench::new();
+    bench.control.on_tick(at(250), WALL);
+    assert_eq!(bench.unfit().as_deref(), Some("lane 0 has not started"));
+    bench.breathe(500);
+    assert_eq!(bench.unfit(), None);
+    bench.handles[0].counters.lane.breaths.increment();
+    bench.control.on_tick(at(1000), WALL);
+    bench.handles[0].counters.lane.breaths.increment();
+    bench.control.on_tick(at(1501), WALL);
+    assert_eq!(bench.unfit().as_deref(), Some("lane 1 has not breathed for 1001 ms"));
+    bench.breathe(1800);
+    assert_eq!(bench.unfit(), None);
+}
+
+#[test]
+fn a_drain_ends_when_the_last_connection_does() {
+    let mut bench = Bench::new();
+    bench.orders(0);
+    bench.handles[1].counters.relay.open.set(1);
+    assert!(!bench.control.is_drained(at(0)));
+    bench.control.on_command(Command::Drain, at(1000), WALL);
+    assert!(matches!(&bench.orders(0)[..], [Order::Drain]));
+    assert_eq!(bench.unfit().as_deref(), Some("draining"));
+    assert!(!bench.control.is_drained(at(2000)));
+    bench.handles[1].counters.relay.open.set(0);
+    assert!(bench.control.is_drained(at(2001)));
+    bench.handles[1].records.push(record()).unwrap();
+    bench.control.stop(at(2001));
+    assert_eq!(bench.stopped.load(Ordering::Relaxed), 1);
+    assert_eq!(
+        std::fs::read_to_string(bench.path("records.log")).unwrap().lines().count(),
+        1,
+        "the last record is kept"
+    );
+}
+
+#[test]
+fn a_drain_ends_at_its_timeout_and_at_once_when_asked_twice() {
+    let mut bench = Bench::new();
+    bench.handles[0].counters.relay.open.set(1);
+    bench.control.on_command(Command::Drain, at(0), WALL);
+    assert!(!bench.control.is_drained(at(29_999)));
+    assert!(bench.control.is_drained(at(30_000)));
+    bench.control.on_command(Command::Drain, at(1), WALL);
+    assert!(bench.control.is_drained(at(1)));
+}
+
+#[test]
+fn metrics_name_lanes_ports_and_servers() {
+    let mut bench = Bench::new();
+    bench.handles[1].counters.lane.busy_nanoseconds.add(1_500_000_000);
+    bench.handles[0].counters.links[0].arp_requests_sent.add(3);
+    bench.handles[0]
+        .verdicts
+        .push(Verdict { pool: "web".to_owned(), server: "a".to_owned(), up: false, cause: Some(Cause::Refused) })
+        .unwrap();
+    bench.breathe(250);
+    let metrics = bench.metrics();
+    for line in [
+        "# TYPE sealane_lane_busy_seconds counter",
+        "# UNIT sealane_lane_busy_seconds seconds",
+        "sealane_lane_busy_seconds_total{lane=\"1\"} 1.5",
+        "sealane_link_arp_requests_sent_total{lane=\"0\",port=\"front\"} 3",
+        "# TYPE sealane_relay_open gauge",
+        "sealane_relay_open{lane=\"0\"} 0",
+        "sealane_server_up{pool=\"web\",server=\"a\"} 1",
+        "sealane_server_connections{pool=\"web\",server=\"b\"} 0",
+        "sealane_control_configuration_version 1",
+        "sealane_control_health_changes_total 1",
+        "sealane_ticket_ring_version 1",
+        concat!("sealane_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+    ] {
+        assert!(metrics.lines().any(|candidate| candidate == line), "no {line}\nin\n{metrics}");
+    }
+    assert!(metrics.contains("sealane_ticket_active_key{key_id=\""), "{metrics}");
+    assert!(metrics.ends_with("# EOF\n"));
+    let mut families: Vec<_> = metrics.lines().filter(|line| line.starts_with("# TYPE")).collect();
+    families.sort_unstable();
+    let count = families.len();
+    families.dedup();
+    assert_eq!(families.len(), count, "OpenMetrics allows a family once");
+}
+
+/// A clock that stands where it is put.
+#[derive(Clone)]
+struct Standing(Rc<Cell<Instant>>);
+
+impl Clock for Standing {
+    fn read(&mut self) -> (Instant, UnixTime) {
+        (self.0.get(), WALL)
+    }
+
+    fn sleep(&mut self, _rest: Duration) {}
+}
+
+#[test]
+fn real_lanes_take_the_configuration_and_the_drain() {
+    let mut bench = Bench::new();
+    let clock = Standing(Rc::new(Cell::new(at(0))));
+    let machine = Machine { cores: vec![0, 1], now: WALL };
+    let configuration = config::load(&bench.path("sealane.toml"), &machine).unwrap();
+    let ring = Arc::new(Ring::generate(WALL, &mut Random::from_seed(2)));
+    let loads = Arc::new(Loads::new(2, 16));
+    let (queues, wire) = memory::port(2, EthernetAddress([2, 0, 0, 0, 0, 1]), 1500);
+    let mut lanes: Vec<_> = queues
+        .into_iter()
+        .zip(Steering::between(2))
+        .zip(&bench.handles)
+        .map(|((queue, steering), handle)| {
+            let settings = lane::Settings {
+                engine: configuration.engine.id,
+                poll: configuration.engine.poll,
+                tcp: publish::tcp_settings(&configuration),
+                ring: Arc::clone(&ring),
+                loads: Arc::clone(&loads),
+                monitors: None,
+            };
+            let random = Random::from_seed(u64::from(handle.lane.0));
+            Lane::new(settings, handle.clone(), steering, vec![queue], clock.clone(), random)
+        })
+        .collect();
+    let mut turn = |bench: &mut Bench, milliseconds: u64| {
+        clock.0.set(at(milliseconds));
+        for lane in &mut lanes {
+            lane.breath();
+        }
+        bench.control.on_tick(at(milliseconds), WALL);
+    };
+    turn(&mut bench, 250);
+    assert_eq!(bench.unfit(), None);
+    bench.reload(&text().replace("ratio = 1", "ratio = 3"));
+    turn(&mut bench, 500);
+    let versions: Vec<_> =
+        bench.handles.iter().map(|handle| handle.counters.lane.configuration_version.value()).collect();
+    assert_eq!(versions, [2, 2]);
+    bench.control.on_command(Command::Drain, at(600), WALL);
+    turn(&mut bench, 850);
+    assert!(bench.control.is_drained(at(850)));
+    drop(wire);
+}
+
+/// What an HTTP GET of `path` is answered with.
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn the_admin_api_answers_over_a_socket() {
+    let mut bench = Bench::new();
+    let listener = admin::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().unwrap();
+    runtime.block_on(async {
+        tokio::spawn(admin::serve(listener, admin::router(bench.control.metrics(), bench.control.view())));
+        let ask =
+            |path: &'static str| async move { tokio::task::spawn_blocking(move || get(address, path)).await.unwrap() };
+        bench.control.on_tick(at(250), WALL);
+        let answer = ask("/healthz").await;
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("lane 0 has not started\n"), "{answer}");
+        bench.breathe(500);
+        let answer = ask("/healthz").await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\nok\n"), "{answer}");
+        let answer = ask("/metrics").await;
+        assert!(
+            answer.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
+            "{answer}"
+        );
+        assert!(answer.contains("sealane_lane_breaths_total{lane=\"0\"} 1\n"), "{answer}");
+        assert!(ask("/").await.starts_with("HTTP/1.1 404 "));
+    });
+}
+
+#[test]
+fn an_admin_address_that_is_taken_is_told_by_key() {
+    let taken = admin::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let error = admin::bind(taken.local_addr().unwrap()).unwrap_err().to_string();
+    assert!(
+        error.starts_with("engine.admin: cannot listen on 127.0.0.1:") && error.contains("write another address"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_running_control_drains_and_ends() {
+    let bench = Bench::new();
+    let (commands, receiver) = tokio::sync::mpsc::channel(4);
+    commands.blocking_send(Command::Drain).unwrap();
+    let thread = bench.control.start(receiver).unwrap();
+    thread.join().unwrap().unwrap();
+    assert_eq!(bench.stopped.load(Ordering::Relaxed), 1);
+}
