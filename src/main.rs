@@ -1,5 +1,8 @@
 //! The command line.
 
+#[cfg(feature = "dpdk")]
+mod run;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -40,7 +43,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Run { config } => run(&config),
+        Command::Run { config } => run::run(&config),
         Command::Check { config } => check(&config),
         Command::Keys(command) => keys::run(command),
         Command::Ticket(inspect::TicketCommand::Inspect(inspect)) => inspect_ticket(&inspect),
@@ -79,9 +82,11 @@ fn inspect_ticket(arguments: &inspect::InspectArgs) -> anyhow::Result<ExitCode> 
     inspect::run(arguments, &publish::scopes(&configuration), &publish::names(&configuration))
 }
 
-fn run(file: &Path) -> anyhow::Result<ExitCode> {
-    load(file)?;
-    anyhow::bail!(
-        "this sealane was built without the dpdk feature: `cargo build --release` builds one that runs engines"
-    )
+#[cfg(not(feature = "dpdk"))]
+mod run {
+    //! Without DPDK there is nothing to run.
+
+    pub fn run(_: &std::path::Path) -> anyhow::Result<std::process::ExitCode> {
+        anyhow::bail!("this sealane was built without the dpdk feature: `cargo build --release` builds one that runs engines")
+    }
 }
