@@ -309,6 +309,54 @@ fn hugepages_are_used_where_the_kernel_has_them() {
 }
 
 #[test]
+fn a_port_that_computes_no_checksums_sends_right_ones_all_the_same() {
+    in_child("a_port_that_computes_no_checksums_sends_right_ones_all_the_same", &[], || {
+        let engine = Engine::start(&settings("net_ring0", &[1])).unwrap();
+        assert!(!engine.ports().next().unwrap().offload.transmit_checksum);
+        let (stopper, deadline) = (engine.stopper(), Deadline::new());
+        let lane = move |mut queues: Vec<Queue>| {
+            let mut frames = Vec::new();
+            for segment in [tcp_frame(20), tcp_frame(40)] {
+                let mut frame = filled(&mut queues[0], &segment).unwrap();
+                let ip_len = segment.len() - 14 - 27;
+                frame.offload_checksum(ip_len, ip_len == 40);
+                frames.push(frame);
+            }
+            assert_eq!(queues[0].transmit(&mut frames), 0);
+            move || {
+                deadline.check("the ring");
+                queues[0].receive(&mut frames);
+                if frames.len() < 2 {
+                    return;
+                }
+                for frame in &frames {
+                    let bytes = frame.bytes();
+                    let ip_len = bytes.len() - 14 - 27;
+                    let addresses = if ip_len == 20 { &bytes[26..34] } else { &bytes[22..54] };
+                    assert_eq!(fold(sum(addresses) + 6 + 27 + sum(&bytes[14 + ip_len..])), 0xffff);
+                    assert!(ip_len == 40 || fold(sum(&bytes[14..34])) == 0xffff);
+                }
+                stopper.stop();
+            }
+        };
+        assert_eq!(engine.run(vec![lane], never).unwrap().in_use, 0);
+    });
+}
+
+/// A TCP segment with 7 bytes of data and no right checksum, under an IPv4 or an IPv6 header.
+fn tcp_frame(ip_len: usize) -> Vec<u8> {
+    let mut frame: Vec<u8> = (0..14 + ip_len + 27).map(|at| at as u8).collect();
+    if ip_len == 20 {
+        frame[12..18].copy_from_slice(&[0x08, 0x00, 0x45, 0, 0, 47]);
+        frame[23] = 6;
+    } else {
+        frame[12..21].copy_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, 27, 6]);
+    }
+    frame[14 + ip_len + 12] = 5 << 4;
+    frame
+}
+
+#[test]
 fn engines_meet_over_a_vhost_user_socket() {
     const TEST: &str = "engines_meet_over_a_vhost_user_socket";
     const SOCKET: &str = "SEALANE_DPDK_TEST_SOCKET";
@@ -593,10 +641,16 @@ fn reply(queue: &mut Queue, mut frame: Buffer, solicited: &AtomicBool) -> Option
 
 /// The folded sum of the pseudo header of a 20-byte TCP segment, not complemented.
 fn pseudo_sum(addresses: &[u8]) -> u16 {
-    let words = addresses.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
-    let mut sum = words.sum::<u32>() + 6 + 20;
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    sum as u16
+    fold(sum(addresses) + 6 + 20)
+}
+
+/// The sum of 16-bit words, an odd byte padded with zero (RFC 1071).
+fn sum(bytes: &[u8]) -> u32 {
+    let word = |word: &[u8]| u32::from(u16::from_be_bytes([word[0], word.get(1).copied().unwrap_or(0)]));
+    bytes.chunks(2).map(word).sum()
+}
+
+fn fold(sum: u32) -> u16 {
+    let once = (sum >> 16) + (sum & 0xffff);
+    ((once >> 16) + (once & 0xffff)) as u16
 }
