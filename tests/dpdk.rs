@@ -4,6 +4,7 @@
 #![cfg(feature = "dpdk")]
 #![expect(clippy::disallowed_methods, reason = "watches real devices against real deadlines")]
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::cast_possible_truncation, reason = "test patterns wrap")]
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -293,8 +294,7 @@ fn without_hugepages_the_engine_falls_back_unless_they_are_required() {
 
 #[test]
 fn hugepages_are_used_where_the_kernel_has_them() {
-    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
-    if free.ok().and_then(|free| free.trim().parse().ok()).unwrap_or(0) < 64 {
+    if free_hugepages() < 64 {
         eprintln!("not tested: this machine has no 64 free hugepages of 2 MiB; `scripts/setup` reserves some");
         return;
     }
@@ -305,6 +305,123 @@ fn hugepages_are_used_where_the_kernel_has_them() {
         assert!(maps.lines().any(|line| line.starts_with("KernelPageSize:") && line.contains("2048 kB")));
         let lanes = echoes(&engine);
         assert_eq!(engine.run(lanes, never).unwrap().in_use, 0);
+    });
+}
+
+#[test]
+fn a_port_that_computes_no_checksums_sends_right_ones_all_the_same() {
+    in_child("a_port_that_computes_no_checksums_sends_right_ones_all_the_same", &[], || {
+        let engine = Engine::start(&settings("net_ring0", &[1])).unwrap();
+        assert!(!engine.ports().next().unwrap().offload.transmit_checksum);
+        let (stopper, deadline) = (engine.stopper(), Deadline::new());
+        let lane = move |mut queues: Vec<Queue>| {
+            let mut frames = Vec::new();
+            for segment in [tcp_frame(20), tcp_frame(40)] {
+                let mut frame = filled(&mut queues[0], &segment).unwrap();
+                let ip_len = segment.len() - 14 - 27;
+                frame.offload_checksum(ip_len, ip_len == 40);
+                frames.push(frame);
+            }
+            assert_eq!(queues[0].transmit(&mut frames), 0);
+            move || {
+                deadline.check("the ring");
+                queues[0].receive(&mut frames);
+                if frames.len() < 2 {
+                    return;
+                }
+                for frame in &frames {
+                    let bytes = frame.bytes();
+                    let ip_len = bytes.len() - 14 - 27;
+                    let addresses = if ip_len == 20 { &bytes[26..34] } else { &bytes[22..54] };
+                    assert_eq!(fold(sum(addresses) + 6 + 27 + sum(&bytes[14 + ip_len..])), 0xffff);
+                    assert!(ip_len == 40 || fold(sum(&bytes[14..34])) == 0xffff);
+                }
+                stopper.stop();
+            }
+        };
+        assert_eq!(engine.run(vec![lane], never).unwrap().in_use, 0);
+    });
+}
+
+/// A TCP segment with 7 bytes of data and no right checksum, under an IPv4 or an IPv6 header.
+fn tcp_frame(ip_len: usize) -> Vec<u8> {
+    let mut frame: Vec<u8> = (0..14 + ip_len + 27).map(|at| at as u8).collect();
+    if ip_len == 20 {
+        frame[12..18].copy_from_slice(&[0x08, 0x00, 0x45, 0, 0, 47]);
+        frame[23] = 6;
+    } else {
+        frame[12..21].copy_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, 27, 6]);
+    }
+    frame[14 + ip_len + 12] = 5 << 4;
+    frame
+}
+
+#[test]
+fn engines_meet_over_a_vhost_user_socket() {
+    const TEST: &str = "engines_meet_over_a_vhost_user_socket";
+    const SOCKET: &str = "SEALANE_DPDK_TEST_SOCKET";
+    let with = |device: &str| Settings { hugepages: Hugepages::Require, ..settings(device, &[0, 1]) };
+    if let Some(socket) = env::var_os(SOCKET) {
+        // The client sends, and expects each frame back from the server, on whichever lane.
+        let device = format!("net_virtio_user0,path={},queues=2,queue_size=256", socket.to_str().unwrap());
+        let engine = Engine::start(&with(&device)).unwrap();
+        let (back, deadline) = (Arc::new(AtomicUsize::new(0)), Deadline::new());
+        let lane = |_| {
+            let (back, stopper) = (Arc::clone(&back), engine.stopper());
+            move |mut queues: Vec<Queue>| {
+                let (mut out, mut arrived) = (Vec::new(), Vec::new());
+                move || {
+                    deadline.check("the server");
+                    out.extend(filled(&mut queues[0], &pattern(0, 1000)));
+                    queues[0].transmit(&mut out);
+                    queues[0].receive(&mut arrived);
+                    for frame in arrived.drain(..) {
+                        assert_eq!(frame.bytes(), pattern(0, 1000));
+                        if back.fetch_add(1, Ordering::AcqRel) == 2_000 {
+                            stopper.stop();
+                        }
+                    }
+                    thread::yield_now();
+                }
+            }
+        };
+        let lanes = (0..2).map(lane).collect();
+        assert_eq!(engine.run(lanes, never).unwrap().in_use, 0);
+        return;
+    }
+    if free_hugepages() < 128 {
+        eprintln!("not tested: this machine has no 128 free hugepages of 2 MiB; `scripts/setup` reserves some");
+        return;
+    }
+    in_child(TEST, &[], || {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("vhost");
+        let device = format!("net_vhost0,iface={},queues=2", socket.to_str().unwrap());
+        let engine = Engine::start(&with(&device)).unwrap();
+        let (stopper, deadline) = (engine.stopper(), Deadline::new());
+        let client = thread::spawn(move || {
+            let client = Command::new(env::current_exe().unwrap())
+                .args([TEST, "--exact", "--nocapture"])
+                .env(SOCKET, &socket)
+                .output();
+            stopper.stop();
+            let client = client.unwrap();
+            assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
+        });
+        let lane = |_| {
+            move |mut queues: Vec<Queue>| {
+                let mut frames = Vec::new();
+                move || {
+                    deadline.check("the client");
+                    queues[0].receive(&mut frames);
+                    queues[0].transmit(&mut frames);
+                    thread::yield_now();
+                }
+            }
+        };
+        let ended = engine.run((0..2).map(lane).collect(), never);
+        client.join().unwrap();
+        assert_eq!(ended.unwrap().in_use, 0);
     });
 }
 
@@ -348,6 +465,12 @@ fn a_device_with_too_few_queues_is_named() {
         let error = Engine::start(&settings("net_pcap0,rx_iface=lo,tx_iface=lo", &[0, 1])).unwrap_err();
         assert!(matches!(error, Error::TooFewQueues { queues: 1, lanes: 2, .. }), "{error:?}");
     });
+}
+
+/// Free hugepages of 2 MiB.
+fn free_hugepages() -> usize {
+    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    free.ok().and_then(|free| free.trim().parse().ok()).unwrap_or(0)
 }
 
 fn run(program: &str, arguments: &[&str]) {
@@ -518,10 +641,16 @@ fn reply(queue: &mut Queue, mut frame: Buffer, solicited: &AtomicBool) -> Option
 
 /// The folded sum of the pseudo header of a 20-byte TCP segment, not complemented.
 fn pseudo_sum(addresses: &[u8]) -> u16 {
-    let words = addresses.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
-    let mut sum = words.sum::<u32>() + 6 + 20;
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    sum as u16
+    fold(sum(addresses) + 6 + 20)
+}
+
+/// The sum of 16-bit words, an odd byte padded with zero (RFC 1071).
+fn sum(bytes: &[u8]) -> u32 {
+    let word = |word: &[u8]| u32::from(u16::from_be_bytes([word[0], word.get(1).copied().unwrap_or(0)]));
+    bytes.chunks(2).map(word).sum()
+}
+
+fn fold(sum: u32) -> u16 {
+    let once = (sum >> 16) + (sum & 0xffff);
+    ((once >> 16) + (once & 0xffff)) as u16
 }

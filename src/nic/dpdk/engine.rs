@@ -1,10 +1,10 @@
 //! Starting, running and stopping capsule's runtime, with a lane on each core.
 
-use std::ffi::CString;
-use std::mem;
+use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use std::{fs, mem, thread};
 
 use capsule::config::RuntimeConfig;
 use capsule::{Runtime, UnixSignal};
@@ -265,7 +265,12 @@ impl Engine {
         let buffers = Pool::fill(&self.pools);
         let queues = self.shared.queues.load(Ordering::Acquire);
         if buffers.in_use == 0 && queues == 0 {
+            // The EAL makes a directory for files that it then does not make, and leaves it behind.
+            // SAFETY: the EAL is up and gives a C string of its own.
+            let directory = unsafe { CStr::from_ptr(ffi::rte_eal_get_runtime_dir()) }.to_string_lossy().into_owned();
             drop(self.runtime);
+            // Not empty or in use by another engine of this name: then it stays.
+            let _ = fs::remove_dir(directory);
         } else {
             // Freeing it would pull the memory away under their holders.
             tracing::warn!(
@@ -279,10 +284,15 @@ impl Engine {
     }
 }
 
-/// Cores that this process may use.
+/// Cores that this process can run on. Being pinned elsewhere at the moment, by whoever started it, is no obstacle; a container's limit is.
 fn usable_cores() -> Vec<usize> {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    cores.into_iter().map(|core| core.id).collect()
+    /// Cores that the C library's set has room for.
+    const CORES_MAX: usize = 1024;
+
+    let try_all =
+        || (0..CORES_MAX).filter(|&id| core_affinity::set_for_current(core_affinity::CoreId { id })).collect();
+    // On a thread of its own, since trying is moving.
+    thread::spawn(try_all).join().unwrap_or_default()
 }
 
 /// Makes an error of capsule's say which device it is about, as far as ethdev can still tell.
