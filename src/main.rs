@@ -86,7 +86,7 @@ fn inspect_ticket(arguments: &inspect::InspectArgs) -> anyhow::Result<ExitCode> 
 mod run {
     //! Without DPDK there is nothing to run.
 
-    pub fn run(_: &std::path::Path) -> anyhow::Result<std::process::ExitCode> {
+    pub(crate) fn run(_: &std::path::Path) -> anyhow::Result<std::process::ExitCode> {
         anyhow::bail!("this sealane was built without the dpdk feature: `cargo build --release` builds one that runs engines")
     }
 }

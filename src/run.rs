@@ -8,13 +8,12 @@ use std::sync::mpsc as blocking;
 use anyhow::Context;
 use sealane::base::{LaneId, Random};
 use sealane::control::config::{self, Configuration, Machine};
-use sealane::control::publish::Shared;
+use sealane::control::publish::{self, Shared};
 use sealane::control::run::{Command, Control, Parts, keys_source};
 use sealane::control::{admin, clock, events};
 use sealane::health::Monitors;
 use sealane::lane::{self, Handle, Lane, Steering, SystemClock};
 use sealane::nic::dpdk::{Engine, Hugepages, PortSettings, Settings, Signal};
-use sealane::tcp;
 use sealane::ticket::Ring;
 use tokio::sync::mpsc;
 
@@ -22,7 +21,7 @@ use tokio::sync::mpsc;
 const COMMANDS_MAX: usize = 16;
 
 /// Runs an engine until it is told to stop.
-pub fn run(file: &Path) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     // Before any thread is pinned: a pinned thread sees its own core only.
     let machine = Machine::this();
     let configuration = crate::load(file)?;
@@ -79,7 +78,6 @@ fn make_lanes(
 ) -> Vec<impl FnOnce(Vec<sealane::nic::dpdk::Queue>) -> Box<dyn FnMut()> + Send + use<>> {
     let clock = SystemClock::start();
     let lanes = u16::try_from(handles.len()).expect("the configuration has fewer cores than that");
-    let mtu = configuration.ports.iter().map(|port| port.mtu).min().unwrap_or_default();
     let make = |(handle, steering): (&Handle, Steering<_>)| {
         let handle = handle.clone();
         let monitors = (handle.lane == LaneId(0))
@@ -87,7 +85,7 @@ fn make_lanes(
         let settings = lane::Settings {
             engine: configuration.engine.id,
             poll: configuration.engine.poll,
-            tcp: tcp::Settings { mtu, ..tcp::Settings::default() },
+            tcp: publish::tcp_settings(configuration),
             ring: Arc::clone(ring),
             loads: Arc::clone(&shared.loads),
             monitors,
@@ -109,7 +107,9 @@ fn settings(configuration: &Configuration) -> Settings {
     let engine = &configuration.engine;
     let port = |port: &config::Port| PortSettings {
         name: port.name.clone(),
-        device: port.device.to_string(),
+        device: match &port.device {
+            config::Device::Pci(device) | config::Device::Virtual(device) => device.clone(),
+        },
         mtu: port.mtu,
     };
     Settings {

@@ -8,7 +8,7 @@ use crate::base::{Flow, LaneId, PortId};
 use crate::link::Neighbour;
 
 /// Most items that wait for a lane. Sized for one breath of handshake steps at 10 M frames/s.
-pub const RING_MAX: usize = 4096;
+pub(super) const RING_MAX: usize = 4096;
 
 /// Something that one lane hands to another.
 #[derive(Debug)]
