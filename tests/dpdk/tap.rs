@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{env, thread};
 
-use sealane::nic::dpdk::{Buffer, Engine, Queue};
+use sealane::nic::dpdk::{Buffer, Engine, Hugepages, Queue};
 use sealane::nic::{Frame, QueuePair, ReceivedChecksum};
 
 use crate::bench::{CHILD, Deadline, PATIENCE, filled, fold, in_child, never, run, settings, sum};
@@ -42,6 +42,8 @@ fn a_tap_carries_frames_both_ways_and_disappears() {
     in_child("tap::a_tap_carries_frames_both_ways_and_disappears", &wrap, || {
         let mut settings = settings("net_tap0,iface=sl0", &[0, 1]);
         settings.ports[0].mtu = 1400;
+        settings.buffers = 16_384;
+        settings.hugepages = Hugepages::Auto;
         let engine = Engine::start(&settings).unwrap();
         let mac = engine.ports().next().unwrap().mac.to_string().replace('-', ":");
         let (stopper, deadline) = (engine.stopper(), Deadline::new());
