@@ -33,6 +33,8 @@ mod send;
 mod settings;
 mod stack;
 mod state;
+#[cfg(test)]
+mod storm;
 mod table;
 mod time_wait;
 mod timer;
