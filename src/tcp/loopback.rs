@@ -93,6 +93,8 @@ struct Network {
     loss_percent: u64,
     duplicate_percent: u64,
     jitter_micros: u64,
+    /// Whether sequence numbers begin just before they wrap.
+    near_wrap: bool,
 }
 
 /// Runs `connections` transfers both ways and checks everything. Gives the two ends.
@@ -107,8 +109,16 @@ fn run(seed: u64, network: &Network, settings: &Settings, connections: u16, byte
         (IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 2]))
     };
     ends[1].stack.listen((server, 443).into(), Token(0)).unwrap();
-    for port in 1000..1000 + connections {
-        let flow = Flow::new((client, port).into(), (server, 443).into());
+    let flow = |port: u16| Flow::new((client, port).into(), (server, 443).into());
+    let first = if network.near_wrap {
+        let near = |port: &u16| (u32::MAX - 200_000..).contains(&ends[0].stack.isn.sequence(&flow(*port), now).0);
+        let Some(port) = (1..60_000).find(near) else { return ends };
+        port
+    } else {
+        1000
+    };
+    for port in first..first + connections {
+        let flow = flow(port);
         let id = ends[0].stack.connect(flow, Token(port.into()), now).unwrap();
         let user = User { id, sent: 0, to_send: bytes, received: 0, finished_reading: false, closed: None };
         ends[0].users.insert(port.into(), user);
@@ -175,7 +185,7 @@ fn run(seed: u64, network: &Network, settings: &Settings, connections: u16, byte
 
 #[test]
 fn a_clean_network_needs_no_retransmission() {
-    let network = Network { loss_percent: 0, duplicate_percent: 0, jitter_micros: 0 };
+    let network = Network { loss_percent: 0, duplicate_percent: 0, jitter_micros: 0, near_wrap: false };
     let ends = run(1, &network, &Settings::default(), 3, 300_000);
     for end in ends {
         assert_eq!(end.counters.retransmitted.value(), 0);
@@ -192,6 +202,7 @@ fn every_byte_arrives_once_and_in_order_whatever_the_network_does() {
             loss_percent: random.below(20),
             duplicate_percent: random.below(20),
             jitter_micros: random.below(30_000),
+            near_wrap: false,
         };
         let settings = Settings {
             receive_buffer: 2000 << random.below(8),
@@ -203,4 +214,12 @@ fn every_byte_arrives_once_and_in_order_whatever_the_network_does() {
         };
         run(seed, &network, &settings, 1 + u16::try_from(random.below(3)).unwrap(), 30_000);
     }
+}
+
+#[test]
+fn sequence_numbers_wrap_in_the_midst_of_a_transfer() {
+    let network = Network { loss_percent: 3, duplicate_percent: 3, jitter_micros: 9000, near_wrap: true };
+    // With most seeds some port's first number is near the wrap.
+    let wrapped = (1..=6).filter(|seed| !run(*seed, &network, &Settings::default(), 1, 250_000)[0].users.is_empty());
+    assert!(wrapped.count() >= 2);
 }
