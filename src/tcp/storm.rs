@@ -68,7 +68,7 @@ impl Storm {
         let (ack, seq) = self.aims.get(&port).copied().unwrap_or_default();
         let flags = Flags { syn: self.one_in(8), fin: self.one_in(8), rst: self.one_in(32), ..Flags::default() };
         let bare = self.one_in(8) || (flags.syn && self.one_in(2));
-        let clock = u32::try_from(self.now.as_nanos() / 1_000_000 & 0xffff_ffff).unwrap();
+        let clock = u32::try_from((self.now.as_nanos() / 1_000_000) & 0xffff_ffff).unwrap();
         let options = SegmentOptions {
             mss: self.one_in(2).then(|| self.below(2048)),
             window_scale: self.one_in(2).then(|| u8::try_from(self.below(16)).unwrap()),
