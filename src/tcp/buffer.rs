@@ -88,7 +88,7 @@ mod tests {
     fn bytes_written_across_the_seam_are_found_again() {
         for shift in 0..64 {
             let mut buffer = Buffer::default();
-            buffer.push(&vec![0; 60]);
+            buffer.push(&[0; 60]);
             buffer.advance(shift.min(59));
             let len = buffer.len();
             buffer.write_at(len + 3, b"xyz");

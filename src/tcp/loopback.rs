@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::base::{Duration, Flow, Instant, Random};
 use crate::tcp::{Close, ConnectionId, Counters, Event, Readable, Settings, Stack, Token};
-use crate::wire::{Flags, Packet, Protocol, Segment, SegmentOptions, Seq, Timestamp};
+use crate::wire::{Packet, Protocol, Segment};
 
 /// One end: a stack and what its user has still to do.
 struct End {
@@ -81,7 +81,8 @@ impl End {
     }
 }
 
-fn packet(bytes: &[u8]) -> Packet<'_> {
+/// What `wire::frame` would make of an IP packet without extensions.
+pub(super) fn packet(bytes: &[u8]) -> Packet<'_> {
     let v4 = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&bytes[at..at + 4]).unwrap());
     let v6 = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&bytes[at..at + 16]).unwrap());
     let (source, destination, header) = if bytes[0] >> 4 == 4 { (v4(12), v4(16), 20) } else { (v6(8), v6(24), 40) };
@@ -91,7 +92,9 @@ fn packet(bytes: &[u8]) -> Packet<'_> {
 struct Network {
     loss_percent: u64,
     duplicate_percent: u64,
-    jitter: Duration,
+    jitter_micros: u64,
+    /// Whether sequence numbers begin just before they wrap.
+    near_wrap: bool,
 }
 
 /// Runs `connections` transfers both ways and checks everything. Gives the two ends.
@@ -106,8 +109,16 @@ fn run(seed: u64, network: &Network, settings: &Settings, connections: u16, byte
         (IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 2]))
     };
     ends[1].stack.listen((server, 443).into(), Token(0)).unwrap();
-    for port in 1000..1000 + connections {
-        let flow = Flow::new((client, port).into(), (server, 443).into());
+    let flow = |port: u16| Flow::new((client, port).into(), (server, 443).into());
+    let first = if network.near_wrap {
+        let near = |port: &u16| (u32::MAX - 200_000..).contains(&ends[0].stack.isn.sequence(&flow(*port), now).0);
+        let Some(port) = (1..60_000).find(near) else { return ends };
+        port
+    } else {
+        1000
+    };
+    for port in first..first + connections {
+        let flow = flow(port);
         let id = ends[0].stack.connect(flow, Token(port.into()), now).unwrap();
         let user = User { id, sent: 0, to_send: bytes, received: 0, finished_reading: false, closed: None };
         ends[0].users.insert(port.into(), user);
@@ -126,8 +137,8 @@ fn run(seed: u64, network: &Network, settings: &Settings, connections: u16, byte
                     1 + u64::from(random.below(100) < network.duplicate_percent)
                 };
                 for _ in 0..copies {
-                    let delay = Duration::from_millis(5)
-                        + Duration::from_nanos(random.below(network.jitter.as_nanos() as u64 + 1));
+                    let delay =
+                        Duration::from_millis(5) + Duration::from_micros(random.below(network.jitter_micros + 1));
                     serial += 1;
                     wire.insert((now + delay, serial), (1 - side, room[..len].to_vec()));
                 }
@@ -174,7 +185,7 @@ fn run(seed: u64, network: &Network, settings: &Settings, connections: u16, byte
 
 #[test]
 fn a_clean_network_needs_no_retransmission() {
-    let network = Network { loss_percent: 0, duplicate_percent: 0, jitter: Duration::ZERO };
+    let network = Network { loss_percent: 0, duplicate_percent: 0, jitter_micros: 0, near_wrap: false };
     let ends = run(1, &network, &Settings::default(), 3, 300_000);
     for end in ends {
         assert_eq!(end.counters.retransmitted.value(), 0);
@@ -190,7 +201,8 @@ fn every_byte_arrives_once_and_in_order_whatever_the_network_does() {
         let network = Network {
             loss_percent: random.below(20),
             duplicate_percent: random.below(20),
-            jitter: Duration::from_millis(random.below(30)),
+            jitter_micros: random.below(30_000),
+            near_wrap: false,
         };
         let settings = Settings {
             receive_buffer: 2000 << random.below(8),
@@ -204,133 +216,10 @@ fn every_byte_arrives_once_and_in_order_whatever_the_network_does() {
     }
 }
 
-/// Throws segments at a stack that are nearly right, calls it as users do, and looks for panics and for anything left behind.
 #[test]
-fn no_sequence_of_segments_and_calls_breaks_a_stack() {
-    for seed in 1..=60 {
-        let mut random = Random::from_seed(seed);
-        let counters = Arc::new(Counters::default());
-        let settings = Settings {
-            connections_max: 6,
-            half_open_max: 3,
-            time_wait_max: 2,
-            receive_buffer: 3000,
-            send_buffer: 3000,
-            keepalive: Some(Duration::from_secs(5)),
-            user_timeout: Duration::from_secs(20),
-            timestamps: seed % 2 == 0,
-            ..Settings::default()
-        };
-        let mut stack = Stack::new(settings, Random::from_seed(seed), counters.clone());
-        let local = ([198, 18, 0, 1], 443).into();
-        stack.listen(local, Token(0)).unwrap();
-        let mut now = Instant::START;
-        let mut live: Vec<ConnectionId> = Vec::new();
-        // What each flow has last said, to aim near it: its next sequence number, and the acknowledgement it wants.
-        let mut aims: BTreeMap<u16, (Seq, Seq)> = BTreeMap::new();
-        let mut room = [0; 1500];
-        for _ in 0..3000 {
-            let port = u16::try_from(random.below(8)).unwrap() + 1;
-            let flow = Flow::new(local, ([198, 18, 0, 2], port).into());
-            match random.below(10) {
-                0..6 => {
-                    let near = |random: &mut Random, seq: Seq| match random.below(8) {
-                        0..5 => seq,
-                        5 => seq - 1,
-                        6 => seq + u32::try_from(random.below(4000)).unwrap() - 2000,
-                        _ => Seq(random.next_u32()),
-                    };
-                    let (ack, seq) = aims.get(&port).copied().unwrap_or_default();
-                    let bits = random.next_u64();
-                    let flags = Flags {
-                        syn: bits % 8 == 0,
-                        fin: bits >> 8 & 7 == 0,
-                        rst: bits >> 16 & 31 == 0,
-                        ..Flags::default()
-                    };
-                    let payload = [0; 1460];
-                    let segment = Segment {
-                        seq: near(&mut random, seq),
-                        ack: (bits >> 24 & 7 != 0 && !(flags.syn && bits >> 25 & 1 == 0))
-                            .then(|| near(&mut random, ack)),
-                        flags,
-                        window: [0, 1, 500, 65_535][usize::try_from(bits >> 32 & 3).unwrap()],
-                        options: SegmentOptions {
-                            mss: (bits >> 40 & 1 == 0).then_some((bits >> 41 & 0x7ff) as u16),
-                            window_scale: (bits >> 53 & 1 == 0).then_some((bits >> 54 & 15) as u8),
-                            timestamp: (bits >> 60 & 1 == 0).then(|| Timestamp {
-                                value: (now.as_nanos() / 1_000_000) as u32,
-                                echo: random.next_u32(),
-                            }),
-                            ..SegmentOptions::default()
-                        },
-                        payload: &payload[..usize::try_from(random.below(1461)).unwrap()],
-                    };
-                    stack.on_segment(&flow, &segment, now);
-                }
-                6 => now = now + Duration::from_millis(1 << random.below(12)),
-                7 => {
-                    if let Ok(id) = stack.connect(flow, Token(1), now) {
-                        live.push(id);
-                    }
-                }
-                _ if live.is_empty() => {}
-                _ => {
-                    let id = live[usize::try_from(random.below(live.len() as u64)).unwrap()];
-                    match random.below(8) {
-                        0..3 => drop(stack.write(id, &room[..usize::try_from(random.below(1500)).unwrap()], now)),
-                        3..6 => stack.consume(id, usize::try_from(random.below(2000)).unwrap(), now),
-                        6 => stack.shutdown(id, now),
-                        _ => match random.below(4) {
-                            0 => stack.abort(id, now),
-                            _ => stack.on_unreachable(&flow, now),
-                        },
-                    }
-                }
-            }
-            stack.on_timeout(now);
-            while let Some(len) = stack.poll_transmit(&mut room, false, now) {
-                let (flow, segment) = Segment::parse(&packet(&room[..len]), false).unwrap();
-                assert!(segment.payload.len() <= 1460);
-                let port = flow.local().port();
-                let (seq, _) = aims.get(&port).copied().unwrap_or_default();
-                let next = segment.seq + segment.sequence_len();
-                aims.insert(port, (next, segment.ack.unwrap_or(seq)));
-            }
-            while let Some((id, _, event)) = stack.poll_event() {
-                match event {
-                    Event::Accepted => live.push(id),
-                    Event::Closed(_) => assert_eq!(stack.flow(id), None),
-                    Event::Connected | Event::Readable | Event::Writable => {}
-                }
-            }
-            live.retain(|id| stack.flow(*id).is_some());
-            assert!(counters.connections.value() <= 6 && counters.half_open.value() <= 3, "seed {seed}");
-            assert!(counters.time_wait.value() <= 2 && counters.timers.value() <= 9, "seed {seed}");
-            assert_eq!(counters.connections.value(), live.len() as u64, "seed {seed}: somebody was forgotten");
-            assert!(counters.buffered_bytes.value() <= 6 * 2 * 4096, "seed {seed}");
-            for id in &live {
-                let inside = stack.inspect(*id).unwrap();
-                assert!(inside.flight <= 3002 && inside.rcv_wnd <= 3000, "seed {seed}: {inside:?}");
-                assert!(inside.cwnd >= inside.mss, "seed {seed}: {inside:?}");
-            }
-        }
-        for id in live {
-            stack.abort(id, now);
-        }
-        while stack.poll_transmit(&mut room, false, now).is_some() {}
-        for _ in 0..200 {
-            now = now + Duration::from_secs(1);
-            stack.on_timeout(now);
-            while stack.poll_transmit(&mut room, false, now).is_some() {}
-        }
-        let left = [
-            &counters.connections,
-            &counters.half_open,
-            &counters.time_wait,
-            &counters.buffered_bytes,
-            &counters.timers,
-        ];
-        assert_eq!(left.map(|gauge| gauge.value()), [0; 5], "seed {seed}: something is left");
-    }
+fn sequence_numbers_wrap_in_the_midst_of_a_transfer() {
+    let network = Network { loss_percent: 3, duplicate_percent: 3, jitter_micros: 9000, near_wrap: true };
+    // With most seeds some port's first number is near the wrap.
+    let wrapped = (1..=6).filter(|seed| !run(*seed, &network, &Settings::default(), 1, 250_000)[0].users.is_empty());
+    assert!(wrapped.count() >= 2);
 }

@@ -13,6 +13,9 @@
 //! - `receive`, `send`: its two halves; `buffer` their memory.
 //! - `rtt`, `recovery`: when something is lost, and how much may be in flight.
 //! - `isn`: where sequence numbers start.
+//!
+//! Not there yet, and where it enters: SACK and RACK (`recovery`, `receive`), CUBIC (`recovery`), SYN cookies (`demux`, where a full half-open table drops),
+//! path MTU discovery (`send`'s mss), a cap on the memory of all connections together (`stack`, which already accounts for it).
 
 mod alarm;
 mod arrive;
@@ -33,6 +36,8 @@ mod send;
 mod settings;
 mod stack;
 mod state;
+#[cfg(test)]
+mod storm;
 mod table;
 mod time_wait;
 

@@ -284,7 +284,7 @@ mod tests {
         fn any_order_of_pieces_gives_the_stream(
             pieces in prop::collection::vec((0usize..1000, 0usize..200), 0..60), shift in 0usize..300,
         ) {
-            let stream: Vec<u8> = (0..1000u32).map(|at| u8::try_from(at * 31 >> 3 & 0xff).unwrap()).collect();
+            let stream: Vec<u8> = (0..1000u32).map(|at| u8::try_from(((at * 31) >> 3) & 0xff).unwrap()).collect();
             let mut receiver = receiver(1000);
             let mut seen = Vec::new();
             // Some of it has been read already, so that the ring's seam is anywhere.

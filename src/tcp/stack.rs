@@ -45,7 +45,7 @@ pub struct Stack {
     pub(super) settings: Settings,
     pub(super) counters: Arc<Counters>,
     pub(super) isn: Isn,
-    pub(super) listeners: HashMap<SocketAddr, Token>,
+    pub(super) listeners: HashMap<SocketAddr, Token, Keyed>,
     pub(super) index: Index,
     pub(super) connections: Table<Connection>,
     pub(super) half_open: HalfOpens,
@@ -67,7 +67,7 @@ impl Stack {
     pub fn new(settings: Settings, mut random: Random, counters: Arc<Counters>) -> Self {
         Self {
             isn: Isn::new(&mut random),
-            listeners: HashMap::new(),
+            listeners: HashMap::with_hasher(Keyed::new(&mut random)),
             index: Index::with_hasher(Keyed::new(&mut random)),
             connections: Table::new(),
             half_open: HalfOpens::new(),

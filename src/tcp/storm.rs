@@ -1,0 +1,209 @@
+//! Segments that are nearly right and calls in any order, thrown at one stack: nothing panics, every bound holds, nothing is left behind.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::base::{Duration, Flow, Instant, Random};
+use crate::tcp::loopback::packet;
+use crate::tcp::stack::REPLIES_MAX;
+use crate::tcp::{ConnectionId, Counters, Event, Settings, Stack, Token};
+use crate::wire::{Flags, Segment, SegmentOptions, Seq, Timestamp};
+
+const LOCAL: ([u8; 4], u16) = ([198, 18, 0, 1], 443);
+const PAYLOAD: [u8; 1460] = [0; 1460];
+
+fn flow(port: u16) -> Flow {
+    Flow::new(LOCAL.into(), ([198, 18, 0, 2], port).into())
+}
+
+struct Storm {
+    stack: Stack,
+    counters: Arc<Counters>,
+    random: Random,
+    now: Instant,
+    live: Vec<ConnectionId>,
+    /// What each flow has last said, to aim near it: its next sequence number, and what it has acknowledged.
+    aims: BTreeMap<u16, (Seq, Seq)>,
+}
+
+impl Storm {
+    fn new(seed: u64) -> Self {
+        let counters = Arc::new(Counters::default());
+        let settings = Settings {
+            connections_max: 6,
+            half_open_max: 3,
+            time_wait_max: 2,
+            receive_buffer: 3000,
+            send_buffer: 3000,
+            keepalive: Some(Duration::from_secs(5)),
+            user_timeout: Duration::from_secs(20),
+            timestamps: seed % 2 == 0,
+            ..Settings::default()
+        };
+        let mut stack = Stack::new(settings, Random::from_seed(seed), counters.clone());
+        stack.listen(SocketAddr::from(LOCAL), Token(0)).unwrap();
+        let (random, now) = (Random::from_seed(seed), Instant::START);
+        Self { stack, counters, random, now, live: Vec::new(), aims: BTreeMap::new() }
+    }
+
+    fn below(&mut self, bound: u16) -> u16 {
+        u16::try_from(self.random.below(bound.into())).unwrap()
+    }
+
+    fn one_in(&mut self, count: u64) -> bool {
+        self.random.below(count) == 0
+    }
+
+    fn near(&mut self, seq: Seq) -> Seq {
+        match self.below(8) {
+            0..5 => seq,
+            5 => seq - 1,
+            6 => seq + u32::from(self.below(4000)) - 2000,
+            _ => Seq(self.random.next_u32()),
+        }
+    }
+
+    fn segment(&mut self, port: u16) {
+        let (ack, seq) = self.aims.get(&port).copied().unwrap_or_default();
+        let flags = Flags { syn: self.one_in(8), fin: self.one_in(8), rst: self.one_in(32), ..Flags::default() };
+        let bare = self.one_in(8) || (flags.syn && self.one_in(2));
+        let clock = u32::try_from((self.now.as_nanos() / 1_000_000) & 0xffff_ffff).unwrap();
+        let options = SegmentOptions {
+            mss: self.one_in(2).then(|| self.below(2048)),
+            window_scale: self.one_in(2).then(|| u8::try_from(self.below(16)).unwrap()),
+            timestamp: self.one_in(2).then(|| Timestamp { value: clock, echo: self.random.next_u32() }),
+            ..SegmentOptions::default()
+        };
+        let segment = Segment {
+            seq: self.near(seq),
+            ack: (!bare).then(|| self.near(ack)),
+            flags,
+            window: [0, 1, 500, 65_535][usize::from(self.below(4))],
+            options,
+            payload: &PAYLOAD[..usize::from(self.below(1461))],
+        };
+        self.stack.on_segment(&flow(port), &segment, self.now);
+    }
+
+    fn call(&mut self, port: u16) {
+        if self.live.is_empty() {
+            return;
+        }
+        let id = self.live[usize::try_from(self.random.below(self.live.len() as u64)).unwrap()];
+        let len = usize::from(self.below(1460));
+        match self.below(32) {
+            0..12 => drop(self.stack.write(id, &PAYLOAD[..len], self.now)),
+            12..24 => self.stack.consume(id, len, self.now),
+            24..28 => self.stack.shutdown(id, self.now),
+            28 => self.stack.abort(id, self.now),
+            _ => self.stack.on_unreachable(&flow(port), self.now),
+        }
+    }
+
+    fn step(&mut self) {
+        let port = self.below(8) + 1;
+        match self.below(10) {
+            0..6 => self.segment(port),
+            6 => self.now = self.now + Duration::from_millis(1 << self.below(12)),
+            7 => self.live.extend(self.stack.connect(flow(port), Token(1), self.now)),
+            _ => self.call(port),
+        }
+        self.stack.on_timeout(self.now);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        let mut room = [0; 1500];
+        while let Some(len) = self.stack.poll_transmit(&mut room, false, self.now) {
+            let (flow, segment) = Segment::parse(&packet(&room[..len]), false).unwrap();
+            let port = flow.local().port();
+            let (_, seq) = self.aims.get(&port).copied().unwrap_or_default();
+            let next = segment.seq + segment.sequence_len();
+            self.aims.insert(port, (next, segment.ack.unwrap_or(seq)));
+        }
+        while let Some((id, _, event)) = self.stack.poll_event() {
+            match event {
+                Event::Accepted => self.live.push(id),
+                Event::Closed(_) => assert_eq!(self.stack.flow(id), None),
+                Event::Connected | Event::Readable | Event::Writable => {}
+            }
+        }
+        self.live.retain(|id| self.stack.flow(*id).is_some());
+    }
+
+    fn check(&self) {
+        let counters = &self.counters;
+        assert_eq!(counters.connections.value(), self.live.len() as u64, "somebody was forgotten");
+        assert!(counters.connections.value() <= 6 && counters.half_open.value() <= 3);
+        assert!(counters.time_wait.value() <= 2 && counters.timers.value() <= 9);
+        assert!(counters.buffered_bytes.value() <= 6 * 2 * 4096);
+        for id in &self.live {
+            let inside = self.stack.inspect(*id).unwrap();
+            assert!(inside.flight <= 3002 && inside.rcv_wnd <= 3000 && inside.cwnd >= inside.mss, "{inside:?}");
+        }
+    }
+
+    fn end(mut self) {
+        for id in std::mem::take(&mut self.live) {
+            self.stack.abort(id, self.now);
+        }
+        for _ in 0..200 {
+            self.drain();
+            self.now = self.now + Duration::from_secs(1);
+            self.stack.on_timeout(self.now);
+        }
+        let counters = &self.counters;
+        let left = [
+            &counters.connections,
+            &counters.half_open,
+            &counters.time_wait,
+            &counters.buffered_bytes,
+            &counters.timers,
+        ];
+        assert_eq!(left.map(|gauge| gauge.value()), [0; 5]);
+    }
+}
+
+#[test]
+fn no_sequence_of_segments_and_calls_breaks_a_stack() {
+    for seed in 1..=60 {
+        println!("seed {seed}");
+        let mut storm = Storm::new(seed);
+        for _ in 0..3000 {
+            storm.step();
+            storm.check();
+        }
+        storm.end();
+    }
+}
+
+#[test]
+fn replies_beyond_their_bound_are_dropped_and_counted() {
+    let counters = Arc::new(Counters::default());
+    let mut stack = Stack::new(Settings::default(), Random::from_seed(1), counters.clone());
+    stack.listen(SocketAddr::from(LOCAL), Token(0)).unwrap();
+    let syn = Segment {
+        seq: Seq(0),
+        ack: None,
+        flags: Flags { syn: true, ..Flags::default() },
+        window: 1000,
+        options: SegmentOptions::default(),
+        payload: &[],
+    };
+    let now = Instant::START;
+    for port in 0..=u16::try_from(REPLIES_MAX).unwrap() {
+        stack.on_segment(&flow(port + 1), &syn, now);
+    }
+    assert_eq!(counters.replies_dropped.value(), 1);
+    let mut room = [0; 1500];
+    assert_eq!(std::iter::from_fn(|| stack.poll_transmit(&mut room, false, now)).count(), REPLIES_MAX);
+    // The one that was dropped is sent again in its time, like the others.
+    stack.on_timeout(now + Duration::from_secs(1));
+    assert_eq!(counters.syn_acks_retransmitted.value(), REPLIES_MAX as u64 + 1);
+}
+
+#[test]
+fn a_connection_at_rest_is_small() {
+    assert!(size_of::<crate::tcp::connection::Connection>() <= 640);
+}
