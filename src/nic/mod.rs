@@ -62,7 +62,7 @@ pub trait Frame: Send + 'static {
     /// When `len` is longer than the room.
     fn set_len(&mut self, len: usize);
 
-    /// What the NIC found when it verified the transport checksum on receipt.
+    /// What the NIC found when it verified checksums on receipt: the transport's and, in IPv4, the IP header's.
     fn received_checksum(&self) -> ReceivedChecksum;
 
     /// Leaves the IPv4 header's and TCP's checksum to the NIC, which [`Offload::transmit_checksum`] says it can. Call it when the frame is complete
@@ -70,7 +70,7 @@ pub trait Frame: Send + 'static {
     fn offload_checksum(&mut self, ip_header_len: usize, ipv6: bool);
 }
 
-/// A NIC's verdict on a received transport checksum.
+/// A NIC's verdict on the checksums of a received frame: good when all of them are, bad when one is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceivedChecksum {
     /// Not looked at: software must.

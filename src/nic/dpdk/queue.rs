@@ -107,6 +107,9 @@ impl Drop for Queue {
     }
 }
 
+/// EtherType of IPv6 (RFC 2464 3), as a frame has it.
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+
 /// As an argument of DPDK.
 const BURST_U16: u16 = 32;
 const _: () = assert!(BURST_U16 as usize == BURST);
@@ -208,11 +211,18 @@ impl Frame for Buffer {
     }
 
     fn received_checksum(&self) -> ReceivedChecksum {
-        match self.mbuf().ol_flags & ffi::SEALANE_F_RX_L4_CKSUM_MASK {
-            ffi::SEALANE_F_RX_L4_CKSUM_UNKNOWN => ReceivedChecksum::Unknown,
-            ffi::SEALANE_F_RX_L4_CKSUM_BAD => ReceivedChecksum::Bad,
+        let flags = self.mbuf().ol_flags;
+        let ip = flags & ffi::SEALANE_F_RX_IP_CKSUM_MASK;
+        let transport = flags & ffi::SEALANE_F_RX_L4_CKSUM_MASK;
+        // DPDK has two verdicts, and drivers give the transport's also where the IPv4 header is wrong. An IPv6 header has no checksum.
+        let is_ip_unknown = ip == ffi::SEALANE_F_RX_IP_CKSUM_UNKNOWN && self.bytes().get(12..14) != Some(&ETHERTYPE_IPV6);
+        if ip == ffi::SEALANE_F_RX_IP_CKSUM_BAD || transport == ffi::SEALANE_F_RX_L4_CKSUM_BAD {
+            ReceivedChecksum::Bad
+        } else if is_ip_unknown || transport == ffi::SEALANE_F_RX_L4_CKSUM_UNKNOWN {
+            ReceivedChecksum::Unknown
+        } else {
             // GOOD, or NONE: the data is intact though the field is not filled in, as between virtual machines.
-            _ => ReceivedChecksum::Good,
+            ReceivedChecksum::Good
         }
     }
 
