@@ -41,6 +41,8 @@ pub struct Session {
     service: Arc<Service>,
     state: State,
     step: Step,
+    /// What the client asked for, from the ClientHello to the handshake's end.
+    server_name: Option<Box<str>>,
     /// An estimate from above of the ciphertext that waits, as rustls does not tell.
     unsent: usize,
     peer_has_closed: bool,
@@ -111,6 +113,7 @@ impl Session {
             service: Arc::clone(service),
             state: State::Hello { acceptor: Acceptor::default(), has_begun: false },
             step: Step::default(),
+            server_name: None,
             unsent: 0,
             peer_has_closed: false,
             has_closed: false,
@@ -253,9 +256,19 @@ impl Session {
         self.peer_has_closed
     }
 
+    /// Server name that the client asked for, known from its ClientHello on, also when the session has failed.
+    pub fn server_name(&self) -> Option<&str> {
+        match &self.state {
+            State::Hello { .. } => None,
+            State::Connected { connection, .. } => connection.server_name(),
+            State::Refused { .. } => self.server_name.as_deref(),
+        }
+    }
+
     /// Goes on from a whole ClientHello: the service's rules first, then rustls's.
     fn accept(&mut self, desk: &mut Desk, accepted: Accepted) -> Result<Progress, Failure> {
-        match self.service.admit(accepted.client_hello().server_name()) {
+        self.server_name = accepted.client_hello().server_name().map(Box::from);
+        match self.service.admit(self.server_name.as_deref()) {
             Admission::Known => {}
             Admission::Unknown => desk.counters().server_names_unknown.increment(),
             Admission::Refused => {
@@ -298,7 +311,7 @@ impl Session {
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
             version,
             cipher: iana_name(suite.suite()),
-            server_name: connection.server_name().map(Box::from),
+            server_name: self.server_name.take(),
             alpn: connection.alpn_protocol().map(Box::from),
             // Only here where no ticket was issued that needed it earlier. Nobody connects to a server before (H2).
             decision: desk.decide(&mut self.step, self.service.terms()),

@@ -10,7 +10,7 @@ use rustls::{AlertDescription, ClientConfig, SignatureScheme};
 use crate::tls::Failure;
 use crate::tls::certificate::{Certificate, Invalid};
 use crate::tls::service::Settings;
-use crate::tls::testing::{Engine, Identity, NAME, SHOP, TLS12, TLS13, client, client_of, ring, settings};
+use crate::tls::testing::{Engine, Identity, Link, NAME, SHOP, TLS12, TLS13, client, client_of, ring, settings};
 
 fn engine(identities: &[&Identity], strict_sni: bool) -> Engine {
     let certificates = identities.iter().map(|identity| identity.certificate()).collect();
@@ -64,6 +64,27 @@ fn an_unknown_name_is_refused_where_that_is_strict() {
         assert_eq!(engine.connect(&client(versions), "198.18.0.1").failure, Some(Failure::UnknownServerName));
         assert_eq!(engine.count("server_names_unknown"), 2);
         assert_eq!(engine.connect(&client(versions), NAME).failure, None);
+    }
+}
+
+#[test]
+fn the_name_that_was_asked_for_is_known_however_the_handshake_ends() {
+    for versions in [TLS12, TLS13] {
+        let client_of_all = client(versions);
+        let cannot_verify = verifying_only(versions, &[SignatureScheme::RSA_PSS_SHA256], &[&SHOP]);
+        let stranger = Arc::new(client_of(versions, &[&Identity::ecdsa(&[NAME])]));
+        for (client, name, strict, failure) in [
+            (&client_of_all, NAME, false, None),
+            (&client_of_all, "other.example", true, Some(Failure::UnknownServerName)),
+            (&cannot_verify, NAME, false, Some(Failure::NothingInCommon)),
+            (&stranger, NAME, false, Some(Failure::AlertReceived)),
+        ] {
+            let mut engine = engine(&[&SHOP], strict);
+            assert_eq!(Link::new(&engine, client, name).session.server_name(), None, "nothing has come yet");
+            let link = engine.connect(client, name);
+            assert_eq!(link.failure, failure);
+            assert_eq!(link.session.server_name(), Some(name), "{failure:?}");
+        }
     }
 }
 
