@@ -154,11 +154,14 @@ class Handler(socketserver.StreamRequestHandler):
         start = self.rfile.peek(12)[:12]
         if start == b"\r\n\r\n\x00\r\nQUIT\n":
             head = self.rfile.read(16)
-            version, family, length = head[12], head[13], int.from_bytes(head[14:16], "big")
+            # The version shares its byte with the command, of which 1 is PROXY.
+            version, command, family, length = head[12] >> 4, head[12] & 0xF, head[13], int.from_bytes(head[14:16], "big")
             rest = self.rfile.read(length)
             kind, size = {0x11: (socket.AF_INET, 4), 0x21: (socket.AF_INET6, 16)}[family]
             source, destination = (socket.inet_ntop(kind, rest[at : at + size]) for at in (0, size))
             ports = struct.unpack("!HH", rest[2 * size : 2 * size + 4])
+            if command != 1:
+                return {"error": f"command {command}"}
             return {"version": version, "source": [source, ports[0]], "destination": [destination, ports[1]]}
         words = self.rfile.readline(108).decode(errors="replace").split()
         if len(words) != 6 or words[0] != "PROXY":
