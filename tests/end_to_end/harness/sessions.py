@@ -23,7 +23,8 @@ def edit(path, into, change=lambda ticket: ticket, lifetime=None):
         if tag == TICKET:
             content = _join(0x04, change(_split(content)[0][1]))
         elif tag in LIFETIMES and lifetime is not None:
-            content = _join(0x02, lifetime.to_bytes(4, "big"))
+            # DER allows no leading zero but the one that makes the number positive.
+            content = _join(0x02, lifetime.to_bytes(lifetime.bit_length() // 8 + 1, "big"))
         edited += _join(tag, content)
     text = base64.encodebytes(_join(outer, edited)).decode()
     into.write_text(f"-----BEGIN SSL SESSION PARAMETERS-----\n{text}-----END SSL SESSION PARAMETERS-----\n")
