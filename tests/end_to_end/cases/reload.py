@@ -1,6 +1,7 @@
 """SIGHUP: certificates change under open connections; a bad file changes nothing."""
 
 from harness.clients import NAME
+from harness.servers import listens
 from harness.trial import SHOP, at
 from harness.wait import until
 
@@ -25,34 +26,35 @@ def a_reload_serves_the_new_certificate_and_keeps_connections(trial):
 def a_bad_reload_changes_nothing_and_says_why(trial):
     engine = trial.engine
     good = engine.file.read_text()
-    bad = {  # what the engine must name -> the file
+    bad = {  # what the engine must say -> the file
         "unheard_of": f'unheard_of = "value"\n{good}',
-        "broken": f"broken = [\n{good}",
+        # A file without syntax has no keys to name: it says where and what.
+        "is not TOML": f"broken = [\n{good}",
         "nowhere": f'{good}\n[[virtual_service]]\nname = "dangling"\naddresses = ["198.18.0.99:443"]\npool = "nowhere"\n',
     }
     versions = ("sealane_control_configuration_version", "sealane_lane_configuration_version")
     before = [engine.metrics().sum(name) for name in versions]
     try:
         with trial.undisturbed(), trial.counted("sealane_control_reloads_refused_total", len(bad)):
-            for word, text in bad.items():
-                _requires_complaint(engine, word, text)
+            for words, text in bad.items():
+                _requires_complaint(engine, words, text)
                 assert trial.client().visit().server
     finally:
         engine.write()
     assert [engine.metrics().sum(name) for name in versions] == before
 
 
-def _requires_complaint(engine, word, text):
+def _requires_complaint(engine, words, text):
     engine.records.read()
     seen = len(engine.records.lines)
 
     def complained():
         engine.records.read()
-        return any(word in line for line in engine.records.lines[seen:])
+        return any(words in line and f"{engine.file}:" in line for line in engine.records.lines[seen:])
 
     engine.file.write_text(text)
     engine.reload()
-    until(f"the engine to complain of {word}", complained, 10)
+    until(f"the engine to complain of {words}", complained, 10)
 
 
 def a_reload_adds_a_service(trial):
@@ -68,7 +70,7 @@ def a_reload_adds_a_service(trial):
         settings["virtual_service"].remove(added)
         trial.engine.write()
     trial.engine.reload()
-    until("the service to be gone", lambda: not _answers(trial, "198.18.0.30"), 10)
+    until("the service to be gone", lambda: not listens("198.18.0.30", 443), 10)
     assert trial.client(address=at(SHOP)).visit().server
 
 
