@@ -21,7 +21,9 @@ VISITS = 5
 SERVERS = {"a": ("198.18.1.11", 8000), "b": ("198.18.1.12", 8000), "c": ("198.18.1.13", 8000)}
 SHOP, BANK = "198.18.0.10", "198.18.0.11"
 PLAN = [  # service, its address, client program, TLS version, how many
-    *(("shop", SHOP, program, version, 4) for program in (CurlClient, OpensslClient, PythonClient) for version in ("1.3", "1.2")),
+    # curl comes with TLS 1.3 only: it switches tickets off in TLS 1.2 (SSL_OP_NO_TICKET), so nothing could bring it back.
+    ("shop", SHOP, CurlClient, "1.3", 4),
+    *(("shop", SHOP, program, version, 4) for program in (OpensslClient, PythonClient) for version in ("1.3", "1.2")),
     *(("bank", BANK, program, version, 3) for program in (OpensslClient, PythonClient) for version in ("1.3", "1.2")),
 ]
 COLUMNS = "{:<26} {:>6}  {:<8} {:<7} {}"
