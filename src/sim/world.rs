@@ -57,6 +57,8 @@ pub struct Setup {
     pub policy: SelectNewServer,
     /// Clients speak TLS 1.2 at most.
     pub tls12: bool,
+    /// Clients close without close_notify.
+    pub abrupt: bool,
 }
 
 impl Default for Setup {
@@ -68,6 +70,7 @@ impl Default for Setup {
             conditions: Conditions::default(),
             policy: SelectNewServer::Immediate,
             tls12: false,
+            abrupt: false,
         }
     }
 }
@@ -174,7 +177,7 @@ impl World {
             engine,
             servers,
             clients,
-            browsers: (0..setup.clients).map(|_| Client::new(&identity.root, setup.tls12)).collect(),
+            browsers: (0..setup.clients).map(|_| Client::new(&identity.root, setup.tls12, setup.abrupt)).collect(),
             visits: Vec::new(),
             visits_before: 0,
             certificate: identity.clone(),
