@@ -6,6 +6,7 @@ use sealane::base::Generation;
 use sealane::persistence::{Reason, SelectNewServer};
 use sealane::relay::End;
 use sealane::sim::{Conditions, Identity, Outcome, Setup, World};
+use sealane::tcp::Close;
 
 /// Seeds of every test. One that ever failed stays here.
 const SEEDS: std::ops::Range<u64> = 0..20;
@@ -20,8 +21,9 @@ const LOSSY: Conditions = Conditions {
 };
 
 fn identity() -> Identity {
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let certificate = rcgen::CertificateParams::new(["shop.example".into()]).unwrap().self_signed(&key).unwrap();
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+    let certificate = rcgen::CertificateParams::new(["shop.example".into()]).and_then(|leaf| leaf.self_signed(&key));
+    let certificate = certificate.expect("a certificate");
     Identity { chain: certificate.pem(), key: key.serialize_pem(), root: certificate.der().clone() }
 }
 
@@ -182,6 +184,16 @@ fn clients_that_close_without_close_notify_leave_nothing_behind() {
             assert_eq!(records.len(), 4, "seed {seed}");
             assert!(records.iter().all(|record| record.end == End::Finished), "{records:?}, seed {seed}");
         }
+    }
+}
+
+#[test]
+fn an_engine_that_is_stopped_resets_what_is_open_and_records_it() {
+    for (seed, mut world) in worlds(Setup::default()) {
+        let outcomes = world.stop_engine_during(&[(0, 0, 5_000_000), (1, 5_000_000, 0)]);
+        assert_eq!(outcomes, [Outcome::Cut(Close::Reset); 2], "seed {seed}");
+        let ends: Vec<_> = world.take_records().iter().map(|record| record.end).collect();
+        assert_eq!(ends, [End::Drained; 2], "seed {seed}");
     }
 }
 

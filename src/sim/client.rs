@@ -101,7 +101,13 @@ pub(super) struct Visiting {
 }
 
 impl Visiting {
-    pub(super) fn on_event(&mut self, event: Event, station: &mut Station<memory::Queue>, unix: UnixTime, now: Instant) {
+    pub(super) fn on_event(
+        &mut self,
+        event: Event,
+        station: &mut Station<memory::Queue>,
+        unix: UnixTime,
+        now: Instant,
+    ) {
         self.clock.0.store(unix.0, Ordering::Relaxed);
         match event {
             Event::Closed(close) => self.on_closed(close),
