@@ -95,7 +95,7 @@ pub struct Lane<Q: QueuePair, C> {
     handle: Handle,
     desk: Box<Desk>,
     fronts: HashMap<ServiceId, Rc<Front>>,
-    connections: Slab<Connection>,
+    connections: Slab<Box<Connection>>,
     handshakes: RunQueue,
     ready: RunQueue,
     deadlines: Wheel<usize>,

@@ -120,7 +120,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
         let front = Rc::clone(front);
         let connection =
             Connection { relay, front, flow, began: unix, queued: false, timer: None, armed: now, slot: None };
-        let index = self.connections.insert(connection);
+        let index = self.connections.insert(Box::new(connection));
         self.station.stack.set_token(client, Owner::Leg(index, Side::Client).token());
         self.arm(index);
         self.counters.relay.accepted.increment();
