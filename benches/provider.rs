@@ -2,7 +2,7 @@
 //!
 //! Each candidate is a rustls provider, pure or mixed. A server with it and a client that is the same for all talk in memory; only
 //! the server's calls are timed, in CPU time of the thread. Candidates take turns within a round, and every figure is a ratio to `aws-lc-rs` within its round (more is
-//! better), as median and best over the rounds: see MEASURES.md.
+//! better), as median and best over the rounds.
 //!
 //! `cargo bench --no-default-features --bench provider`; `OPENSSL_ia32cap=':~0xC0030000'` in the environment hides AVX-512 from aws-lc-rs.
 

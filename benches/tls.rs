@@ -1,4 +1,4 @@
-//! What our TLS sessions cost beside rustls alone: the first of MEASURES.md's three measures, for this module.
+//! What our TLS sessions cost beside rustls alone: the distance to the limit.
 //!
 //! The limit is rustls in memory with the same provider, certificate and suites, and tickets that are not sealed at all. Ours adds the session's
 //! bookkeeping, the desk, the decision and the seal. Both take turns, only the server's calls are timed, in CPU time of the thread.

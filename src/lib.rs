@@ -2,20 +2,22 @@
 //!
 //! The modules, in the order in which a packet meets them:
 //!
-//! - [`nic`]: frames in, frames out.
-//! - [`wire`]: what a lane needs of a frame, parsed once.
-//! - [`link`]: the next hop.
-//! - [`tcp`]: connections.
-//! - [`tls`]: sessions, and the only place where rustls meets tickets.
-//! - [`ticket`]: how tickets are sealed, and the keys.
-//! - [`persistence`]: whether a mapping is honoured, switched or refused.
-//! - [`balance`]: pools, and the server that a new client gets.
-//! - [`relay`]: joins a client's session to a server's connection.
-//! - [`health`]: which servers are up.
-//! - [`lane`]: one core's loop over all of these.
-//! - [`control`]: everything that may block.
-//! - [`sim`]: the same lanes in a deterministic world.
-//! - [`base`]: plain values that all of them name.
+//! | module | what |
+//! | --- | --- |
+//! | [`nic`] | frames in, frames out |
+//! | [`wire`] | what a lane needs of a frame, parsed once |
+//! | [`link`] | the next hop |
+//! | [`tcp`] | connections |
+//! | [`tls`] | sessions, and the only place where rustls meets tickets |
+//! | [`ticket`] | how tickets are sealed, and the keys |
+//! | [`persistence`] | whether a mapping is honoured, switched or refused |
+//! | [`balance`] | pools, and the server that a new client gets |
+//! | [`relay`] | joins a client's session to a server's connection |
+//! | [`health`] | which servers are up |
+//! | [`lane`] | one core's loop over all of these |
+//! | [`control`] | everything that may block |
+//! | [`sim`] | the same lanes in a deterministic world |
+//! | [`base`] | plain values that all of them name |
 
 pub mod balance;
 pub mod base;

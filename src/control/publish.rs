@@ -176,19 +176,14 @@ pub fn link_settings(configuration: &Configuration, port: &Port, mac: EthernetAd
 }
 
 fn tickets(service: &VirtualService, keys: &TicketKeys, cluster: [u8; 32]) -> tls::service::Tickets {
-    // PERSISTENCE.md S3: client certificates do not exist yet; the words leave room for them.
-    let minimum = match service.versions {
-        tls::Versions::Tls13 => "1.3",
-        tls::Versions::Tls12And13 => "1.2",
-    };
-    let policy = identity::sha256(format!("client certificates: none\0minimum version: {minimum}").as_bytes());
+    let policy = tls::service::policy_hash(service.versions);
     tls::service::Tickets {
         scope: Scope { cluster, service: service.id, policy },
         count: service.tickets,
         tls12: service.tls12_tickets,
         lifetime: keys.schedule.lifetime(),
         session_max: keys.session_max,
-        // PERSISTENCE.md H3.
+        // Every TLS 1.2 resumption reuses one master secret: not for longer than two rotations.
         session_max_tls12: keys.schedule.rotation().saturating_mul(2),
     }
 }

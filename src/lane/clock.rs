@@ -11,25 +11,35 @@ pub trait Clock {
     fn sleep(&mut self, rest: Duration);
 }
 
+/// How long a reading of the wall clock is used: tickets count in seconds.
+const WALL_CLOCK_KEPT: Duration = Duration::from_millis(100);
+
 /// The machine's clocks. All lanes of an engine share one start.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     start: std::time::Instant,
+    wall: UnixTime,
+    wall_read: Option<Instant>,
 }
 
 impl SystemClock {
     /// A clock that starts now.
     #[expect(clippy::disallowed_methods, reason = "this is the lane clock")]
     pub fn start() -> Self {
-        Self { start: std::time::Instant::now() }
+        Self { start: std::time::Instant::now(), wall: UnixTime(0), wall_read: None }
     }
 }
 
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the lane clock")]
     fn read(&mut self) -> (Instant, UnixTime) {
-        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        (Instant::START + self.start.elapsed(), UnixTime(since_epoch.as_secs()))
+        let now = Instant::START + self.start.elapsed();
+        if self.wall_read.is_none_or(|read| now - read >= WALL_CLOCK_KEPT) {
+            let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            self.wall = UnixTime(since_epoch.as_secs());
+            self.wall_read = Some(now);
+        }
+        (now, self.wall)
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the lane clock")]

@@ -90,9 +90,9 @@ crate::counters! {
     pub struct LaneCounters {
         /// Breaths taken
         counter breaths,
-        /// Nanoseconds spent in breaths that found something to do
+        /// Time in breaths that found something to do, each from its clock read to the next
         counter busy_nanoseconds,
-        /// Nanoseconds spent in breaths that found nothing to do, sleep included
+        /// Time in breaths that found nothing to do, sleep included
         counter idle_nanoseconds,
         /// Frames received from ports
         counter frames_received,

@@ -34,10 +34,10 @@ use crate::ticket::Ring;
 use crate::tls::Desk;
 
 pub use clock::{Clock, SystemClock};
+pub use connect::NoConnection;
 pub use handle::{Counters, Handle, LaneCounters};
 pub use inbox::{Inbox, Order, Snapshot};
 pub use record::Record;
-pub use connect::NoConnection;
 pub use station::Station;
 pub use steer::Steering;
 
@@ -95,7 +95,7 @@ pub struct Lane<Q: QueuePair, C> {
     handle: Handle,
     desk: Box<Desk>,
     fronts: HashMap<ServiceId, Rc<Front>>,
-    connections: Slab<Connection>,
+    connections: Slab<Box<Connection>>,
     handshakes: RunQueue,
     ready: RunQueue,
     deadlines: Wheel<usize>,
@@ -120,7 +120,8 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
     ) -> Self {
         let counters = Arc::clone(&handle.counters);
         let (now, unix) = clock.read();
-        let mut desk = Box::new(Desk::new(settings.engine, settings.ring, random.fork(), Arc::clone(&counters.tickets)));
+        let mut desk =
+            Box::new(Desk::new(settings.engine, settings.ring, random.fork(), Arc::clone(&counters.tickets)));
         desk.set_time(unix);
         let station = Station::new(&handle, steering, queues, settings.tcp, random);
         Self {
@@ -216,5 +217,14 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         }
         let due = self.poll_at().map_or(SLEEP_MAX, |at| at - now);
         self.clock.sleep(due.min(SLEEP_MAX));
+    }
+}
+
+impl<Q: QueuePair, C> Drop for Lane<Q, C> {
+    /// Clients and servers of connections that are still open learn of the end by a reset, and control by a record.
+    fn drop(&mut self) {
+        let now = self.breath_began;
+        self.cut_all(now);
+        while self.station.stack.wants_transmit() && self.station.transmit(now) {}
     }
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use crate::balance::Balancer;
 use crate::base::{Instant, PoolId};
 use crate::lane::work::{Backend, Front};
-use crate::lane::{Clock, Lane, Order, Snapshot};
+use crate::lane::{Lane, Order, Snapshot};
 use crate::nic::QueuePair;
 use crate::relay::Service;
 use crate::tcp::Token;
 
-impl<Q: QueuePair, C: Clock> Lane<Q, C> {
+impl<Q: QueuePair, C> Lane<Q, C> {
     pub(super) fn take_orders(&mut self, now: Instant) -> bool {
         let mut any = false;
         while let Some(order) = self.handle.inbox.pop() {

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use crate::base::Instant;
 use crate::health::{Cause, Monitors, Probe, ProbeId};
+use crate::lane::Lane;
 use crate::lane::connect::NoConnection;
 use crate::lane::work::Owner;
-use crate::lane::{Clock, Lane};
 use crate::nic::QueuePair;
 use crate::tcp::{Close, ConnectionId, Event};
 
@@ -27,7 +27,7 @@ impl Probes {
     }
 }
 
-impl<Q: QueuePair, C: Clock> Lane<Q, C> {
+impl<Q: QueuePair, C> Lane<Q, C> {
     pub(super) fn fire_probes(&mut self, now: Instant) {
         if let Some(probes) = &mut self.probes {
             probes.monitors.on_timeout(now);

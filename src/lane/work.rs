@@ -8,7 +8,7 @@ use crate::balance::{Balancer, ServerIndex, Slot};
 use crate::base::{Flow, Instant, ServiceId, TimerId, UnixTime};
 use crate::health::ProbeId;
 use crate::lane::connect::NoConnection;
-use crate::lane::{CONNECTIONS_MAX, Clock, HANDSHAKE_STEPS_MAX, Lane, Record};
+use crate::lane::{CONNECTIONS_MAX, HANDSHAKE_STEPS_MAX, Lane, Record};
 use crate::nic::QueuePair;
 use crate::persistence::Reason;
 use crate::relay::{End, Next, Relay, Service, Side};
@@ -78,7 +78,7 @@ impl Owner {
     }
 }
 
-impl<Q: QueuePair, C: Clock> Lane<Q, C> {
+impl<Q: QueuePair, C> Lane<Q, C> {
     /// Deals with TCP's events, then lets connections work: a few handshake steps, and some of the others.
     pub(super) fn work(&mut self, now: Instant, unix: UnixTime) -> bool {
         let mut any = false;
@@ -118,8 +118,9 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         };
         let relay = Relay::new(Arc::clone(&front.service), client, now);
         let front = Rc::clone(front);
-        let connection = Connection { relay, front, flow, began: unix, queued: false, timer: None, armed: now, slot: None };
-        let index = self.connections.insert(connection);
+        let connection =
+            Connection { relay, front, flow, began: unix, queued: false, timer: None, armed: now, slot: None };
+        let index = self.connections.insert(Box::new(connection));
         self.station.stack.set_token(client, Owner::Leg(index, Side::Client).token());
         self.arm(index);
         self.counters.relay.accepted.increment();
@@ -190,7 +191,8 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
 
     /// Arms the timer anew if the deadline has come nearer, as it does when one side closes.
     fn tighten(&mut self, index: usize) {
-        let nearer = self.connections.get(index).is_some_and(|connection| connection.relay.deadline() < connection.armed);
+        let nearer =
+            self.connections.get(index).is_some_and(|connection| connection.relay.deadline() < connection.armed);
         if nearer {
             self.arm(index);
         }
@@ -226,6 +228,16 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         counters.open.set(self.connections.len() as u64);
         if self.handle.records.push(self.record(&connection, end, now)).is_err() {
             self.counters.lane.records_dropped.increment();
+        }
+    }
+
+    /// Resets every connection that is still open, as at the end of a drain that timed out.
+    pub(super) fn cut_all(&mut self, now: Instant) {
+        for index in 0..self.connections.capacity() {
+            if let Some(connection) = self.connections.get_mut(index) {
+                let end = connection.relay.abandon(End::Drained, &mut self.station.stack, now);
+                self.finish(index, end, now);
+            }
         }
     }
 

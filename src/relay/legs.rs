@@ -184,7 +184,10 @@ impl Relay {
             Stage::Handshake => self.shake(stack, desk, candidate, counters, now),
             Stage::Connecting => Next::Wait,
             Stage::Open => self.pump(stack, desk, now),
-            Stage::Closing => self.drop_input(stack, now),
+            Stage::Closing => {
+                self.drop_input(stack, now);
+                Next::Wait
+            }
         };
         self.conclude(next, stack, now)
     }
@@ -198,8 +201,7 @@ impl Relay {
         counters: &Counters,
         now: Instant,
     ) -> Next {
-        let Some(client) = self.client else { return Next::Wait };
-        let taken = match stack.readable(client) {
+        let taken = match read(stack, self.client) {
             Readable::Data(bytes) => self.session.on_data(bytes),
             Readable::Empty => return Next::Wait,
             Readable::Finished => {
@@ -208,7 +210,9 @@ impl Relay {
             }
         };
         let progress = taken.and_then(|taken| {
-            stack.consume(client, taken, now);
+            if let Some(client) = self.client {
+                stack.consume(client, taken, now);
+            }
             self.session.advance(desk, candidate)
         });
         self.flush(stack, now);
@@ -260,11 +264,13 @@ impl Relay {
         }
     }
 
-    fn drop_input(&mut self, stack: &mut Stack, now: Instant) -> Next {
-        if let Some(client) = self.client {
-            discard(stack, client, now);
+    /// Reads and forgets what the client still sends after it has nothing to say any more.
+    fn drop_input(&mut self, stack: &mut Stack, now: Instant) {
+        let Some(client) = self.client else { return };
+        while let Readable::Data(bytes) = stack.readable(client) {
+            let len = bytes.len();
+            stack.consume(client, len, now);
         }
-        Next::Wait
     }
 
     /// Moves bytes both ways.
@@ -294,15 +300,14 @@ impl Relay {
             if self.session.peer_has_closed() && !self.upstream_closed {
                 self.close_upstream(stack, now);
             }
-            let Some(client) = self.client else { return Ok(Next::Wait) };
             if self.upstream_closed {
-                discard(stack, client, now);
+                self.drop_input(stack, now);
                 return Ok(Next::Wait);
             }
             if self.received >= enough {
                 return Ok(Next::Again);
             }
-            let taken = match stack.readable(client) {
+            let taken = match read(stack, self.client) {
                 Readable::Data(bytes) => self.session.on_data(bytes).map_err(End::Tls)?,
                 Readable::Empty => return Ok(Next::Wait),
                 // RFC 8446 6.1: without close_notify the stream may have been cut short by anyone on the way. Once the server has said all that it
@@ -313,9 +318,7 @@ impl Relay {
                 }
                 Readable::Finished => return Err(End::ClientTruncated),
             };
-            if taken == 0 {
-                return Ok(Next::Wait);
-            }
+            let Some(client) = self.client.filter(|_| taken > 0) else { return Ok(Next::Wait) };
             stack.consume(client, taken, now);
             self.session.advance(desk, None).map_err(End::Tls)?;
             self.flush(stack, now);
@@ -352,14 +355,18 @@ impl Relay {
             if self.session.has_output() {
                 return Next::Wait;
             }
-            let Some(server) = self.server.filter(|_| !self.downstream_closed) else { return Next::Wait };
+            if self.downstream_closed {
+                return Next::Wait;
+            }
             if self.sent >= enough {
                 return Next::Again;
             }
-            match stack.readable(server) {
+            match read(stack, self.server) {
                 Readable::Data(bytes) => {
                     let taken = self.session.write(bytes);
-                    stack.consume(server, taken, now);
+                    if let Some(server) = self.server {
+                        stack.consume(server, taken, now);
+                    }
                     self.sent += taken as u64;
                 }
                 Readable::Empty => return Next::Wait,
@@ -427,10 +434,7 @@ impl Relay {
     }
 }
 
-/// Reads and forgets what a peer still sends after it has nothing to say any more.
-fn discard(stack: &mut Stack, connection: ConnectionId, now: Instant) {
-    while let Readable::Data(bytes) = stack.readable(connection) {
-        let len = bytes.len();
-        stack.consume(connection, len, now);
-    }
+/// What there is to read on a leg. One that TCP has closed in order, which it does when everything has been read, has finished.
+fn read(stack: &Stack, leg: Option<ConnectionId>) -> Readable<'_> {
+    leg.map_or(Readable::Finished, |leg| stack.readable(leg))
 }

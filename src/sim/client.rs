@@ -31,14 +31,16 @@ impl TimeProvider for WallClock {
 pub struct Client {
     config: Arc<ClientConfig>,
     clock: Arc<WallClock>,
+    abrupt: bool,
 }
 
 impl Client {
-    /// A client that trusts `root` and has visited nobody. `tls12`: it speaks nothing newer than TLS 1.2.
+    /// A client that trusts `root` and has visited nobody. `tls12`: it speaks nothing newer than TLS 1.2. `abrupt`: it
+    /// closes without close_notify, as many real clients do.
     ///
     /// # Panics
     /// When `root` is no certificate.
-    pub fn new(root: &CertificateDer<'_>, tls12: bool) -> Self {
+    pub fn new(root: &CertificateDer<'_>, tls12: bool, abrupt: bool) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(root.clone().into_owned()).expect("the world's own root certificate");
         let clock = Arc::new(WallClock::default());
@@ -50,7 +52,7 @@ impl Client {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.resumption = Resumption::in_memory_sessions(8);
-        Self { config: Arc::new(config), clock }
+        Self { config: Arc::new(config), clock, abrupt }
     }
 
     /// Forgets all tickets.
@@ -69,6 +71,7 @@ impl Client {
             connection,
             tls: Box::new(tls),
             clock: Arc::clone(&self.clock),
+            abrupt: self.abrupt,
             request: request.concat(),
             upload,
             download,
@@ -86,6 +89,7 @@ pub(super) struct Visiting {
     connection: ConnectionId,
     tls: Box<ClientConnection>,
     clock: Arc<WallClock>,
+    abrupt: bool,
     request: Vec<u8>,
     upload: usize,
     download: usize,
@@ -97,7 +101,13 @@ pub(super) struct Visiting {
 }
 
 impl Visiting {
-    pub(super) fn on_event(&mut self, event: Event, station: &mut Station<memory::Queue>, unix: UnixTime, now: Instant) {
+    pub(super) fn on_event(
+        &mut self,
+        event: Event,
+        station: &mut Station<memory::Queue>,
+        unix: UnixTime,
+        now: Instant,
+    ) {
         self.clock.0.store(unix.0, Ordering::Relaxed);
         match event {
             Event::Closed(close) => self.on_closed(close),
@@ -138,8 +148,10 @@ impl Visiting {
 
     /// Everything the server had to say has been said: says goodbye and takes stock.
     fn finish(&mut self, station: &mut Station<memory::Queue>, now: Instant) {
-        self.tls.send_close_notify();
-        self.flush(station, now);
+        if !self.abrupt {
+            self.tls.send_close_notify();
+            self.flush(station, now);
+        }
         station.stack.shutdown(self.connection, now);
         let outcome = match self.head.first_chunk::<HEAD>() {
             Some([a, b, c, d, right @ ..])

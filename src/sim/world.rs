@@ -57,6 +57,8 @@ pub struct Setup {
     pub policy: SelectNewServer,
     /// Clients speak TLS 1.2 at most.
     pub tls12: bool,
+    /// Clients close without close_notify.
+    pub abrupt: bool,
 }
 
 impl Default for Setup {
@@ -68,6 +70,7 @@ impl Default for Setup {
             conditions: Conditions::default(),
             policy: SelectNewServer::Immediate,
             tls12: false,
+            abrupt: false,
         }
     }
 }
@@ -174,7 +177,7 @@ impl World {
             engine,
             servers,
             clients,
-            browsers: (0..setup.clients).map(|_| Client::new(&identity.root, setup.tls12)).collect(),
+            browsers: (0..setup.clients).map(|_| Client::new(&identity.root, setup.tls12, setup.abrupt)).collect(),
             visits: Vec::new(),
             visits_before: 0,
             certificate: identity.clone(),
@@ -211,6 +214,22 @@ impl World {
     /// # Panics
     /// When there is no such client.
     pub fn transfer_all(&mut self, visits: &[(usize, usize, usize)]) -> Vec<Outcome> {
+        self.begin(visits);
+        self.finish_visits()
+    }
+
+    /// The same, but the engine is stopped when every visit is under way.
+    ///
+    /// # Panics
+    /// When there is no such client.
+    pub fn stop_engine_during(&mut self, visits: &[(usize, usize, usize)]) -> Vec<Outcome> {
+        self.begin(visits);
+        self.run_for(Duration::from_millis(4));
+        self.engine.lanes.clear();
+        self.finish_visits()
+    }
+
+    fn begin(&mut self, visits: &[(usize, usize, usize)]) {
         let now = self.clock.now();
         self.visits_before += self.visits.len() as u64;
         self.visits.clear();
@@ -222,7 +241,10 @@ impl World {
             let browser = self.browsers.get(*client).expect("a client of this world");
             self.visits.push(browser.begin(connection, *upload, *download));
         }
-        let deadline = now + VISIT_MAX;
+    }
+
+    fn finish_visits(&mut self) -> Vec<Outcome> {
+        let deadline = self.clock.now() + VISIT_MAX;
         while self.visits.iter().any(|visit| visit.outcome.is_none()) && self.clock.now() < deadline {
             self.step(deadline);
         }

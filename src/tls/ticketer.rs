@@ -1,4 +1,4 @@
-//! rustls's `ProducesTickets` over our seal: the mapping travels beside rustls's own ticket. See PERSISTENCE.md, H.
+//! rustls's `ProducesTickets` over our seal: the mapping travels beside rustls's own ticket.
 //!
 //! What rustls 0.23 does with us, read in its source (`server/tls12.rs`, `server/tls13.rs`):
 //!

@@ -321,10 +321,10 @@ pub(super) fn ticket_keys(report: &mut Report, section: Option<Section<'_>>, dir
     }
     let file = file.map(|file| file.value);
     let rotation = section.or(report, "rotation", defaults.schedule.rotation(), duration(SECOND..=ROTATION_MAX));
-    // PERSISTENCE.md K4 and RFC 8446 4.6.1: no ticket lives longer than 7 days.
+    // RFC 8446 4.6.1: no ticket lives longer than 7 days.
     let lifetime = section.or(report, "lifetime", defaults.schedule.lifetime(), duration(SECOND..=LIFETIME_MAX));
     let session_max = section.or(report, "session_max", defaults.session_max, duration(SECOND..=90 * DAY));
-    // PERSISTENCE.md K3: the ring must hold every key that a valid ticket may be under.
+    // The ring must hold every key that a valid ticket may be under.
     let schedule = match Schedule::new(rotation.value, lifetime.value) {
         Ok(schedule) => Some(schedule),
         Err(error) => {

@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use humantime_serde::re::humantime;
-
 use super::finding::Severity;
 use super::{file, lint};
 use crate::base::{Random, UnixTime};

@@ -19,7 +19,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use humantime_serde::re::humantime;
 use serde::Deserialize;
 use toml::Spanned;
 use zeroize::Zeroizing;
