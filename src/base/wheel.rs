@@ -31,7 +31,7 @@ struct Node<K> {
 /// Timers that carry a key each.
 ///
 /// A timer lies on the level of the highest bit in which its deadline differs from `now`, so all timers of a level lie before those of the next one,
-/// and a slot's timers move down when time reaches the slot's beginning: at most [`LEVELS`] moves a timer.
+/// and a slot's timers move down when time reaches the slot's beginning: at most six moves a timer.
 #[derive(Debug)]
 pub struct Wheel<K> {
     now: u64,

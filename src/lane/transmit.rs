@@ -17,7 +17,7 @@ pub(super) const TRANSMIT_MAX: usize = 256;
 const ETHERNET_HEADER: usize = 14;
 
 impl<Q: QueuePair> Station<Q> {
-    /// Sends at most [`TRANSMIT_MAX`] segments, then what the link layers have of their own.
+    /// Sends at most 256 segments, then what the link layers have of their own.
     pub fn transmit(&mut self, now: Instant) -> bool {
         for _ in 0..TRANSMIT_MAX {
             if !self.transmit_segment(now) {

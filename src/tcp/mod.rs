@@ -121,7 +121,7 @@ pub enum Refused {
     InUse,
 }
 
-/// What [`Stack::read`]-side callers see.
+/// What there is to read on a connection: see [`Stack::readable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readable<'a> {
     /// The next bytes in order, at least one. [`Stack::consume`] takes them.
