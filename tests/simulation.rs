@@ -198,6 +198,17 @@ fn an_engine_that_is_stopped_resets_what_is_open_and_records_it() {
 }
 
 #[test]
+fn a_connection_outlives_the_service_that_a_reload_removes() {
+    for (seed, mut world) in worlds(Setup::default()) {
+        for outcome in world.remove_service_during(&[(0, 0, 3_000_000), (1, 3_000_000, 0)]) {
+            assert!(matches!(outcome, Outcome::Served(_)), "{outcome:?}, seed {seed}");
+        }
+        assert!(matches!(world.visit(2), Outcome::Cut(Close::TimedOut | Close::Unreachable)), "seed {seed}");
+        assert_clean(&mut world, seed);
+    }
+}
+
+#[test]
 fn a_client_that_lost_its_tickets_is_a_new_client() {
     for (seed, mut world) in worlds(Setup::default()) {
         world.visit(0).served();

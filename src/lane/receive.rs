@@ -92,18 +92,21 @@ impl<Q: QueuePair> Station<Q> {
         };
         match packet.protocol {
             Protocol::Icmp | Protocol::Icmpv6 => port.link.on_icmp(from, &packet, now),
-            Protocol::Tcp if port.link.is_local(packet.destination) => {
-                return self.on_tcp(&packet, verified, steered, now);
+            Protocol::Tcp => {
+                let local = port.link.is_local(packet.destination);
+                return self.on_tcp(&packet, local, verified, steered, now);
             }
             Protocol::Other(_) if port.link.is_local(packet.destination) => port.link.on_unknown(from, &packet, now),
-            Protocol::Tcp | Protocol::Other(_) => self.counters.not_local.increment(),
+            Protocol::Other(_) => self.counters.not_local.increment(),
         }
         Ok(None)
     }
 
+    /// A segment for an address that is not `local` is none of ours, unless its connection was opened while a configuration still named the address.
     fn on_tcp(
         &mut self,
         packet: &Packet<'_>,
+        local: bool,
         verified: bool,
         steered: bool,
         now: Instant,
@@ -115,7 +118,11 @@ impl<Q: QueuePair> Station<Q> {
                 return Ok(Some(owner));
             }
         }
-        self.stack.on_segment(&flow, &segment, now);
+        if local || self.stack.knows(&flow) {
+            self.stack.on_segment(&flow, &segment, now);
+        } else {
+            self.counters.not_local.increment();
+        }
         Ok(None)
     }
 

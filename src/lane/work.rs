@@ -255,7 +255,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             client: connection.flow.remote(),
             local: connection.flow.local(),
             service: relay.service().id,
-            server_name: handshake.and_then(|handshake| handshake.server_name.clone()),
+            server_name: relay.server_name().map(Box::from),
             version: handshake.map(|handshake| handshake.version),
             cipher: handshake.map(|handshake| handshake.cipher),
             resumed: handshake.map(|handshake| handshake.resumed),

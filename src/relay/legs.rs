@@ -100,6 +100,11 @@ impl Relay {
         self.handshake.as_ref()
     }
 
+    /// The server name that the client asks for, once its ClientHello has come.
+    pub fn server_name(&self) -> Option<&str> {
+        self.session.server_name()
+    }
+
     /// Whether the TLS handshake goes on: then [`work`](Self::work) may cost some 100 µs.
     pub fn is_handshaking(&self) -> bool {
         self.stage == Stage::Handshake

@@ -123,10 +123,7 @@ impl Visiting {
     fn exchange(&mut self, station: &mut Station<memory::Queue>, now: Instant) {
         loop {
             // rustls keeps a bounded amount; TCP says when it has room again only if it ran out of it.
-            while self.upload() > 0 {
-                self.flush(station, now);
-            }
-            self.flush(station, now);
+            while self.upload() + self.flush(station, now) > 0 {}
             let taken = match station.stack.readable(self.connection) {
                 Readable::Data(mut bytes) => self.tls.read_tls(&mut bytes).unwrap_or(0),
                 Readable::Empty => return,
@@ -203,14 +200,18 @@ impl Visiting {
         }
     }
 
-    fn flush(&mut self, station: &mut Station<memory::Queue>, now: Instant) {
+    /// Gives TCP what rustls has made and says how much it took.
+    fn flush(&mut self, station: &mut Station<memory::Queue>, now: Instant) -> usize {
+        let mut flushed = 0;
         // A write that takes nothing is what asks TCP to say when there is room again.
         while self.tls.wants_write() {
             let mut output = Output { station, connection: self.connection, now };
-            if !self.tls.write_tls(&mut output).is_ok_and(|taken| taken > 0) {
-                return;
+            match self.tls.write_tls(&mut output) {
+                Ok(taken) if taken > 0 => flushed += taken,
+                Ok(_) | Err(_) => break,
             }
         }
+        flushed
     }
 }
 

@@ -144,6 +144,7 @@ pub struct World {
     ring: Arc<Ring>,
     /// The servers that the configuration names, each with its generation.
     configured: Vec<(u16, Generation)>,
+    has_service: bool,
     version: u64,
     trace: Sha256,
 }
@@ -185,6 +186,7 @@ impl World {
             loads,
             ring,
             configured: (0..setup.servers).map(|number| (number, Generation(0))).collect(),
+            has_service: true,
             version: 0,
             trace: Sha256::new(),
             clock,
@@ -226,6 +228,18 @@ impl World {
         self.begin(visits);
         self.run_for(Duration::from_millis(4));
         self.engine.lanes.clear();
+        self.finish_visits()
+    }
+
+    /// The same, but a reload removes the service, address and all, when every visit is under way.
+    ///
+    /// # Panics
+    /// When there is no such client.
+    pub fn remove_service_during(&mut self, visits: &[(usize, usize, usize)]) -> Vec<Outcome> {
+        self.begin(visits);
+        self.run_for(Duration::from_millis(4));
+        self.has_service = false;
+        self.configure();
         self.finish_visits()
     }
 
@@ -485,11 +499,13 @@ impl World {
             failed_checks: 3,
         };
         let mut port = addresses(0, &["198.18.0.2/15"]);
-        port.virtual_addresses = vec!["198.18.0.10".parse().expect("an address")];
+        if self.has_service {
+            port.virtual_addresses = vec!["198.18.0.10".parse().expect("an address")];
+        }
         Snapshot {
             version: self.version,
             ports: vec![port],
-            services: vec![Arc::new(service)],
+            services: if self.has_service { vec![Arc::new(service)] } else { Vec::new() },
             pools: vec![(pool, Some(monitor))],
         }
     }

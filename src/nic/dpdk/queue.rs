@@ -215,7 +215,8 @@ impl Frame for Buffer {
         let ip = flags & ffi::SEALANE_F_RX_IP_CKSUM_MASK;
         let transport = flags & ffi::SEALANE_F_RX_L4_CKSUM_MASK;
         // DPDK has two verdicts, and drivers give the transport's also where the IPv4 header is wrong. An IPv6 header has no checksum.
-        let is_ip_unknown = ip == ffi::SEALANE_F_RX_IP_CKSUM_UNKNOWN && self.bytes().get(12..14) != Some(&ETHERTYPE_IPV6);
+        let is_ip_unknown =
+            ip == ffi::SEALANE_F_RX_IP_CKSUM_UNKNOWN && self.bytes().get(12..14) != Some(&ETHERTYPE_IPV6);
         if ip == ffi::SEALANE_F_RX_IP_CKSUM_BAD || transport == ffi::SEALANE_F_RX_L4_CKSUM_BAD {
             ReceivedChecksum::Bad
         } else if is_ip_unknown || transport == ffi::SEALANE_F_RX_L4_CKSUM_UNKNOWN {
