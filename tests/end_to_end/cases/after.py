@@ -13,7 +13,7 @@ def everything_has_been_given_back(trial):
         }
 
     try:
-        until("connections and buffers", lambda: max(left().values()) <= 0, 60, every=0.2)
+        until("connections and buffers", lambda: max(left().values()) <= 0, 5, every=0.2)
     except TimedOut:
         raise AssertionError(f"left over: {left()}") from None
 

@@ -1,6 +1,6 @@
 """SIGHUP: certificates change under open connections; a bad file changes nothing."""
 
-from harness.clients import NAME
+from harness.clients import NAME, read_all
 from harness.servers import listens
 from harness.trial import SHOP, at
 from harness.wait import until
@@ -57,20 +57,27 @@ def _requires_complaint(engine, words, text):
     until(f"the engine to complain of {words}", complained, 10)
 
 
-def a_reload_adds_a_service(trial):
-    settings = trial.engine.settings
-    added = dict(settings["virtual_service"][0], name="late", addresses=["198.18.0.30:443"])
+def a_reload_adds_a_service_and_another_removes_it(trial):
+    settings, address = trial.engine.settings, "198.18.0.30"
+    added = dict(settings["virtual_service"][0], name="late", addresses=[f"{address}:443"])
     settings["virtual_service"].append(added)
+    mark = trial.engine.records.mark()
     try:
         trial.engine.write()
         with trial.undisturbed():
             trial.engine.reload()
-            until("the new service", lambda: _answers(trial, "198.18.0.30"), 10)
+            until("the new service", lambda: _answers(trial, address), 10)
     finally:
         settings["virtual_service"].remove(added)
         trial.engine.write()
-    trial.engine.reload()
-    until("the service to be gone", lambda: not listens("198.18.0.30", 443), 10)
+    with trial.undisturbed(), trial.client(address=address).connect() as old:
+        port = old.getsockname()[1]
+        trial.engine.reload()
+        until("the service to be gone", lambda: not listens(address, 443), 10)
+        # A connection to it lives on, and ends in order.
+        old.sendall(b"name\n")
+        assert read_all(old).strip() in (b"a", b"b", b"c")
+    trial.ended(port, mark, "finished")
     assert trial.client(address=at(SHOP)).visit().server
 
 

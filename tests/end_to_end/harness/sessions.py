@@ -15,6 +15,13 @@ def ticket(path):
     return _split(content)[0][1]
 
 
+def shown_ticket(text):
+    """The ticket in what s_client prints of its session, a hexadecimal dump, if there is one."""
+    dump = re.search(r"^ +TLS session ticket:\n((?: +[0-9a-f]+ - .*\n)+)", text, re.M)
+    lines = re.findall(r"^ +[0-9a-f]+ - ((?:[0-9a-f]{2}[ -])+)", dump[1], re.M) if dump else []
+    return bytes.fromhex("".join(lines).replace("-", ""))
+
+
 def edit(path, into, change=lambda ticket: ticket, lifetime=None):
     """Writes a copy of a session whose ticket is `change(ticket)`, and whose lifetime in seconds, as its client sees it, is `lifetime`."""
     outer, fields = _open(path)
