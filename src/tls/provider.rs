@@ -20,8 +20,13 @@
 use rustls::crypto::{CryptoProvider, aws_lc_rs, ring};
 
 /// The provider for this machine's processor. The cipher suites and their order are the same on all.
+///
+/// The first call of a process takes some 60 ms: aws-lc gathers entropy from the processor's jitter, once. Otherwise a lane would wait for that, in its
+/// first handshake.
 pub fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
+    // Without randomness every handshake fails, and says so.
+    let _ = provider.secure_random.fill(&mut [0; 32]);
     if !has_fast_aes_in_aws_lc() {
         provider.cipher_suites = ring::ALL_CIPHER_SUITES.to_vec();
     }
