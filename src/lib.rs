@@ -5,7 +5,7 @@
 //! - [`nic`]: frames in, frames out.
 //! - [`wire`]: what a lane needs of a frame, parsed once.
 //! - [`link`]: the next hop.
-//! - [`tcp`]: connections.
+//! - [`tcp`]: connections, RFC 9293 and its companions.
 //! - [`tls`]: sessions, and the only place where rustls meets tickets.
 //! - [`ticket`]: how tickets are sealed, and the keys.
 //! - [`persistence`]: whether a mapping is honoured, switched or refused.
