@@ -1,6 +1,5 @@
 //! The engine in a deterministic world: two lanes, lossy links, virtual time. Every assertion names its seed.
 
-#![expect(clippy::unwrap_used, reason = "a bench that cannot be set up fails its test")]
 
 use std::time::Duration;
 
