@@ -1,6 +1,5 @@
 //! The engine in a deterministic world: two lanes, lossy links, virtual time. Every assertion names its seed.
 
-
 use std::time::Duration;
 
 use sealane::base::Generation;
