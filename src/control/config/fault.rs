@@ -97,7 +97,9 @@ impl Report {
         self.warnings.push(fault);
     }
 
+    /// A quoted key may hold line ends and escape sequences, which are not for a terminal.
     fn describe(&self, line: usize, key: String, Wrong { what, instead }: Wrong) -> Fault {
+        let key = if key.contains(char::is_control) { key.escape_debug().to_string() } else { key };
         Fault { file: self.file.clone(), line, key, wrong: what, remedy: instead }
     }
 

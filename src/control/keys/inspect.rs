@@ -108,16 +108,17 @@ pub fn ticket_in(input: &[u8]) -> Result<Vec<u8>, NoTicket> {
     if input.trim_ascii().is_empty() {
         return Err(NoTicket::Empty);
     }
-    if input.windows(11).any(|window| window == b"-----BEGIN ") {
-        let block = Pem::iter_from_buffer(input).flatten().find(|block| block.label == PEM_LABEL);
-        let contents = Zeroizing::new(block.ok_or(NoTicket::NotASession)?.contents);
-        return ticket_of_session(&contents).ok_or(NoTicket::NotASession)?;
-    }
+    // The bytes of a session or a ticket may be any, those of a PEM header included: text comes last.
     if let Some(found) = ticket_of_session(input) {
         return found;
     }
     if seal::key_id(input).is_ok() {
         return Ok(input.to_vec());
+    }
+    if input.windows(11).any(|window| window == b"-----BEGIN ") {
+        let block = Pem::iter_from_buffer(input).flatten().find(|block| block.label == PEM_LABEL);
+        let contents = Zeroizing::new(block.ok_or(NoTicket::NotASession)?.contents);
+        return ticket_of_session(&contents).ok_or(NoTicket::NotASession)?;
     }
     let text: Vec<u8> = input.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let decoded = hex::decode(&text).ok();
@@ -308,6 +309,16 @@ mod tests {
         let base64 = data_encoding::BASE64.encode(der);
         let lines: Vec<_> = base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
         format!("-----BEGIN {PEM_LABEL}-----\n{}\n-----END {PEM_LABEL}-----\n", lines.join("\n"))
+    }
+
+    #[test]
+    fn a_ticket_that_holds_a_pem_header_by_chance_is_found_all_the_same() {
+        let mut ticket = ticket();
+        ticket[40..51].copy_from_slice(b"-----BEGIN ");
+        assert_eq!(ticket_in(&ticket).as_ref(), Ok(&ticket));
+        let session = session(Some(&ticket));
+        assert_eq!(ticket_in(&session).as_ref(), Ok(&ticket));
+        assert_eq!(ticket_in(pem(&session).as_bytes()).as_ref(), Ok(&ticket));
     }
 
     #[test]

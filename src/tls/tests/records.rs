@@ -169,6 +169,16 @@ fn our_close_reaches_the_client_behind_the_data() {
 }
 
 #[test]
+fn garbage_behind_our_close_ends_the_session_and_nothing_else() {
+    for versions in [TLS12, TLS13] {
+        let (mut engine, mut link) = established(versions);
+        link.session.close();
+        link.give(&mut engine, &[23, 3, 3, 0, 4, 1, 2, 3, 4]);
+        assert_eq!(link.failure, Some(Failure::Protocol));
+    }
+}
+
+#[test]
 fn the_clients_close_is_told_from_a_truncation() {
     for versions in [TLS12, TLS13] {
         let (mut engine, mut link) = established(versions);
