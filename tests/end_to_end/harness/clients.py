@@ -130,7 +130,7 @@ class OpensslClient:
         if kind and kind[2] != "(NONE)":
             visit.resumed, visit.version = kind[1] == "Reused", kind[2]
         if before and visit.resumed and visit.version == "TLSv1.2":
-            # A ticket that came with a resumption in TLS 1.2 s_client shows and does not save, as the library sees no new session in it. Others keep it.
+            # In TLS 1.2 -sess_out saves no resumed session: s_client only shows the ticket that came with it, which other clients keep.
             sessions.edit(before, self.file, lambda ticket: sessions.shown_ticket(result.stdout) or ticket)
         visit.server = body(result.stdout.encode())
         if visit.server is None:
