@@ -1,5 +1,6 @@
 //! Plain values that every module may name: time, flows, identities, randomness, counters.
 
+pub mod bucket;
 pub mod counter;
 pub mod flow;
 pub mod identity;
@@ -7,6 +8,7 @@ pub mod random;
 pub mod time;
 pub mod wheel;
 
+pub use bucket::Bucket;
 pub use counter::Counter;
 pub use flow::Flow;
 pub use identity::{EngineId, Generation, LaneId, PoolId, PortId, ServerId, ServiceId};

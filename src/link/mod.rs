@@ -14,13 +14,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use smoltcp::wire::EthernetAddress;
 
-use crate::base::{Flow, Instant};
+use crate::base::{Bucket, Flow, Instant};
 use crate::nic::{FRAME_MAX, Frame};
 
 mod arp;
 mod icmp;
 mod key;
-mod limit;
 mod ndp;
 mod neighbours;
 mod outbox;
@@ -32,7 +31,6 @@ mod tests;
 
 pub use neighbours::{Evidence, Neighbour};
 
-use limit::Bucket;
 use neighbours::{Due, Kept, Lookup, Neighbours};
 use outbox::{Outbox, ethernet_header};
 use routes::{Hop, Routes};

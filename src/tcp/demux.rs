@@ -146,7 +146,7 @@ impl Stack {
         let (flow, seq, ack) = (half.flow, half.iss + 1, half.irs + 1);
         let echo = half.timestamp;
         // Answers to strangers share the resets' limit: without it two confused ends could talk for ever.
-        if !self.reset_limit.allows(now) {
+        if !self.reset_limit.take(now) {
             self.counters.challenge_acks_limited.increment();
             return;
         }
@@ -219,7 +219,7 @@ impl Stack {
 
     fn acknowledge_time_wait(&mut self, index: u32, now: Instant) {
         let Some(&entry) = self.time_wait.at(index) else { return };
-        if !self.reset_limit.allows(now) {
+        if !self.reset_limit.take(now) {
             self.counters.challenge_acks_limited.increment();
             return;
         }
@@ -237,7 +237,7 @@ impl Stack {
     }
 
     fn send_reset(&mut self, flow: &Flow, seq: Seq, ack: Option<Seq>, now: Instant) {
-        if !self.reset_limit.allows(now) {
+        if !self.reset_limit.take(now) {
             self.counters.resets_limited.increment();
             return;
         }

@@ -25,7 +25,6 @@ mod demux;
 mod depart;
 mod half_open;
 mod isn;
-mod limit;
 #[cfg(test)]
 mod loopback;
 mod queue;

@@ -4,11 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::base::{Flow, Instant, Random, Wheel};
+use crate::base::{Bucket, Flow, Instant, Random, Wheel};
 use crate::tcp::connection::{Connection, Env};
 use crate::tcp::half_open::HalfOpens;
 use crate::tcp::isn::{Isn, Keyed};
-use crate::tcp::limit::Limit;
 use crate::tcp::queue::Queue;
 use crate::tcp::state::{State, Step};
 use crate::tcp::table::{Index, Place, Table};
@@ -52,7 +51,7 @@ pub struct Stack {
     pub(super) time_wait: TimeWaits,
     pub(super) timers: Wheel<Alarm>,
     pub(super) replies: VecDeque<Reply>,
-    pub(super) reset_limit: Limit,
+    pub(super) reset_limit: Bucket,
     /// Connections with something to send, in turn.
     sending: Queue,
     /// What the connection in turn may still send.
@@ -74,7 +73,7 @@ impl Stack {
             time_wait: TimeWaits::new(settings.time_wait),
             timers: Wheel::new(),
             replies: VecDeque::new(),
-            reset_limit: Limit::new(settings.resets_per_second),
+            reset_limit: Bucket::new(settings.resets_per_second, settings.resets_per_second),
             sending: Queue::new(),
             turn: BURST,
             news: Queue::new(),

@@ -1,12 +1,12 @@
 //! A token bucket: at most so many a second, and no more than so many at once.
 
-use crate::base::Instant;
+use crate::base::time::Instant;
 
 const SECOND: u64 = 1_000_000_000;
 
 /// Allows `rate` takes a second on average, and `burst` after a pause.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bucket {
+pub struct Bucket {
     /// Nanoseconds that one take costs.
     cost: u64,
     /// Most nanoseconds saved up.
@@ -16,15 +16,20 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// A full bucket. Neither number may be zero.
-    pub(super) const fn new(rate: u32, burst: u32) -> Self {
-        let cost = SECOND / rate as u64;
-        let full = cost * burst as u64;
+    /// A full bucket. A rate of zero allows nothing.
+    pub const fn new(rate: u32, burst: u32) -> Self {
+        let (cost, full) = match SECOND.checked_div(rate as u64) {
+            Some(cost) => (cost, cost * burst as u64),
+            None => (1, 0),
+        };
         Self { cost, full, saved: full, at: Instant::START }
     }
 
     /// Takes one if there is one.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
+    pub fn take(&mut self, now: Instant) -> bool {
+        if self.full == 0 {
+            return false;
+        }
         let earned = now.as_nanos().saturating_sub(self.at.as_nanos());
         self.saved = self.saved.saturating_add(earned).min(self.full);
         self.at = self.at.max(now);
@@ -42,6 +47,13 @@ impl Bucket {
 mod tests {
     use super::*;
     use crate::base::Duration;
+
+    #[test]
+    fn a_rate_of_zero_allows_nothing() {
+        let mut bucket = Bucket::new(0, 1);
+        assert!(!bucket.take(Instant::START));
+        assert!(!bucket.take(Instant::from_nanos(3600 * SECOND)));
+    }
 
     #[test]
     fn a_burst_passes_and_then_the_rate_holds() {
