@@ -124,7 +124,8 @@ impl Bench {
             Action::ClientWrites(len) => {
                 if let Some(client) = self.client.as_mut().filter(|client| !client.is_handshaking()) {
                     let written = std::io::Write::write(&mut client.writer(), &vec![0x5a; len.into()]);
-                    self.sent += written.expect("a client that is not closed takes data");
+                    // It errs once the client has failed.
+                    self.sent += written.unwrap_or(0);
                 }
             }
             Action::ClientCloses => {
