@@ -191,6 +191,11 @@ impl Resolver {
         server_name.and_then(|name| self.named(name)).is_some()
     }
 
+    /// Whether the certificate that [`resolve`](ResolvesServerCert::resolve) gives can sign with one of `schemes`.
+    pub(super) fn can_sign_for(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> bool {
+        self.choose(server_name, schemes).is_some_and(|chosen| chosen.key.choose_scheme(schemes).is_some())
+    }
+
     fn named(&self, server_name: &str) -> Option<&Choices> {
         let name = server_name.strip_suffix('.').unwrap_or(server_name);
         self.exact.get(name).or_else(|| self.wildcards.get(name.split_once('.')?.1))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets};
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 use sha2::{Digest, Sha256};
 
@@ -147,6 +147,11 @@ impl Service {
         let config = Arc::get_mut(&mut self.config).unwrap();
         config.ticketer = Arc::new(crate::tls::ticketer::Altering { honest: Arc::clone(&config.ticketer), alter });
         self
+    }
+
+    /// Whether a client can verify a signature by the key of the certificate that it would be shown.
+    pub(super) fn can_sign_for(&self, hello: &ClientHello<'_>) -> bool {
+        self.resolver.can_sign_for(hello.server_name(), hello.signature_schemes())
     }
 
     /// What the service does with a client that asks for `server_name`.

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 
 use rustls::server::{Accepted, AcceptedAlert, Acceptor};
-use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
+use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConnection};
 
 use crate::balance::ServerIndex;
 use crate::base::{EngineId, ServerId};
@@ -23,6 +23,9 @@ const HANDSHAKE_RECORD: u8 = 22;
 
 /// A fatal unrecognized_name alert (RFC 6066 3), in a record.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// A fatal handshake_failure alert (RFC 8446 6.2), in a record.
+const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
 
 /// Most plaintext in a record (RFC 8446 5.1).
 const RECORD_MAX: usize = 16_384;
@@ -277,6 +280,7 @@ impl Session {
             }
         }
         let config = Arc::clone(self.service.config());
+        let can_verify_us = self.service.can_sign_for(&accepted.client_hello());
         match desk.during(&mut self.step, || accepted.into_connection(config)) {
             Ok(mut connection) => {
                 connection.set_buffer_limit(Some(OUTPUT_MAX));
@@ -284,6 +288,11 @@ impl Session {
                 self.settle(desk)?;
                 // Records that came behind the ClientHello wait in rustls.
                 self.shake_hands(desk)
+            }
+            // rustls takes it for a fault of ours, without an alert, when a TLS 1.2 client knows ECDSA but not with our key's curve.
+            Err((Error::General(_), alert)) if !can_verify_us => {
+                let alert = Some(drain(alert)).filter(|alert| !alert.is_empty());
+                Err(self.refuse(Failure::NothingInCommon, alert.unwrap_or_else(|| HANDSHAKE_FAILURE.to_vec())))
             }
             Err((error, alert)) => Err(self.refuse(Failure::of(&error), drain(alert))),
         }

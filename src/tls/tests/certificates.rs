@@ -154,11 +154,15 @@ fn the_default_is_chosen_by_what_the_client_can_verify_too() {
 #[test]
 fn a_client_that_can_verify_no_certificate_has_nothing_in_common() {
     for versions in [TLS12, TLS13] {
-        let mut engine = engine(&[&SHOP], false);
-        let rsa = verifying_only(versions, &[SignatureScheme::RSA_PSS_SHA256], &[&SHOP]);
-        let link = engine.connect(&rsa, NAME);
-        assert_eq!(link.failure, Some(Failure::NothingInCommon));
-        assert_eq!(link.client_error, Some(rustls::Error::AlertReceived(AlertDescription::HandshakeFailure)));
+        // The service's key is of P-256.
+        for scheme in [SignatureScheme::RSA_PSS_SHA256, SignatureScheme::ECDSA_NISTP384_SHA384] {
+            let mut engine = engine(&[&SHOP], false);
+            let other = verifying_only(versions, &[scheme], &[&SHOP]);
+            let link = engine.connect(&other, NAME);
+            assert_eq!(link.failure, Some(Failure::NothingInCommon), "{scheme:?}");
+            let alert = rustls::Error::AlertReceived(AlertDescription::HandshakeFailure);
+            assert_eq!(link.client_error, Some(alert), "{scheme:?}");
+        }
     }
 }
 
