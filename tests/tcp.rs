@@ -120,6 +120,7 @@ fn set(settings: &mut Settings, line: &str) -> Outcome {
         "time_wait_max" => settings.time_wait_max = count()?,
         "receive_buffer" => settings.receive_buffer = count()?,
         "send_buffer" => settings.send_buffer = count()?,
+        "memory_max" => settings.memory_max = count()?,
         "time_wait" => settings.time_wait = seconds()?,
         "keepalive" => settings.keepalive = Some(seconds()?),
         "user_timeout" => settings.user_timeout = seconds()?,

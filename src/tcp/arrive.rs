@@ -283,7 +283,7 @@ impl Connection {
         self.unanswered_since = outstanding.then_some(env.now);
         self.persist_backoff = 0;
         self.persist_at = None;
-        if self.sender.unblock() {
+        if self.sender.unblock(env.memory) {
             self.news.writable = true;
         }
         if self.sender.fin_acknowledged() {
@@ -322,10 +322,11 @@ impl Connection {
         if segment.payload.is_empty() && !segment.flags.fin {
             return;
         }
-        match self.receiver.on_data(segment.seq, segment.payload, segment.flags.fin, env.now) {
+        match self.receiver.on_data(segment.seq, segment.payload, segment.flags.fin, env.now, env.memory) {
             Taken::InOrder => self.news.readable = true,
             Taken::OutOfOrder => env.counters.out_of_order.increment(),
             Taken::Refused => env.counters.reassembly_full.increment(),
+            Taken::Starved => env.counters.memory_dropped.increment(),
             Taken::Nothing => env.counters.nothing_new.increment(),
         }
         if self.receiver.finished {

@@ -2,6 +2,7 @@
 
 use crate::base::{Flow, Instant, TimerId};
 use crate::tcp::half_open::HalfOpen;
+use crate::tcp::memory::Memory;
 use crate::tcp::receive::Receiver;
 use crate::tcp::recovery::Recovery;
 use crate::tcp::rtt::Rtt;
@@ -27,6 +28,7 @@ pub(super) struct Env<'a> {
     pub(super) settings: &'a Settings,
     pub(super) counters: &'a Counters,
     pub(super) now: Instant,
+    pub(super) memory: Memory,
 }
 
 /// Timestamps (RFC 7323), once both sides have offered them.

@@ -5,6 +5,7 @@ use crate::tcp::arrive::Response;
 use crate::tcp::connection::{Connection, Env, mss_accepted, mss_offered, shift_offered, window_offered};
 use crate::tcp::half_open::{HalfOpen, RETRIES};
 use crate::tcp::isn;
+use crate::tcp::memory::Memory;
 use crate::tcp::stack::{Alarm, Reply, Stack};
 use crate::tcp::table::Place;
 use crate::tcp::time_wait::Answer;
@@ -24,10 +25,10 @@ impl Stack {
     }
 
     fn on_connection(&mut self, index: u32, segment: &Segment<'_>, now: Instant) {
-        let (settings, counters) = (&self.settings, &*self.counters);
+        let (settings, counters, memory) = (&self.settings, &*self.counters, self.memory());
         let Some(connection) = self.connections.at_mut(index) else { return };
         let flow = connection.flow;
-        match connection.on_segment(segment, Env { settings, counters, now }) {
+        match connection.on_segment(segment, Env { settings, counters, now, memory }) {
             Response::None => {}
             Response::Reset(seq) => self.send_reset(&flow, seq, None, now),
         }
@@ -56,6 +57,10 @@ impl Stack {
         }
         if self.connections.len() + self.half_open.len() >= self.settings.connections_max {
             counters.table_full.increment();
+            return;
+        }
+        if self.memory() == Memory::Exhausted {
+            counters.memory_full.increment();
             return;
         }
         let mut iss = self.isn.sequence(flow, now);

@@ -72,7 +72,7 @@ impl Connection {
             Plan::Keepalive => Chunk { seq: self.sender.snd_una - 1, len: 0, fin: false },
             Plan::Ack | Plan::Syn => Chunk { seq: self.sender.snd_max, len: 0, fin: false },
         };
-        let window = self.receiver.advertise(true);
+        let window = self.receiver.advertise(true, env.memory);
         if window == 0 {
             env.counters.zero_windows_sent.increment();
         }
