@@ -173,6 +173,7 @@ impl Connection {
         if segment.payload.is_empty() && !segment.flags.fin {
             self.challenge(env);
         } else {
+            self.receiver.note_duplicate(segment.seq, u32::try_from(segment.payload.len()).unwrap_or(u32::MAX));
             self.receiver.request_ack();
         }
     }

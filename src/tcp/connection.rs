@@ -58,6 +58,8 @@ pub(super) struct Connection {
     pub(super) rtt: Rtt,
     pub(super) recovery: Recovery,
     pub(super) timestamps: Option<Timestamps>,
+    /// Both sides may send SACK options (RFC 2018).
+    pub(super) sack: bool,
     pub(super) timestamp_offset: u32,
     /// Last.ACK.sent (RFC 7323 4.3).
     pub(super) last_ack_sent: Seq,
@@ -109,6 +111,7 @@ impl Connection {
             rtt: Rtt::default(),
             recovery: Recovery::new(mss),
             timestamps: None,
+            sack: false,
             timestamp_offset: offset,
             last_ack_sent: Seq(0),
             news: News::default(),
@@ -142,6 +145,7 @@ impl Connection {
         let options = SegmentOptions {
             mss: Some(half.mss),
             window_scale: half.window_scale,
+            sack_permitted: half.sack,
             timestamp: half.timestamp.map(|value| crate::wire::Timestamp { value, echo: 0 }),
             ..SegmentOptions::default()
         };
@@ -168,6 +172,7 @@ impl Connection {
             self.timestamps = Some(Timestamps { recent: timestamp.value, recent_at: env.now });
             mss -= TIMESTAMP_LEN;
         }
+        self.sack = options.sack_permitted && env.settings.sack;
         if let Some(shift) = options.window_scale {
             self.sender.shift = shift.min(SHIFT_MAX);
             self.receiver.shift = shift_offered(env.settings);

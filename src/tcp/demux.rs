@@ -79,6 +79,7 @@ impl Stack {
             mss: mss_accepted(options, flow).min(mss_offered(&self.settings, flow)),
             window: segment.window,
             window_scale: options.window_scale,
+            sack: options.sack_permitted && self.settings.sack,
             timestamp: options.timestamp.filter(|_| self.settings.timestamps).map(|timestamp| timestamp.value),
             retries: 0,
             sent_at: now,

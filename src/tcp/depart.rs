@@ -32,6 +32,10 @@ impl Connection {
         if matches!(self.state, State::SynSent | State::Closed) {
             return None;
         }
+        // A full-sized segment has no room for SACK blocks, so they go alone and first.
+        if self.sack && self.receiver.ack_wanted() && self.receiver.has_sack() {
+            return Some(Plan::Ack);
+        }
         if self.state.is_synchronized() && self.state != State::TimeWait {
             if self.retransmit
                 && let Some(chunk) = self.sender.lost()
@@ -83,7 +87,7 @@ impl Connection {
             ack: Some(ack),
             flags: Flags { fin: chunk.fin, psh: self.sender.is_last(chunk), ..Flags::default() },
             window,
-            options: SegmentOptions { timestamp: self.timestamp(env), ..SegmentOptions::default() },
+            options: self.options(plan, env),
             payload: if chunk.len > 0 { self.sender.payload(chunk) } else { (&[], &[]) },
         };
         let len = outgoing.emit(room, offload)?;
@@ -91,6 +95,16 @@ impl Connection {
         self.receiver.on_acknowledged();
         self.on_sent(plan, chunk, env);
         Some(len)
+    }
+
+    fn options(&self, plan: Plan, env: Env<'_>) -> SegmentOptions {
+        let timestamp = self.timestamp(env);
+        let sack = if self.sack && plan == Plan::Ack {
+            self.receiver.sack_blocks(if timestamp.is_some() { 3 } else { 4 })
+        } else {
+            [None; 4]
+        };
+        SegmentOptions { timestamp, sack, ..SegmentOptions::default() }
     }
 
     fn transmit_syn(&mut self, room: &mut [u8], offload: bool, env: Env<'_>) -> Option<usize> {
@@ -112,6 +126,7 @@ impl Connection {
             options: SegmentOptions {
                 mss: Some(mss_offered(settings, &self.flow)),
                 window_scale: scale.then(|| shift_offered(settings)),
+                sack_permitted: if answer { self.sack } else { settings.sack },
                 timestamp,
                 ..SegmentOptions::default()
             },

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use smallvec::SmallVec;
+
 use crate::wire::Seq;
 
 /// Most pieces a connection keeps. A segment that would make one more is dropped and counted.
@@ -70,6 +72,13 @@ impl Pieces {
     /// Bytes of memory held.
     pub(super) fn memory(&self) -> usize {
         self.list.iter().map(|piece| piece.bytes.capacity()).sum()
+    }
+
+    /// The pieces for a SACK option, the one that grew last first (RFC 2018 4).
+    pub(super) fn newest(&self) -> SmallVec<[(Seq, Seq); 4]> {
+        let mut newest: SmallVec<[&Piece; PIECES_MAX]> = self.list.iter().collect();
+        newest.sort_unstable_by_key(|piece| self.clock.wrapping_sub(piece.touched));
+        newest.into_iter().take(4).map(|piece| (piece.start, piece.end())).collect()
     }
 
     /// Keeps `bytes`, at least one, which begin at `start`. What is there already stays as it is.

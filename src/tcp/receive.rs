@@ -37,6 +37,8 @@ pub(super) struct Receiver {
     buffer: Buffer,
     /// What lies behind a gap.
     pieces: Pieces,
+    /// What came twice and has not been told (RFC 2883).
+    duplicate: Option<(Seq, Seq)>,
     /// Where the peer's FIN is, once seen.
     fin: Option<Seq>,
     /// The FIN has been taken in order.
@@ -58,6 +60,7 @@ impl Receiver {
             mss: 536,
             buffer: Buffer::default(),
             pieces: Pieces::default(),
+            duplicate: None,
             fin: None,
             finished: false,
             ack_now: false,
@@ -103,6 +106,7 @@ impl Receiver {
     pub(super) fn on_data(&mut self, seq: Seq, payload: &[u8], fin: bool, now: Instant, memory: Memory) -> Taken {
         // Cut off what has been received already, and what is beyond the window.
         let old = if seq.before(self.rcv_nxt) { self.rcv_nxt.since(seq) } else { 0 };
+        self.note_duplicate(seq, length(payload));
         let payload = payload.get(old as usize..).unwrap_or_default();
         let start = seq + old;
         let room = if start.at_or_before(self.rcv_adv) { self.rcv_adv.since(start) } else { 0 };
@@ -156,7 +160,10 @@ impl Receiver {
         }
         match self.pieces.insert(start, bytes) {
             Kept::New => Taken::OutOfOrder,
-            Kept::Old => Taken::Nothing,
+            Kept::Old => {
+                self.duplicate = Some((start, start + length(bytes)));
+                Taken::Nothing
+            }
             Kept::Refused => Taken::Refused,
         }
     }
@@ -211,6 +218,31 @@ impl Receiver {
         }
     }
 
+    /// RFC 2883 4.1: data below RCV.NXT came again.
+    pub(super) fn note_duplicate(&mut self, seq: Seq, len: u32) {
+        let end = (seq + len).min(self.rcv_nxt);
+        if seq.before(end) {
+            self.duplicate = Some((seq, end));
+        }
+    }
+
+    /// What a SACK option should say now, `room` blocks at most: first what came twice, then what waits behind gaps (RFC 2018 4, RFC 2883 4).
+    pub(super) fn sack_blocks(&self, room: usize) -> [Option<(Seq, Seq)>; 4] {
+        let mut blocks = [None; 4];
+        if self.duplicate.is_some() || !self.pieces.is_empty() {
+            let newest = self.pieces.newest();
+            for (block, range) in blocks.iter_mut().take(room).zip(self.duplicate.into_iter().chain(newest)) {
+                *block = Some(range);
+            }
+        }
+        blocks
+    }
+
+    /// There is something that only a SACK option can say.
+    pub(super) fn has_sack(&self) -> bool {
+        self.duplicate.is_some() || !self.pieces.is_empty()
+    }
+
     /// Acknowledge with the next packet, and do not wait for one.
     pub(super) fn request_ack(&mut self) {
         self.ack_now = true;
@@ -233,6 +265,7 @@ impl Receiver {
         self.ack_now = false;
         self.ack_at = None;
         self.unacknowledged = 0;
+        self.duplicate = None;
     }
 
     /// Bytes of memory held.

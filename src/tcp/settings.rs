@@ -28,6 +28,8 @@ pub struct Settings {
     pub mtu: usize,
     /// Whether to offer and accept the timestamps option (RFC 7323).
     pub timestamps: bool,
+    /// Whether to offer and accept selective acknowledgements (RFC 2018).
+    pub sack: bool,
     /// Most resets a second that answer segments of no connection.
     pub resets_per_second: u32,
 }
@@ -48,6 +50,7 @@ impl Default for Settings {
             user_timeout: Duration::from_secs(120),
             mtu: 1500,
             timestamps: true,
+            sack: true,
             resets_per_second: 1000,
         }
     }
