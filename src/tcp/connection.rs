@@ -6,6 +6,7 @@ use crate::tcp::memory::Memory;
 use crate::tcp::receive::Receiver;
 use crate::tcp::recovery::Recovery;
 use crate::tcp::rtt::Rtt;
+use crate::tcp::selective::Selective;
 use crate::tcp::send::Sender;
 use crate::tcp::state::{State, Step};
 use crate::tcp::{Close, Counters, Settings, Token};
@@ -57,6 +58,8 @@ pub(super) struct Connection {
     pub(super) receiver: Receiver,
     pub(super) rtt: Rtt,
     pub(super) recovery: Recovery,
+    /// With SACK, from the first data on.
+    pub(super) selective: Option<Box<Selective>>,
     pub(super) timestamps: Option<Timestamps>,
     /// Both sides may send SACK options (RFC 2018).
     pub(super) sack: bool,
@@ -110,6 +113,7 @@ impl Connection {
             receiver: Receiver::new(env.settings.receive_buffer),
             rtt: Rtt::default(),
             recovery: Recovery::new(mss),
+            selective: None,
             timestamps: None,
             sack: false,
             timestamp_offset: offset,
@@ -199,6 +203,7 @@ impl Connection {
         self.news.connected = false;
         self.news.readable = false;
         self.sender.clear();
+        self.selective = None;
         self.receiver.clear();
     }
 
@@ -214,9 +219,18 @@ impl Connection {
         self.unanswered_since = None;
     }
 
-    /// Bytes of buffer memory held.
+    /// Bytes of memory held that grow with what is under way.
     pub(super) fn memory(&self) -> usize {
-        self.sender.memory() + self.receiver.memory()
+        let board = self.selective.as_ref().map_or(0, |selective| selective.board.memory());
+        self.sender.memory() + self.receiver.memory() + board
+    }
+
+    /// Bytes that congestion control lets go now.
+    pub(super) fn budget(&self) -> u32 {
+        match &self.selective {
+            Some(selective) => self.recovery.windows().0.saturating_sub(selective.board.pipe()),
+            None => self.recovery.window().saturating_sub(self.sender.flight()),
+        }
     }
 
     /// The end may be told: whatever can be read has been read (a reset leaves nothing to read).

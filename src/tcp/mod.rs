@@ -11,10 +11,10 @@
 //! - `timer`, `queue`, `limit`: deadlines, fair turns, rates.
 //! - `connection`: one connection; `state` its diagram, `arrive` what segments do to it, `depart` what it sends, `alarm` what time does to it.
 //! - `receive`, `send`: its two halves; `buffer` and `reassembly` their memory, `memory` what they may take of it.
-//! - `rtt`, `recovery`: when something is lost, and how much may be in flight.
+//! - `rtt`, `recovery`: when something is lost, and how much may be in flight; with SACK, `scoreboard` finds losses and `selective` answers them.
 //! - `isn`: where sequence numbers start.
 //!
-//! Not there yet, and where it enters: SACK and RACK (`recovery`, `receive`), CUBIC (`recovery`), SYN cookies (`demux`, where a full half-open table drops),
+//! Not there yet, and where it enters: CUBIC (`recovery`), SYN cookies (`demux`, where a full half-open table drops),
 //! path MTU discovery (`send`'s mss).
 
 mod alarm;
@@ -34,6 +34,8 @@ mod reassembly;
 mod receive;
 mod recovery;
 mod rtt;
+mod scoreboard;
+mod selective;
 mod send;
 mod settings;
 mod stack;
@@ -203,6 +205,12 @@ crate::counters! {
         counter retransmitted,
         /// Losses noticed by duplicate or partial acknowledgements
         counter fast_retransmits,
+        /// Probes of the tail (RFC 8985 7)
+        counter tail_probes,
+        /// Reports of peers that data came twice (RFC 2883)
+        counter duplicate_data_reported,
+        /// Recoveries taken back because nothing had been lost (RFC 3522)
+        counter spurious_recoveries,
         /// Expiries of the retransmission timer
         counter retransmission_timeouts,
         /// Zero-window probes sent

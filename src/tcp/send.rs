@@ -125,14 +125,21 @@ impl Sender {
         (chunk.len > 0 || chunk.fin).then_some(chunk)
     }
 
-    /// The next segment, if windows let it go.
-    pub(super) fn next(&self, congestion_window: u32) -> Option<Chunk> {
+    /// What was sent from `start` to `end`, once more.
+    pub(super) fn again(&self, (start, end): (Seq, Seq)) -> Chunk {
+        let mut chunk = self.chunk(start, end.since(start));
+        chunk.fin &= chunk.len < end.since(start);
+        chunk
+    }
+
+    /// The next segment, if the peer's window lets it go and congestion control allows `budget` bytes.
+    pub(super) fn next(&self, budget: u32) -> Option<Chunk> {
         if !self.unsent() {
             return None;
         }
         let flight = self.flight();
         let by_peer = self.snd_wnd.saturating_sub(flight);
-        let usable = by_peer.min(congestion_window.saturating_sub(flight));
+        let usable = by_peer.min(budget);
         let left = self.end().since(self.snd_nxt);
         let mut chunk = self.chunk(self.snd_nxt, usable);
         // FIN takes a place in the window too.
