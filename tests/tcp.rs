@@ -19,6 +19,8 @@
 //! | `flow 2` | from here on lines are about another peer port |
 //! | `set time_wait 10` | a setting, before anything else |
 //!
+//! A SACK option is written `sack 11:21 31:41`. Timestamps and SACK are off unless a script sets them on.
+//!
 //! Data is the same pattern in both directions, and checked. Timestamps count from the engine's first.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a test may panic")]
 
@@ -84,6 +86,7 @@ fn replay(text: &str) -> Outcome {
     }
     let mut settings = Settings {
         timestamps: false,
+        sack: false,
         receive_buffer: 65_535,
         send_buffer: 65_535,
         time_wait: Duration::from_secs(60),
@@ -120,11 +123,13 @@ fn set(settings: &mut Settings, line: &str) -> Outcome {
         "time_wait_max" => settings.time_wait_max = count()?,
         "receive_buffer" => settings.receive_buffer = count()?,
         "send_buffer" => settings.send_buffer = count()?,
+        "memory_max" => settings.memory_max = count()?,
         "time_wait" => settings.time_wait = seconds()?,
         "keepalive" => settings.keepalive = Some(seconds()?),
         "user_timeout" => settings.user_timeout = seconds()?,
         "mtu" => settings.mtu = count()?,
         "timestamps" => settings.timestamps = value == "on",
+        "sack" => settings.sack = value == "on",
         "resets_per_second" => settings.resets_per_second = count()? as u32,
         _ => return Err(format!("no setting {name}")),
     }
@@ -385,6 +390,9 @@ impl World {
         if let Some(timestamp) = &mut options.timestamp {
             timestamp.echo = if timestamp.echo == 0 { 0 } else { clock.wrapping_add(timestamp.echo) };
         }
+        for (left, right) in options.sack.iter_mut().flatten() {
+            (*left, *right) = (isn + left.0, isn + right.0);
+        }
         let start = (written.seq as usize).wrapping_sub(usize::from(!written.flags.syn));
         let payload: Vec<u8> = (0..written.len).map(|at| pattern(start.wrapping_add(at))).collect();
         let seq = PEER_ISN + written.seq;
@@ -448,6 +456,9 @@ impl World {
         if let Some(mut options) = written.options {
             if let Some(timestamp) = &mut options.timestamp {
                 timestamp.value = timestamp.value.wrapping_add(peer.clock.unwrap_or_default());
+            }
+            for (left, right) in options.sack.iter_mut().flatten() {
+                (*left, *right) = (PEER_ISN + left.0, PEER_ISN + right.0);
             }
             if options != segment.options {
                 return differs("options");
@@ -583,7 +594,6 @@ fn parse_range(text: &str) -> Option<(u32, usize)> {
 
 fn parse_options(list: &str) -> Outcome<SegmentOptions> {
     let mut options = SegmentOptions::default();
-    let mut blocks = 0;
     for option in list.split(',').map(str::trim).filter(|option| !option.is_empty()) {
         let words: Vec<&str> = option.split_whitespace().collect();
         let number = |word: &str| word.parse::<u32>().map_err(|_| format!("a number expected, not {word}"));
@@ -592,10 +602,11 @@ fn parse_options(list: &str) -> Outcome<SegmentOptions> {
             ["wscale", shift] => options.window_scale = Some(number(shift)? as u8),
             ["sackOK"] => options.sack_permitted = true,
             ["ts", value, echo] => options.timestamp = Some(Timestamp { value: number(value)?, echo: number(echo)? }),
-            ["sack", range] => {
-                let (left, right) = range.split_once(':').ok_or("left:right expected")?;
-                options.sack[blocks] = Some((Seq(number(left)?), Seq(number(right)?)));
-                blocks += 1;
+            ["sack", ref ranges @ ..] if ranges.len() <= 4 => {
+                for (block, range) in options.sack.iter_mut().zip(ranges) {
+                    let (left, right) = range.split_once(':').ok_or("left:right expected")?;
+                    *block = Some((Seq(number(left)?), Seq(number(right)?)));
+                }
             }
             _ => return Err(format!("no option {option}")),
         }

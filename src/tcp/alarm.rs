@@ -26,13 +26,15 @@ impl Connection {
     }
 
     fn plan_is_blocked(&self) -> bool {
-        self.sender.next(self.recovery.window()).is_none() && !self.window_probe
+        self.sender.next(self.budget()).is_none() && !self.window_probe
     }
 
     /// When this connection wants [`on_timeout`](Self::on_timeout) next.
     pub(super) fn next_deadline(&self, env: Env<'_>) -> Option<Instant> {
         let user = self.unanswered_since.map(|since| since + env.settings.user_timeout);
-        [self.retransmit_at, self.persist_at, self.receiver.ack_at, self.keepalive_at(env), user]
+        let board = self.selective.as_ref().map(|selective| &selective.board);
+        let (reorder_at, probe_at) = board.map_or((None, None), |board| (board.reorder_at, board.probe_at));
+        [reorder_at, probe_at, self.retransmit_at, self.persist_at, self.receiver.ack_at, self.keepalive_at(env), user]
             .into_iter()
             .flatten()
             .min()
@@ -53,6 +55,7 @@ impl Connection {
             return self.end(Close::TimedOut);
         }
         self.receiver.on_timeout(now);
+        self.on_selective_timeout(env);
         if due(self.retransmit_at) {
             self.on_retransmission_timeout(env);
         }
@@ -71,15 +74,32 @@ impl Connection {
         }
     }
 
+    /// The timers of RFC 8985: reordering, then the probe of the tail, which puts off the retransmission timer.
+    fn on_selective_timeout(&mut self, env: Env<'_>) {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= env.now);
+        let srtt = self.rtt.srtt();
+        let Some(selective) = &mut self.selective else { return };
+        if due(selective.board.reorder_at) && selective.on_reordering_timeout(srtt, &mut self.recovery, env) {
+            self.timing = None;
+        }
+        if due(selective.board.probe_at) {
+            selective.board.probe_at = None;
+            selective.board.probe_wanted = true;
+            self.retransmit_at = Some(env.now + self.rtt.rto());
+        }
+    }
+
     fn on_retransmission_timeout(&mut self, env: Env<'_>) {
         env.counters.retransmission_timeouts.increment();
         self.timing = None;
         let first = self.rtt.back_off();
         if matches!(self.state, State::SynSent | State::SynReceived) {
             self.syn_wanted = true;
+        } else if let Some(selective) = &mut self.selective {
+            selective.on_timeout(first, self.rtt.srtt(), &mut self.recovery, env);
         } else {
             let (max, flight) = (self.sender.snd_max, self.sender.flight());
-            self.recovery.on_timeout(max, flight, first);
+            self.recovery.on_timeout(max, flight, first, env.now);
             // Everything in flight is taken for lost and sent again as the window grows.
             self.sender.snd_nxt = self.sender.snd_una;
             self.retransmit = false;

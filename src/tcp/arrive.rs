@@ -5,6 +5,7 @@ use crate::tcp::Close;
 use crate::tcp::connection::{Connection, Env, Timestamps};
 use crate::tcp::receive::Taken;
 use crate::tcp::recovery::Verdict;
+use crate::tcp::selective::Ack;
 use crate::tcp::state::{State, Step};
 use crate::wire::{Segment, Seq};
 
@@ -173,6 +174,7 @@ impl Connection {
         if segment.payload.is_empty() && !segment.flags.fin {
             self.challenge(env);
         } else {
+            self.receiver.note_duplicate(segment.seq, u32::try_from(segment.payload.len()).unwrap_or(u32::MAX));
             self.receiver.request_ack();
         }
     }
@@ -249,8 +251,12 @@ impl Connection {
             && !segment.flags.fin;
         if duplicate {
             env.counters.duplicate_acks.increment();
+        }
+        if self.selective.is_some() {
+            self.on_selective_ack(ack, segment, duplicate && segment.options.sack[0].is_none(), env);
+        } else if duplicate {
             let (una, max) = (self.sender.snd_una, self.sender.snd_max);
-            if self.recovery.on_duplicate(una, max, self.sender.flight()) == Verdict::Retransmit {
+            if self.recovery.on_duplicate(una, max, self.sender.flight(), env.now) == Verdict::Retransmit {
                 env.counters.fast_retransmits.increment();
                 self.retransmit = true;
                 self.timing = None;
@@ -270,7 +276,11 @@ impl Connection {
         let handshake = self.sender.snd_una == self.sender.iss;
         self.sender.on_ack(ack);
         self.measure(ack, segment, env.now);
-        if !handshake && self.recovery.on_ack(ack, newly, flight) == Verdict::Retransmit {
+        if self.selective.is_some() {
+            self.on_selective_ack(ack, segment, false, env);
+        } else if !handshake
+            && self.recovery.on_ack(ack, newly, flight, self.rtt.srtt(), env.now) == Verdict::Retransmit
+        {
             env.counters.fast_retransmits.increment();
             self.retransmit = true;
             self.timing = None;
@@ -280,14 +290,36 @@ impl Connection {
         // RFC 6298 5.2 and 5.3.
         let outstanding = self.sender.outstanding();
         self.retransmit_at = outstanding.then(|| env.now + self.rtt.rto());
+        self.schedule_probe(env.now);
         self.unanswered_since = outstanding.then_some(env.now);
         self.persist_backoff = 0;
         self.persist_at = None;
-        if self.sender.unblock() {
+        if self.sender.unblock(env.memory) {
             self.news.writable = true;
         }
         if self.sender.fin_acknowledged() {
             self.step(Step::FinAcknowledged);
+        }
+    }
+
+    /// What an acknowledgement says where there is SACK.
+    fn on_selective_ack(&mut self, ack: Seq, segment: &Segment<'_>, bare: bool, env: Env<'_>) {
+        let Some(selective) = &mut self.selective else { return };
+        let echo = segment.options.timestamp.filter(|_| self.timestamps.is_some()).map(|timestamp| timestamp.echo);
+        let clock = crate::tcp::isn::timestamp(self.timestamp_offset, env.now);
+        let age = echo.filter(|echo| *echo != 0);
+        let age = age.map(|echo| Duration::from_millis(clock.wrapping_sub(echo).into()));
+        let (blocks, srtt) = (&segment.options.sack, self.rtt.srtt());
+        let moves = ack.after(selective.board.start());
+        if selective.on_ack(Ack { ack, blocks, moves, bare, echo, age, srtt }, &mut self.recovery, env) {
+            self.timing = None;
+        }
+    }
+
+    fn schedule_probe(&mut self, now: Instant) {
+        if let (Some(selective), Some(rto_at)) = (&mut self.selective, self.retransmit_at) {
+            let recovering = selective.is_recovering();
+            selective.board.schedule_probe(recovering, self.rtt.srtt(), rto_at, now);
         }
     }
 
@@ -322,10 +354,11 @@ impl Connection {
         if segment.payload.is_empty() && !segment.flags.fin {
             return;
         }
-        match self.receiver.on_data(segment.seq, segment.payload, segment.flags.fin, env.now) {
+        match self.receiver.on_data(segment.seq, segment.payload, segment.flags.fin, env.now, env.memory) {
             Taken::InOrder => self.news.readable = true,
             Taken::OutOfOrder => env.counters.out_of_order.increment(),
             Taken::Refused => env.counters.reassembly_full.increment(),
+            Taken::Starved => env.counters.memory_dropped.increment(),
             Taken::Nothing => env.counters.nothing_new.increment(),
         }
         if self.receiver.finished {

@@ -2,9 +2,11 @@
 
 use crate::base::{Flow, Instant, TimerId};
 use crate::tcp::half_open::HalfOpen;
+use crate::tcp::memory::Memory;
 use crate::tcp::receive::Receiver;
 use crate::tcp::recovery::Recovery;
 use crate::tcp::rtt::Rtt;
+use crate::tcp::selective::Selective;
 use crate::tcp::send::Sender;
 use crate::tcp::state::{State, Step};
 use crate::tcp::{Close, Counters, Settings, Token};
@@ -27,6 +29,7 @@ pub(super) struct Env<'a> {
     pub(super) settings: &'a Settings,
     pub(super) counters: &'a Counters,
     pub(super) now: Instant,
+    pub(super) memory: Memory,
 }
 
 /// Timestamps (RFC 7323), once both sides have offered them.
@@ -55,7 +58,11 @@ pub(super) struct Connection {
     pub(super) receiver: Receiver,
     pub(super) rtt: Rtt,
     pub(super) recovery: Recovery,
+    /// With SACK, from the first data on.
+    pub(super) selective: Option<Box<Selective>>,
     pub(super) timestamps: Option<Timestamps>,
+    /// Both sides may send SACK options (RFC 2018).
+    pub(super) sack: bool,
     pub(super) timestamp_offset: u32,
     /// Last.ACK.sent (RFC 7323 4.3).
     pub(super) last_ack_sent: Seq,
@@ -106,7 +113,9 @@ impl Connection {
             receiver: Receiver::new(env.settings.receive_buffer),
             rtt: Rtt::default(),
             recovery: Recovery::new(mss),
+            selective: None,
             timestamps: None,
+            sack: false,
             timestamp_offset: offset,
             last_ack_sent: Seq(0),
             news: News::default(),
@@ -140,6 +149,7 @@ impl Connection {
         let options = SegmentOptions {
             mss: Some(half.mss),
             window_scale: half.window_scale,
+            sack_permitted: half.sack,
             timestamp: half.timestamp.map(|value| crate::wire::Timestamp { value, echo: 0 }),
             ..SegmentOptions::default()
         };
@@ -166,6 +176,7 @@ impl Connection {
             self.timestamps = Some(Timestamps { recent: timestamp.value, recent_at: env.now });
             mss -= TIMESTAMP_LEN;
         }
+        self.sack = options.sack_permitted && env.settings.sack;
         if let Some(shift) = options.window_scale {
             self.sender.shift = shift.min(SHIFT_MAX);
             self.receiver.shift = shift_offered(env.settings);
@@ -192,6 +203,7 @@ impl Connection {
         self.news.connected = false;
         self.news.readable = false;
         self.sender.clear();
+        self.selective = None;
         self.receiver.clear();
     }
 
@@ -207,9 +219,18 @@ impl Connection {
         self.unanswered_since = None;
     }
 
-    /// Bytes of buffer memory held.
+    /// Bytes of memory held that grow with what is under way.
     pub(super) fn memory(&self) -> usize {
-        self.sender.memory() + self.receiver.memory()
+        let board = self.selective.as_ref().map_or(0, |selective| selective.board.memory());
+        self.sender.memory() + self.receiver.memory() + board
+    }
+
+    /// Bytes that congestion control lets go now.
+    pub(super) fn budget(&self) -> u32 {
+        match &self.selective {
+            Some(selective) => self.recovery.windows().0.saturating_sub(selective.board.pipe()),
+            None => self.recovery.window().saturating_sub(self.sender.flight()),
+        }
     }
 
     /// The end may be told: whatever can be read has been read (a reset leaves nothing to read).

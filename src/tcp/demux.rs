@@ -5,6 +5,7 @@ use crate::tcp::arrive::Response;
 use crate::tcp::connection::{Connection, Env, mss_accepted, mss_offered, shift_offered, window_offered};
 use crate::tcp::half_open::{HalfOpen, RETRIES};
 use crate::tcp::isn;
+use crate::tcp::memory::Memory;
 use crate::tcp::stack::{Alarm, Reply, Stack};
 use crate::tcp::table::Place;
 use crate::tcp::time_wait::Answer;
@@ -24,10 +25,10 @@ impl Stack {
     }
 
     fn on_connection(&mut self, index: u32, segment: &Segment<'_>, now: Instant) {
-        let (settings, counters) = (&self.settings, &*self.counters);
+        let (settings, counters, memory) = (&self.settings, &*self.counters, self.memory());
         let Some(connection) = self.connections.at_mut(index) else { return };
         let flow = connection.flow;
-        match connection.on_segment(segment, Env { settings, counters, now }) {
+        match connection.on_segment(segment, Env { settings, counters, now, memory }) {
             Response::None => {}
             Response::Reset(seq) => self.send_reset(&flow, seq, None, now),
         }
@@ -58,6 +59,10 @@ impl Stack {
             counters.table_full.increment();
             return;
         }
+        if self.memory() == Memory::Exhausted {
+            counters.memory_full.increment();
+            return;
+        }
         let mut iss = self.isn.sequence(flow, now);
         if let Some(after) = after
             && iss.at_or_before(after)
@@ -74,6 +79,7 @@ impl Stack {
             mss: mss_accepted(options, flow).min(mss_offered(&self.settings, flow)),
             window: segment.window,
             window_scale: options.window_scale,
+            sack: options.sack_permitted && self.settings.sack,
             timestamp: options.timestamp.filter(|_| self.settings.timestamps).map(|timestamp| timestamp.value),
             retries: 0,
             sent_at: now,

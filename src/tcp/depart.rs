@@ -2,6 +2,7 @@
 
 use crate::tcp::connection::{Connection, Env, mss_offered, shift_offered, window_offered};
 use crate::tcp::isn;
+use crate::tcp::selective::Selective;
 use crate::tcp::send::Chunk;
 use crate::tcp::state::State;
 use crate::wire::{Flags, Outgoing, SegmentOptions, Seq, Timestamp};
@@ -13,6 +14,8 @@ pub(super) enum Plan {
     Syn,
     /// Data, FIN or both, sent before.
     Again(Chunk),
+    /// What may tell of losses at the tail (RFC 8985 7).
+    TailProbe(Chunk),
     /// Data, FIN or both, for the first time or after a timeout.
     Next(Chunk),
     /// What a closed window does not allow.
@@ -32,13 +35,21 @@ impl Connection {
         if matches!(self.state, State::SynSent | State::Closed) {
             return None;
         }
+        // A full-sized segment has no room for SACK blocks, so they go alone and first.
+        if self.sack && self.receiver.ack_wanted() && self.receiver.has_sack() {
+            return Some(Plan::Ack);
+        }
         if self.state.is_synchronized() && self.state != State::TimeWait {
             if self.retransmit
                 && let Some(chunk) = self.sender.lost()
             {
                 return Some(Plan::Again(chunk));
             }
-            if let Some(chunk) = self.sender.next(self.recovery.window()) {
+            let budget = self.budget();
+            if let Some(plan) = self.selective_plan(budget) {
+                return Some(plan);
+            }
+            if let Some(chunk) = self.sender.next(budget) {
                 return Some(Plan::Next(chunk));
             }
             if self.window_probe
@@ -51,6 +62,17 @@ impl Connection {
             }
         }
         self.receiver.ack_wanted().then_some(Plan::Ack)
+    }
+
+    fn selective_plan(&self, budget: u32) -> Option<Plan> {
+        let board = &self.selective.as_ref()?.board;
+        if board.probe_wanted {
+            let probe = self.sender.next(self.sender.mss).or_else(|| board.tail().map(|tail| self.sender.again(tail)));
+            return probe.map(Plan::TailProbe);
+        }
+        let chunk = self.sender.again(board.first_lost()?);
+        // RFC 6675 5: what is lost goes before what is new.
+        (chunk.len <= budget).then_some(Plan::Again(chunk))
     }
 
     /// Writes the planned segment into `room` and takes note of it.
@@ -66,13 +88,13 @@ impl Connection {
         let chunk = match plan {
             Plan::Next(chunk) => {
                 // What fits may have shrunk with an idle restart.
-                self.sender.next(self.recovery.window()).unwrap_or(chunk)
+                self.sender.next(self.budget()).unwrap_or(chunk)
             }
-            Plan::Again(chunk) | Plan::WindowProbe(chunk) => chunk,
+            Plan::Again(chunk) | Plan::TailProbe(chunk) | Plan::WindowProbe(chunk) => chunk,
             Plan::Keepalive => Chunk { seq: self.sender.snd_una - 1, len: 0, fin: false },
             Plan::Ack | Plan::Syn => Chunk { seq: self.sender.snd_max, len: 0, fin: false },
         };
-        let window = self.receiver.advertise(true);
+        let window = self.receiver.advertise(true, env.memory);
         if window == 0 {
             env.counters.zero_windows_sent.increment();
         }
@@ -83,7 +105,7 @@ impl Connection {
             ack: Some(ack),
             flags: Flags { fin: chunk.fin, psh: self.sender.is_last(chunk), ..Flags::default() },
             window,
-            options: SegmentOptions { timestamp: self.timestamp(env), ..SegmentOptions::default() },
+            options: self.options(plan, env),
             payload: if chunk.len > 0 { self.sender.payload(chunk) } else { (&[], &[]) },
         };
         let len = outgoing.emit(room, offload)?;
@@ -91,6 +113,16 @@ impl Connection {
         self.receiver.on_acknowledged();
         self.on_sent(plan, chunk, env);
         Some(len)
+    }
+
+    fn options(&self, plan: Plan, env: Env<'_>) -> SegmentOptions {
+        let timestamp = self.timestamp(env);
+        let sack = if self.sack && plan == Plan::Ack {
+            self.receiver.sack_blocks(if timestamp.is_some() { 3 } else { 4 })
+        } else {
+            [None; 4]
+        };
+        SegmentOptions { timestamp, sack, ..SegmentOptions::default() }
     }
 
     fn transmit_syn(&mut self, room: &mut [u8], offload: bool, env: Env<'_>) -> Option<usize> {
@@ -112,6 +144,7 @@ impl Connection {
             options: SegmentOptions {
                 mss: Some(mss_offered(settings, &self.flow)),
                 window_scale: scale.then(|| shift_offered(settings)),
+                sack_permitted: if answer { self.sack } else { settings.sack },
                 timestamp,
                 ..SegmentOptions::default()
             },
@@ -160,12 +193,16 @@ impl Connection {
                 self.retransmit = false;
                 true
             }
-            Plan::Next(_) => {
-                let again = self.sender.snd_nxt.before(self.sender.snd_max);
-                self.sender.snd_nxt = end;
+            Plan::Next(_) | Plan::TailProbe(_) => {
+                let again = chunk.seq.before(self.sender.snd_max);
+                self.sender.snd_nxt = self.sender.snd_nxt.max(end);
                 again
             }
         };
+        if let Plan::TailProbe(_) = plan {
+            env.counters.tail_probes.increment();
+            self.timing = self.timing.filter(|_| !again);
+        }
         if again {
             env.counters.retransmitted.increment();
             self.retransmitted_at = Some(env.now);
@@ -174,10 +211,40 @@ impl Connection {
         }
         self.sender.snd_max = self.sender.snd_max.max(end);
         self.last_sent = env.now;
+        self.on_sent_selectively(plan, chunk, env);
         self.retransmit_at.get_or_insert(env.now + self.rtt.rto());
         self.unanswered_since.get_or_insert(env.now);
         self.persist_at = None;
         self.window_probe = false;
+    }
+
+    fn on_sent_selectively(&mut self, plan: Plan, chunk: Chunk, env: Env<'_>) {
+        if !self.sack {
+            return;
+        }
+        let clock = isn::timestamp(self.timestamp_offset, env.now);
+        let end = chunk.seq + chunk.len + u32::from(chunk.fin);
+        let selective = self.selective.get_or_insert_with(|| Box::new(Selective::new(chunk.seq)));
+        let again = end.at_or_before(selective.board.end());
+        if again {
+            selective.board.on_sent_again(chunk.seq, env.now);
+        } else {
+            selective.board.on_sent(end, env.now);
+        }
+        selective.on_sent(end.since(chunk.seq), again.then_some(chunk.seq), clock);
+        let rto_at = env.now + self.rtt.rto();
+        match plan {
+            Plan::TailProbe(_) => {
+                selective.board.on_probed(end, again);
+                self.retransmit_at = Some(rto_at);
+            }
+            Plan::Next(_) => {
+                let rto_at = self.retransmit_at.unwrap_or(rto_at);
+                let recovering = selective.is_recovering();
+                selective.board.schedule_probe(recovering, self.rtt.srtt(), rto_at, env.now);
+            }
+            Plan::Syn | Plan::Again(_) | Plan::WindowProbe(_) | Plan::Keepalive | Plan::Ack => {}
+        }
     }
 
     /// The timestamps option of a segment that leaves now.

@@ -21,6 +21,8 @@ pub(super) struct HalfOpen {
     pub(super) window: u16,
     /// The peer's window scale; with `None` neither side scales.
     pub(super) window_scale: Option<u8>,
+    /// The peer permits SACK, and so do we.
+    pub(super) sack: bool,
     /// TS.Recent.
     pub(super) timestamp: Option<u32>,
     pub(super) retries: u32,
@@ -34,6 +36,7 @@ impl HalfOpen {
         SegmentOptions {
             mss: Some(mss),
             window_scale: self.window_scale.map(|_| shift),
+            sack_permitted: self.sack,
             timestamp: self.timestamp.map(|echo| Timestamp { value: clock, echo }),
             ..SegmentOptions::default()
         }

@@ -208,6 +208,7 @@ fn every_byte_arrives_once_and_in_order_whatever_the_network_does() {
             receive_buffer: 2000 << random.below(8),
             send_buffer: 2000 << random.below(8),
             timestamps: random.below(2) == 0,
+            sack: random.below(3) > 0,
             mtu: 576 + usize::try_from(random.below(925)).unwrap(),
             user_timeout: Duration::from_secs(3600),
             ..Settings::default()

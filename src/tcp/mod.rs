@@ -10,12 +10,12 @@
 //! - `table`, `half_open`, `time_wait`: the three tables, behind one index with a keyed hash.
 //! - `timer`, `queue`, `limit`: deadlines, fair turns, rates.
 //! - `connection`: one connection; `state` its diagram, `arrive` what segments do to it, `depart` what it sends, `alarm` what time does to it.
-//! - `receive`, `send`: its two halves; `buffer` their memory.
-//! - `rtt`, `recovery`: when something is lost, and how much may be in flight.
+//! - `receive`, `send`: its two halves; `buffer` and `reassembly` their memory, `memory` what they may take of it.
+//! - `rtt`, `recovery`: when something is lost, and how much may be in flight; with SACK, `scoreboard` finds losses and `selective` answers them.
 //! - `isn`: where sequence numbers start.
 //!
-//! Not there yet, and where it enters: SACK and RACK (`recovery`, `receive`), CUBIC (`recovery`), SYN cookies (`demux`, where a full half-open table drops),
-//! path MTU discovery (`send`'s mss), a cap on the memory of all connections together (`stack`, which already accounts for it).
+//! Not there yet, and where it enters: CUBIC (`recovery`), SYN cookies (`demux`, where a full half-open table drops),
+//! path MTU discovery (`send`'s mss).
 
 mod alarm;
 mod arrive;
@@ -27,10 +27,14 @@ mod half_open;
 mod isn;
 #[cfg(test)]
 mod loopback;
+mod memory;
 mod queue;
+mod reassembly;
 mod receive;
 mod recovery;
 mod rtt;
+mod scoreboard;
+mod selective;
 mod send;
 mod settings;
 mod stack;
@@ -114,7 +118,7 @@ pub struct Inspection {
 /// Why [`Stack::connect`] or [`Stack::listen`] said no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refused {
-    /// The connection table is full.
+    /// The connection table is full, or the memory for buffers is.
     TableFull,
     /// There is a connection (or one in TIME-WAIT) with these endpoints.
     InUse,
@@ -146,6 +150,10 @@ crate::counters! {
         counter half_open_full,
         /// SYNs and connects refused because the connection table was full
         counter table_full,
+        /// SYNs and connects refused because the buffers of all connections took all the memory they may
+        counter memory_full,
+        /// Segments with data dropped because the buffers of all connections took all the memory they may
+        counter memory_dropped,
         /// TIME-WAIT entries forgotten early to make room
         counter time_wait_recycled,
         /// TIME-WAIT entries that gave way to a new connection of the same peer
@@ -196,6 +204,12 @@ crate::counters! {
         counter retransmitted,
         /// Losses noticed by duplicate or partial acknowledgements
         counter fast_retransmits,
+        /// Probes of the tail (RFC 8985 7)
+        counter tail_probes,
+        /// Reports of peers that data came twice (RFC 2883)
+        counter duplicate_data_reported,
+        /// Recoveries taken back because nothing had been lost (RFC 3522)
+        counter spurious_recoveries,
         /// Expiries of the retransmission timer
         counter retransmission_timeouts,
         /// Zero-window probes sent

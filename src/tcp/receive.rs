@@ -1,16 +1,14 @@
 //! The receiving half of a connection: reassembly, the advertised window (RFC 9293 3.8.6), delayed acknowledgements (RFC 5681 4.2).
 
-use smallvec::SmallVec;
-
 use crate::base::{Duration, Instant};
 use crate::tcp::Readable;
 use crate::tcp::buffer::Buffer;
+use crate::tcp::memory::Memory;
+use crate::tcp::reassembly::{Kept, Pieces};
 use crate::wire::Seq;
 
 /// RFC 5681 4.2 allows 500 ms. 40 ms is Linux's lower bound.
 const ACK_DELAY: Duration = Duration::from_millis(40);
-/// Most gaps a connection keeps track of. A segment that would make one more is dropped and counted.
-pub(super) const GAPS_MAX: usize = 32;
 
 /// What became of a segment's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +21,8 @@ pub(super) enum Taken {
     OutOfOrder,
     /// Too many gaps.
     Refused,
+    /// There is no memory for it.
+    Starved,
 }
 
 #[derive(Debug)]
@@ -33,11 +33,12 @@ pub(super) struct Receiver {
     pub(super) shift: u8,
     capacity: u32,
     mss: u32,
+    /// What can be read.
     buffer: Buffer,
-    /// How much of the buffer can be read; out-of-order data lies behind.
-    ready: u32,
-    /// Out-of-order data: start and end, ascending, disjoint, not adjacent.
-    ranges: SmallVec<[(Seq, Seq); 2]>,
+    /// What lies behind a gap.
+    pieces: Pieces,
+    /// What came twice and has not been told (RFC 2883).
+    duplicate: Option<(Seq, Seq)>,
     /// Where the peer's FIN is, once seen.
     fin: Option<Seq>,
     /// The FIN has been taken in order.
@@ -58,8 +59,8 @@ impl Receiver {
             capacity: u32::try_from(capacity).unwrap_or(u32::MAX).min(1 << 30),
             mss: 536,
             buffer: Buffer::default(),
-            ready: 0,
-            ranges: SmallVec::new(),
+            pieces: Pieces::default(),
+            duplicate: None,
             fin: None,
             finished: false,
             ack_now: false,
@@ -81,25 +82,31 @@ impl Receiver {
     }
 
     /// The window field of a segment that leaves now; remembers what it promises.
-    pub(super) fn advertise(&mut self, scaled: bool) -> u16 {
+    pub(super) fn advertise(&mut self, scaled: bool, memory: Memory) -> u16 {
         let shift = if scaled { self.shift } else { 0 };
-        let edge = self.edge();
+        let limit = memory.limit(self.capacity, self.mss);
+        let edge = self.edge(limit);
         // RFC 9293 3.8.6.2.2: the right edge moves by a segment or half the buffer, or not at all.
-        let target = if edge.since(self.rcv_adv) >= self.mss.min(self.capacity / 2) { edge } else { self.rcv_adv };
+        let target = if edge.since(self.rcv_adv) >= self.mss.min(limit / 2) { edge } else { self.rcv_adv };
         let field = u16::try_from(target.since(self.rcv_nxt) >> shift).unwrap_or(u16::MAX);
         self.rcv_adv = self.rcv_adv.max(self.rcv_nxt + (u32::from(field) << shift));
         field
     }
 
     /// The right edge of what there is room for; never left of what was promised.
-    fn edge(&self) -> Seq {
-        (self.rcv_nxt + self.capacity.saturating_sub(self.ready)).max(self.rcv_adv)
+    fn edge(&self, limit: u32) -> Seq {
+        (self.rcv_nxt + limit.saturating_sub(self.length())).max(self.rcv_adv)
+    }
+
+    fn length(&self) -> u32 {
+        u32::try_from(self.buffer.len()).unwrap_or(u32::MAX)
     }
 
     /// Takes data at `seq`, whatever part of it lies in the window, and the FIN behind it.
-    pub(super) fn on_data(&mut self, seq: Seq, payload: &[u8], fin: bool, now: Instant) -> Taken {
+    pub(super) fn on_data(&mut self, seq: Seq, payload: &[u8], fin: bool, now: Instant, memory: Memory) -> Taken {
         // Cut off what has been received already, and what is beyond the window.
         let old = if seq.before(self.rcv_nxt) { self.rcv_nxt.since(seq) } else { 0 };
+        self.note_duplicate(seq, length(payload));
         let payload = payload.get(old as usize..).unwrap_or_default();
         let start = seq + old;
         let room = if start.at_or_before(self.rcv_adv) { self.rcv_adv.since(start) } else { 0 };
@@ -118,13 +125,17 @@ impl Receiver {
             self.ack_now |= !payload.is_empty();
             return Taken::Nothing;
         }
+        if memory == Memory::Exhausted && !self.is_needed(start, length(kept), memory) {
+            self.ack_now = true;
+            return Taken::Starved;
+        }
         if start != self.rcv_nxt {
             // RFC 5681 4.2: at once, so that the sender learns of the gap.
             self.ack_now = true;
-            return self.keep(start, end, kept);
+            return self.keep(start, kept);
         }
-        self.buffer.write_at(self.ready as usize, kept);
-        let filled = !self.ranges.is_empty();
+        self.buffer.push(kept);
+        let filled = !self.pieces.is_empty();
         self.proceed(end);
         self.schedule_ack(length(kept), filled, now);
         if self.fin == Some(self.rcv_nxt) {
@@ -136,40 +147,35 @@ impl Receiver {
         Taken::InOrder
     }
 
-    fn keep(&mut self, start: Seq, end: Seq, bytes: &[u8]) -> Taken {
+    /// Without this data the connection could not go on: it is next in order, and the reader waits for it.
+    fn is_needed(&self, start: Seq, len: u32, memory: Memory) -> bool {
+        len == 0
+            || (start == self.rcv_nxt
+                && (self.buffer.len() == 0 || self.length() + len <= memory.limit(self.capacity, self.mss)))
+    }
+
+    fn keep(&mut self, start: Seq, bytes: &[u8]) -> Taken {
         if bytes.is_empty() {
             return Taken::Nothing;
         }
-        let (mut left, mut right) = (start, end);
-        let touching = |range: &(Seq, Seq)| range.0.at_or_before(end) && range.1.at_or_after(start);
-        if self.ranges.len() >= GAPS_MAX && !self.ranges.iter().any(touching) {
-            return Taken::Refused;
-        }
-        self.ranges.retain(|range| {
-            let merge = touching(range);
-            if merge {
-                left = left.min(range.0);
-                right = right.max(range.1);
+        match self.pieces.insert(start, bytes) {
+            Kept::New => Taken::OutOfOrder,
+            Kept::Old => {
+                self.duplicate = Some((start, start + length(bytes)));
+                Taken::Nothing
             }
-            !merge
-        });
-        let place = self.ranges.iter().position(|range| range.0.after(left)).unwrap_or(self.ranges.len());
-        self.ranges.insert(place, (left, right));
-        let offset = self.ready + start.since(self.rcv_nxt);
-        self.buffer.write_at(offset as usize, bytes);
-        Taken::OutOfOrder
+            Kept::Refused => Taken::Refused,
+        }
     }
 
     /// In-order data reaches up to `end` now: joins what was waiting behind it.
     fn proceed(&mut self, mut end: Seq) {
-        while let Some(&(left, right)) = self.ranges.first() {
-            if left.after(end) {
-                break;
-            }
-            end = end.max(right);
-            self.ranges.remove(0);
+        while let Some((bytes, stop)) = self.pieces.take(end) {
+            let (first, second) = bytes.as_slices();
+            self.buffer.push(first);
+            self.buffer.push(second);
+            end = stop;
         }
-        self.ready += end.since(self.rcv_nxt);
         self.rcv_nxt = end;
         self.rcv_adv = self.rcv_adv.max(end);
     }
@@ -185,7 +191,7 @@ impl Receiver {
     }
 
     pub(super) fn readable(&self) -> Readable<'_> {
-        let (first, _) = self.buffer.slices(0, self.ready as usize);
+        let (first, _) = self.buffer.slices(0, self.buffer.len());
         if !first.is_empty() {
             Readable::Data(first)
         } else if self.finished {
@@ -197,21 +203,44 @@ impl Receiver {
 
     /// Bytes that wait for the reader.
     pub(super) fn ready(&self) -> usize {
-        self.ready as usize
+        self.buffer.len()
     }
 
     /// The reader has taken bytes. `open` when the peer may still send.
-    pub(super) fn consume(&mut self, len: usize, open: bool) {
-        let len = u32::try_from(len).unwrap_or(u32::MAX).min(self.ready);
-        self.ready -= len;
-        self.buffer.advance(len as usize);
-        let grown = self.edge().since(self.rcv_adv);
+    pub(super) fn consume(&mut self, len: usize, open: bool, memory: Memory) {
+        self.buffer.advance(len);
+        let limit = memory.limit(self.capacity, self.mss);
+        let grown = self.edge(limit).since(self.rcv_adv);
         // A window update is worth a packet when it lets the peer send two segments more (RFC 9293 3.8.6.2.2), and when the peer may be waiting for it:
         // while half the buffer is still on offer, the acknowledgement of what comes next says it as well.
-        if open && !self.finished && grown >= (self.capacity / 2).min(2 * self.mss) && self.window() < self.capacity / 2
-        {
+        if open && !self.finished && grown >= (limit / 2).min(2 * self.mss) && self.window() < limit / 2 {
             self.ack_now = true;
         }
+    }
+
+    /// RFC 2883 4.1: data below RCV.NXT came again.
+    pub(super) fn note_duplicate(&mut self, seq: Seq, len: u32) {
+        let end = (seq + len).min(self.rcv_nxt);
+        if seq.before(end) {
+            self.duplicate = Some((seq, end));
+        }
+    }
+
+    /// What a SACK option should say now, `room` blocks at most: first what came twice, then what waits behind gaps (RFC 2018 4, RFC 2883 4).
+    pub(super) fn sack_blocks(&self, room: usize) -> [Option<(Seq, Seq)>; 4] {
+        let mut blocks = [None; 4];
+        if self.duplicate.is_some() || !self.pieces.is_empty() {
+            let newest = self.pieces.newest();
+            for (block, range) in blocks.iter_mut().take(room).zip(self.duplicate.into_iter().chain(newest)) {
+                *block = Some(range);
+            }
+        }
+        blocks
+    }
+
+    /// There is something that only a SACK option can say.
+    pub(super) fn has_sack(&self) -> bool {
+        self.duplicate.is_some() || !self.pieces.is_empty()
     }
 
     /// Acknowledge with the next packet, and do not wait for one.
@@ -236,18 +265,18 @@ impl Receiver {
         self.ack_now = false;
         self.ack_at = None;
         self.unacknowledged = 0;
+        self.duplicate = None;
     }
 
     /// Bytes of memory held.
     pub(super) fn memory(&self) -> usize {
-        self.buffer.memory()
+        self.buffer.memory() + self.pieces.memory()
     }
 
     /// Drops everything.
     pub(super) fn clear(&mut self) {
         self.buffer = Buffer::default();
-        self.ranges = SmallVec::new();
-        self.ready = 0;
+        self.pieces = Pieces::default();
     }
 }
 
@@ -260,6 +289,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::tcp::reassembly::PIECES_MAX;
 
     const START: Seq = Seq(u32::MAX - 500);
 
@@ -274,7 +304,7 @@ mod tests {
         while let Readable::Data(data) = receiver.readable() {
             all.extend(data);
             let len = data.len();
-            receiver.consume(len, true);
+            receiver.consume(len, true, Memory::Plenty);
         }
         all
     }
@@ -288,20 +318,20 @@ mod tests {
             let mut receiver = receiver(1000);
             let mut seen = Vec::new();
             // Some of it has been read already, so that the ring's seam is anywhere.
-            receiver.on_data(START, &stream[..shift], false, Instant::START);
+            receiver.on_data(START, &stream[..shift], false, Instant::START, Memory::Plenty);
             seen.extend(read_all(&mut receiver));
             let mut have = [false; 1001];
             have[..shift].fill(true);
             for (at, len) in pieces {
                 let end = (at + len).min(1000);
-                let taken = receiver.on_data(START + u32::try_from(at).unwrap(), &stream[at..end], end == 1000, Instant::START);
+                let taken = receiver.on_data(START + u32::try_from(at).unwrap(), &stream[at..end], end == 1000, Instant::START, Memory::Plenty);
                 prop_assert_ne!(taken, Taken::Refused);
                 have[at..end].fill(true);
                 let expected = have.iter().position(|have| !have).unwrap();
                 prop_assert!(receiver.rcv_nxt.since(START) as usize >= expected);
-                prop_assert!(receiver.ranges.len() <= GAPS_MAX);
+                prop_assert!(receiver.pieces.len() <= PIECES_MAX);
             }
-            receiver.on_data(START, &stream, true, Instant::START);
+            receiver.on_data(START, &stream, true, Instant::START, Memory::Plenty);
             seen.extend(read_all(&mut receiver));
             prop_assert_eq!(&seen, &stream);
             prop_assert!(receiver.finished);
@@ -317,10 +347,10 @@ mod tests {
             receiver.shift = shift;
             let mut edge = receiver.rcv_nxt + 1000;
             for (at, len, read, send) in steps {
-                receiver.on_data(receiver.rcv_nxt + at - 200, &vec![7; len], false, Instant::START);
-                receiver.consume(read, true);
+                receiver.on_data(receiver.rcv_nxt + at - 200, &vec![7; len], false, Instant::START, Memory::Plenty);
+                receiver.consume(read, true, Memory::Plenty);
                 if send {
-                    let told = receiver.rcv_nxt + (u32::from(receiver.advertise(true)) << shift);
+                    let told = receiver.rcv_nxt + (u32::from(receiver.advertise(true, Memory::Plenty)) << shift);
                     prop_assert!((told + (1 << shift)).after(edge), "the window shrinks");
                     edge = edge.max(told);
                     receiver.on_acknowledged();

@@ -1,7 +1,8 @@
 //! Loss detection and congestion control: RFC 5681 with NewReno (RFC 6582), limited transmit (RFC 3042) and an initial window of ten segments (RFC 6928).
 //!
-//! This is the seam where other controllers enter: [`Recovery`] says when something is lost and how much may be in flight; nothing else knows cwnd.
+//! [`Recovery`] says how much may be in flight; nothing else knows cwnd. Losses are found here where there is no SACK, and by `selective` where there is.
 
+use crate::base::{Duration, Instant};
 use crate::wire::Seq;
 
 /// RFC 6928 2.
@@ -56,7 +57,14 @@ impl Recovery {
     }
 
     /// An acknowledgement moved SND.UNA to `ack`: `newly` bytes more, of `flight` that were out.
-    pub(super) fn on_ack(&mut self, ack: Seq, newly: u32, flight: u32) -> Verdict {
+    pub(super) fn on_ack(
+        &mut self,
+        ack: Seq,
+        newly: u32,
+        flight: u32,
+        srtt: Option<Duration>,
+        now: Instant,
+    ) -> Verdict {
         self.duplicates = 0;
         if self.fast {
             let Some(recover) = self.recover else { return Verdict::Nothing };
@@ -73,9 +81,15 @@ impl Recovery {
             self.cwnd = self.ssthresh.min(flight.saturating_sub(newly).max(self.mss) + self.mss);
             return Verdict::Nothing;
         }
+        self.grow(newly, flight, srtt, now);
+        Verdict::Nothing
+    }
+
+    /// `newly` bytes have arrived, of `flight` that were out: cwnd grows, unless it was not used.
+    pub(super) fn grow(&mut self, newly: u32, flight: u32, _srtt: Option<Duration>, _now: Instant) {
         // RFC 7661: a window that was not used proves nothing, so it does not grow.
         if flight.saturating_add(self.mss) <= self.cwnd / 2 {
-            return Verdict::Nothing;
+            return;
         }
         if self.cwnd < self.ssthresh {
             // RFC 3465 with L = 2.
@@ -87,11 +101,36 @@ impl Recovery {
                 self.cwnd = self.cwnd.saturating_add(self.mss);
             }
         }
-        Verdict::Nothing
+    }
+
+    /// Something was lost of `flight` bytes that were out: sets ssthresh and gives it.
+    pub(super) fn reduce(&mut self, flight: u32, _now: Instant) -> u32 {
+        self.ssthresh = (flight / 2).max(2 * self.mss);
+        self.acknowledged = 0;
+        self.ssthresh
+    }
+
+    /// Sets cwnd, to one segment at least.
+    pub(super) fn set_cwnd(&mut self, cwnd: u32) {
+        self.cwnd = cwnd.max(self.mss);
+    }
+
+    /// The loss window after a timeout (RFC 5681 3.1): one segment beyond what is still under way.
+    pub(super) fn collapse(&mut self, pipe: u32) {
+        self.set_cwnd(pipe.saturating_add(self.mss));
+    }
+
+    /// The reduction was wrong.
+    pub(super) fn restore(&mut self, (cwnd, ssthresh): (u32, u32)) {
+        (self.cwnd, self.ssthresh) = (cwnd.max(self.cwnd), ssthresh);
+    }
+
+    pub(super) fn mss(&self) -> u32 {
+        self.mss
     }
 
     /// A duplicate acknowledgement (RFC 5681 2) of `una`.
-    pub(super) fn on_duplicate(&mut self, una: Seq, snd_max: Seq, flight: u32) -> Verdict {
+    pub(super) fn on_duplicate(&mut self, una: Seq, snd_max: Seq, flight: u32, now: Instant) -> Verdict {
         if self.fast {
             self.cwnd = self.cwnd.saturating_add(self.mss);
             return Verdict::Nothing;
@@ -101,7 +140,7 @@ impl Recovery {
         if self.duplicates != DUPLICATES || self.recover.is_some_and(|recover| una.before(recover)) {
             return Verdict::Nothing;
         }
-        self.ssthresh = (flight / 2).max(2 * self.mss);
+        self.reduce(flight, now);
         self.cwnd = self.ssthresh + DUPLICATES * self.mss;
         self.recover = Some(snd_max);
         self.fast = true;
@@ -109,9 +148,9 @@ impl Recovery {
     }
 
     /// The retransmission timer fired; `first` when it did so for the first time for this segment.
-    pub(super) fn on_timeout(&mut self, snd_max: Seq, flight: u32, first: bool) {
+    pub(super) fn on_timeout(&mut self, snd_max: Seq, flight: u32, first: bool, now: Instant) {
         if first {
-            self.ssthresh = (flight / 2).max(2 * self.mss);
+            self.reduce(flight, now);
         }
         self.cwnd = self.mss;
         self.acknowledged = 0;
@@ -151,12 +190,12 @@ mod tests {
         let mut recovery = Recovery::new(MSS);
         assert_eq!(recovery.window(), 10 * MSS);
         for i in 1..=10 {
-            recovery.on_ack(Seq(i * MSS), MSS, recovery.window());
+            recovery.on_ack(Seq(i * MSS), MSS, recovery.window(), None, Instant::START);
         }
         assert_eq!(recovery.window(), 20 * MSS);
         recovery.ssthresh = 20 * MSS;
         for i in 11..=30 {
-            recovery.on_ack(Seq(i * MSS), MSS, recovery.window());
+            recovery.on_ack(Seq(i * MSS), MSS, recovery.window(), None, Instant::START);
         }
         assert_eq!(recovery.window(), 21 * MSS);
     }
@@ -164,7 +203,7 @@ mod tests {
     #[test]
     fn an_unused_window_does_not_grow() {
         let mut recovery = Recovery::new(MSS);
-        recovery.on_ack(Seq(100), 100, 100);
+        recovery.on_ack(Seq(100), 100, 100, None, Instant::START);
         assert_eq!(recovery.window(), 10 * MSS);
     }
 
@@ -172,23 +211,23 @@ mod tests {
     fn three_duplicates_halve_and_a_full_acknowledgement_ends_it() {
         let mut recovery = Recovery::new(MSS);
         let (una, max) = (Seq(0), Seq(10 * MSS));
-        assert_eq!(recovery.on_duplicate(una, max, 10 * MSS), Verdict::Nothing);
-        assert_eq!(recovery.on_duplicate(una, max, 10 * MSS), Verdict::Nothing);
+        assert_eq!(recovery.on_duplicate(una, max, 10 * MSS, Instant::START), Verdict::Nothing);
+        assert_eq!(recovery.on_duplicate(una, max, 10 * MSS, Instant::START), Verdict::Nothing);
         assert_eq!(recovery.window(), 12 * MSS);
-        assert_eq!(recovery.on_duplicate(una, max, 10 * MSS), Verdict::Retransmit);
+        assert_eq!(recovery.on_duplicate(una, max, 10 * MSS, Instant::START), Verdict::Retransmit);
         assert_eq!(recovery.window(), 8 * MSS);
-        assert_eq!(recovery.on_ack(Seq(5 * MSS), 5 * MSS, 10 * MSS), Verdict::Retransmit);
-        assert_eq!(recovery.on_ack(max, 5 * MSS, 5 * MSS), Verdict::Nothing);
+        assert_eq!(recovery.on_ack(Seq(5 * MSS), 5 * MSS, 10 * MSS, None, Instant::START), Verdict::Retransmit);
+        assert_eq!(recovery.on_ack(max, 5 * MSS, 5 * MSS, None, Instant::START), Verdict::Nothing);
         assert!(recovery.window() <= 5 * MSS);
     }
 
     #[test]
     fn duplicates_after_a_timeout_start_no_fast_retransmit() {
         let mut recovery = Recovery::new(MSS);
-        recovery.on_timeout(Seq(10 * MSS), 10 * MSS, true);
+        recovery.on_timeout(Seq(10 * MSS), 10 * MSS, true, Instant::START);
         assert_eq!(recovery.window(), MSS);
         for _ in 0..5 {
-            assert_eq!(recovery.on_duplicate(Seq(0), Seq(10 * MSS), MSS), Verdict::Nothing);
+            assert_eq!(recovery.on_duplicate(Seq(0), Seq(10 * MSS), MSS, Instant::START), Verdict::Nothing);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Nagle's algorithm is off: what passes here are whole TLS records and relayed bytes, and whoever writes has already gathered them.
 
 use crate::tcp::buffer::Buffer;
+use crate::tcp::memory::Memory;
 use crate::wire::Seq;
 
 /// A segment that could leave now.
@@ -62,20 +63,22 @@ impl Sender {
         }
     }
 
-    pub(super) fn room(&self) -> usize {
-        if self.fin { 0 } else { (self.capacity as usize).saturating_sub(self.buffer.len()) }
+    pub(super) fn room(&self, memory: Memory) -> usize {
+        let limit = memory.limit(self.capacity, self.mss) as usize;
+        if self.fin { 0 } else { limit.saturating_sub(self.buffer.len()) }
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
-        let taken = bytes.get(..self.room().min(bytes.len())).unwrap_or_default();
+    pub(super) fn write(&mut self, bytes: &[u8], memory: Memory) -> usize {
+        let taken = bytes.get(..self.room(memory).min(bytes.len())).unwrap_or_default();
         self.buffer.push(taken);
         self.blocked |= taken.len() < bytes.len();
         taken.len()
     }
 
-    /// Room has come back to a writer that was turned away, a quarter of the buffer at least.
-    pub(super) fn unblock(&mut self) -> bool {
-        let unblocked = self.blocked && self.room() >= self.capacity as usize / 4;
+    /// Room has come back to a writer that was turned away, a quarter of what it may use at least.
+    pub(super) fn unblock(&mut self, memory: Memory) -> bool {
+        let enough = memory.limit(self.capacity, self.mss) as usize / 4;
+        let unblocked = self.blocked && self.room(memory) >= enough;
         self.blocked &= !unblocked;
         unblocked
     }
@@ -122,14 +125,21 @@ impl Sender {
         (chunk.len > 0 || chunk.fin).then_some(chunk)
     }
 
-    /// The next segment, if windows let it go.
-    pub(super) fn next(&self, congestion_window: u32) -> Option<Chunk> {
+    /// What was sent from `start` to `end`, once more.
+    pub(super) fn again(&self, (start, end): (Seq, Seq)) -> Chunk {
+        let mut chunk = self.chunk(start, end.since(start));
+        chunk.fin &= chunk.len < end.since(start);
+        chunk
+    }
+
+    /// The next segment, if the peer's window lets it go and congestion control allows `budget` bytes.
+    pub(super) fn next(&self, budget: u32) -> Option<Chunk> {
         if !self.unsent() {
             return None;
         }
         let flight = self.flight();
         let by_peer = self.snd_wnd.saturating_sub(flight);
-        let usable = by_peer.min(congestion_window.saturating_sub(flight));
+        let usable = by_peer.min(budget);
         let left = self.end().since(self.snd_nxt);
         let mut chunk = self.chunk(self.snd_nxt, usable);
         // FIN takes a place in the window too.

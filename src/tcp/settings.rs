@@ -15,6 +15,9 @@ pub struct Settings {
     pub receive_buffer: usize,
     /// Bytes that a connection keeps until they are acknowledged.
     pub send_buffer: usize,
+    /// Bytes of memory that the buffers of all connections together may take. From three quarters of it on, windows and writes shrink to two segments;
+    /// at the bound new connections are refused, and connections that are open go on with two segments each way, which may exceed it.
+    pub memory_max: usize,
     /// 2 MSL.
     pub time_wait: Duration,
     /// Silence before keepalive probes begin; `None` for no keepalive.
@@ -25,12 +28,14 @@ pub struct Settings {
     pub mtu: usize,
     /// Whether to offer and accept the timestamps option (RFC 7323).
     pub timestamps: bool,
+    /// Whether to offer and accept selective acknowledgements (RFC 2018).
+    pub sack: bool,
     /// Most resets a second that answer segments of no connection.
     pub resets_per_second: u32,
 }
 
 impl Default for Settings {
-    /// A lane of a middling machine: 262,144 connections, 16,384 half-open, 65,536 in TIME-WAIT; 256 KiB each way a connection at most;
+    /// A lane of a middling machine: 262,144 connections, 16,384 half-open, 65,536 in TIME-WAIT; 256 KiB each way a connection at most and 1 GiB for all;
     /// 2 MSL of 60 s and no keepalive, as Linux; a user timeout of 120 s (RFC 9293 3.8.3 asks for 100 s at least); an Ethernet MTU; 1,000 resets a second.
     fn default() -> Self {
         Self {
@@ -39,11 +44,13 @@ impl Default for Settings {
             time_wait_max: 65_536,
             receive_buffer: 256 * 1024,
             send_buffer: 256 * 1024,
+            memory_max: 1024 * 1024 * 1024,
             time_wait: Duration::from_secs(60),
             keepalive: None,
             user_timeout: Duration::from_secs(120),
             mtu: 1500,
             timestamps: true,
+            sack: true,
             resets_per_second: 1000,
         }
     }

@@ -8,6 +8,7 @@ use crate::base::{Bucket, Flow, Instant, Random, Wheel};
 use crate::tcp::connection::{Connection, Env};
 use crate::tcp::half_open::HalfOpens;
 use crate::tcp::isn::{Isn, Keyed};
+use crate::tcp::memory::Memory;
 use crate::tcp::queue::Queue;
 use crate::tcp::state::{State, Step};
 use crate::tcp::table::{Index, Place, Table};
@@ -112,6 +113,10 @@ impl Stack {
             self.counters.table_full.increment();
             return Err(Refused::TableFull);
         }
+        if self.memory() == Memory::Exhausted {
+            self.counters.memory_full.increment();
+            return Err(Refused::TableFull);
+        }
         let iss = self.isn.sequence(&flow, now);
         let offset = self.isn.timestamp_offset(&flow);
         let index = self.connections.insert(Connection::open(flow, token, iss, offset, self.env(now)));
@@ -152,10 +157,10 @@ impl Stack {
             match alarm {
                 Alarm::HalfOpen(index) => self.on_half_open_timeout(index, now),
                 Alarm::Connection(index) => {
-                    let (settings, counters) = (&self.settings, &*self.counters);
+                    let (settings, counters, memory) = (&self.settings, &*self.counters, self.memory());
                     if let Some(connection) = self.connections.at_mut(index) {
                         connection.timer = None;
-                        connection.on_timeout(Env { settings, counters, now });
+                        connection.on_timeout(Env { settings, counters, now, memory });
                         self.settle(index, now);
                     }
                 }
@@ -214,7 +219,7 @@ impl Stack {
             self.counters.segments_sent.increment();
             return Outgoing { flow: &flow, seq, ack, flags, window, options, payload }.emit(room, offload);
         }
-        let (settings, counters) = (&self.settings, &*self.counters);
+        let (settings, counters, memory) = (&self.settings, &*self.counters, self.memory());
         while let Some(index) = self.sending.front() {
             let plan = self.connections.at_mut(index).and_then(|connection| Some((connection.plan()?, connection)));
             let Some((plan, connection)) = plan else {
@@ -222,7 +227,7 @@ impl Stack {
                 self.turn = BURST;
                 continue;
             };
-            let len = connection.transmit(plan, room, offload, Env { settings, counters, now })?;
+            let len = connection.transmit(plan, room, offload, Env { settings, counters, now, memory })?;
             self.turn -= 1;
             if self.turn == 0 {
                 self.turn = BURST;
@@ -277,24 +282,28 @@ impl Stack {
     /// Takes `len` bytes that [`readable`](Self::readable) showed out of the receive buffer; the peer's window opens accordingly.
     pub fn consume(&mut self, id: ConnectionId, len: usize, now: Instant) {
         let Some(index) = self.connections.find(id) else { return };
+        let memory = self.memory();
         let Some(connection) = self.connections.at_mut(index) else { return };
-        connection.receiver.consume(len, connection.state.receives());
+        connection.receiver.consume(len, connection.state.receives(), memory);
         self.settle(index, now);
     }
 
     /// How many bytes [`write`](Self::write) would take now.
     pub fn writable(&self, id: ConnectionId) -> usize {
-        self.find(id).filter(|connection| connection.over.is_none()).map_or(0, |connection| connection.sender.room())
+        self.find(id)
+            .filter(|connection| connection.over.is_none())
+            .map_or(0, |connection| connection.sender.room(self.memory()))
     }
 
     /// Queues bytes to send and gives how many it took; less than all asks for an [`Event::Writable`] later. Before the handshake has ended they wait.
     pub fn write(&mut self, id: ConnectionId, bytes: &[u8], now: Instant) -> usize {
         let Some(index) = self.connections.find(id) else { return 0 };
+        let memory = self.memory();
         let Some(connection) = self.connections.at_mut(index) else { return 0 };
         if connection.over.is_some() {
             return 0;
         }
-        let taken = connection.sender.write(bytes);
+        let taken = connection.sender.write(bytes, memory);
         self.settle(index, now);
         taken
     }
@@ -334,8 +343,13 @@ impl Stack {
         self.publish();
     }
 
+    /// How much memory there is for buffers.
+    pub(super) fn memory(&self) -> Memory {
+        Memory::of(self.buffered, self.settings.memory_max)
+    }
+
     pub(super) fn env(&self, now: Instant) -> Env<'_> {
-        Env { settings: &self.settings, counters: &self.counters, now }
+        Env { settings: &self.settings, counters: &self.counters, now, memory: self.memory() }
     }
 
     fn find(&self, id: ConnectionId) -> Option<&Connection> {
@@ -356,11 +370,11 @@ impl Stack {
 
     /// After every touch of a connection: queues what it wants, sets its timer, and takes it out of the index when it is over.
     pub(super) fn settle(&mut self, index: u32, now: Instant) {
-        let (settings, counters) = (&self.settings, &*self.counters);
-        let env = Env { settings, counters, now };
+        let (settings, counters, memory) = (&self.settings, &*self.counters, self.memory());
+        let env = Env { settings, counters, now, memory };
         let Some(connection) = self.connections.at_mut(index) else { return };
-        let memory = connection.memory();
-        self.buffered = self.buffered + memory - std::mem::replace(&mut connection.accounted, memory);
+        let held = connection.memory();
+        self.buffered = self.buffered + held - std::mem::replace(&mut connection.accounted, held);
         if connection.has_news() {
             self.news.push(index);
         }
@@ -391,7 +405,8 @@ impl Stack {
 
     /// The connection is over: only its user knows it from now on.
     fn detach(&mut self, index: u32, now: Instant) {
-        let env = Env { settings: &self.settings, counters: &self.counters, now };
+        let (settings, counters, memory) = (&self.settings, &*self.counters, self.memory());
+        let env = Env { settings, counters, now, memory };
         let Some(connection) = self.connections.at_mut(index) else { return };
         if std::mem::replace(&mut connection.detached, true) {
             return self.publish();
@@ -405,7 +420,7 @@ impl Stack {
         if connection.state == State::TimeWait {
             let (seq, ack) = connection.last_numbers();
             let timestamp = connection.timestamp(env);
-            let window = connection.receiver.advertise(true);
+            let window = connection.receiver.advertise(true, memory);
             let ts_recent = connection.timestamps.map_or(0, |known| known.recent);
             let entry = TimeWait { expires_at: now, flow, snd_nxt: seq, rcv_nxt: ack, ts_recent };
             // The peer's FIN has just come: nobody else will acknowledge it.

@@ -36,6 +36,7 @@ impl Storm {
             time_wait_max: 2,
             receive_buffer: 3000,
             send_buffer: 3000,
+            memory_max: if seed % 3 == 0 { 12_000 } else { 1 << 20 },
             keepalive: Some(Duration::from_secs(5)),
             user_timeout: Duration::from_secs(20),
             timestamps: seed % 2 == 0,
@@ -69,11 +70,17 @@ impl Storm {
         let flags = Flags { syn: self.one_in(8), fin: self.one_in(8), rst: self.one_in(32), ..Flags::default() };
         let bare = self.one_in(8) || (flags.syn && self.one_in(2));
         let clock = u32::try_from((self.now.as_nanos() / 1_000_000) & 0xffff_ffff).unwrap();
+        let mut sack = [None; 4];
+        for block in sack.iter_mut().take(usize::from(self.below(10).saturating_sub(6))) {
+            let left = self.near(ack) - u32::from(self.below(3000));
+            *block = Some((left, left + u32::from(self.below(1500))));
+        }
         let options = SegmentOptions {
+            sack_permitted: flags.syn && self.one_in(2),
+            sack: if flags.syn { [None; 4] } else { sack },
             mss: self.one_in(2).then(|| self.below(2048)),
             window_scale: self.one_in(2).then(|| u8::try_from(self.below(16)).unwrap()),
             timestamp: self.one_in(2).then(|| Timestamp { value: clock, echo: self.random.next_u32() }),
-            ..SegmentOptions::default()
         };
         let segment = Segment {
             seq: self.near(seq),
@@ -137,7 +144,7 @@ impl Storm {
         assert_eq!(counters.connections.value(), self.live.len() as u64, "somebody was forgotten");
         assert!(counters.connections.value() <= 6 && counters.half_open.value() <= 3);
         assert!(counters.time_wait.value() <= 2 && counters.timers.value() <= 9);
-        assert!(counters.buffered_bytes.value() <= 6 * 2 * 4096);
+        assert!(counters.buffered_bytes.value() <= 6 * 4 * 4096);
         for id in &self.live {
             let inside = self.stack.inspect(*id).unwrap();
             assert!(inside.flight <= 3002 && inside.rcv_wnd <= 3000 && inside.cwnd >= inside.mss, "{inside:?}");

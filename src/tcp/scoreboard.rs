@@ -1,0 +1,461 @@
+//! What is in flight, segment by segment, and what of it is lost: a SACK scoreboard (RFC 2018, RFC 2883) with RACK-TLP (RFC 8985).
+//!
+//! `recovery` answers a loss by how much may be sent. Connections without SACK have no scoreboard; there `recovery` counts duplicates.
+
+use std::collections::VecDeque;
+
+use crate::base::{Duration, Instant};
+use crate::wire::Seq;
+
+/// RFC 8985 6.2: segments that were selectively acknowledged before order is trusted.
+const DUPLICATES: usize = 3;
+/// RFC 8985 7.2: worst case of a delayed acknowledgement.
+const ACK_DELAY_MAX: Duration = Duration::from_millis(200);
+/// RFC 8985 7.2: the probe timeout before a round trip has been measured.
+const PROBE_INITIAL: Duration = Duration::from_secs(1);
+/// RFC 8985 6.2: recoveries for which a wider reordering window is kept.
+const PERSIST: u8 = 16;
+
+/// SACK blocks as an option holds them.
+pub(super) type Blocks = [Option<(Seq, Seq)>; 4];
+
+/// One segment in flight. It begins where the one before it ends.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    sent_at: Instant,
+    end: Seq,
+    sacked: bool,
+    lost: bool,
+    /// It has been sent more than once.
+    again: bool,
+}
+
+/// What an acknowledgement has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Delivered {
+    /// Bytes of sequence space that are newly known to have arrived.
+    pub(super) bytes: u32,
+    /// The first block of the option reported what came twice (RFC 2883).
+    pub(super) duplicate: Option<(Seq, Seq)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Scoreboard {
+    segments: VecDeque<Sent>,
+    /// Where the first segment begins: SND.UNA.
+    start: Seq,
+    sacked: u32,
+    sacked_count: usize,
+    lost: u32,
+    /// Segments sent again and not acknowledged.
+    again: usize,
+
+    /// RACK.xmit_ts, RACK.end_seq and RACK.rtt: the last sent of what has arrived.
+    newest: Option<(Instant, Seq)>,
+    round_trip: Duration,
+    min_rtt: Option<Duration>,
+    /// The age of the timestamp that the acknowledgement at hand echoes.
+    echo: Option<Duration>,
+    /// RACK.fack: the highest that has arrived.
+    highest: Seq,
+    reordering: bool,
+    multiplier: u32,
+    persist: u8,
+    duplicate_round: Option<Seq>,
+    /// When segments that may only be late are taken for lost.
+    pub(super) reorder_at: Option<Instant>,
+
+    /// When the tail is probed.
+    pub(super) probe_at: Option<Instant>,
+    pub(super) probe_wanted: bool,
+    /// TLP.end_seq, and whether the probe repeated what had been sent.
+    probe: Option<(Seq, bool)>,
+}
+
+impl Scoreboard {
+    pub(super) fn new(una: Seq) -> Self {
+        Self {
+            segments: VecDeque::new(),
+            start: una,
+            sacked: 0,
+            sacked_count: 0,
+            lost: 0,
+            again: 0,
+            newest: None,
+            round_trip: Duration::ZERO,
+            min_rtt: None,
+            echo: None,
+            highest: una,
+            reordering: false,
+            multiplier: 1,
+            persist: 0,
+            duplicate_round: None,
+            reorder_at: None,
+            probe_at: None,
+            probe_wanted: false,
+            probe: None,
+        }
+    }
+
+    /// Bytes of memory held.
+    pub(super) fn memory(&self) -> usize {
+        self.segments.capacity() * size_of::<Sent>()
+    }
+
+    pub(super) fn start(&self) -> Seq {
+        self.start
+    }
+
+    pub(super) fn end(&self) -> Seq {
+        self.segments.back().map_or(self.start, |last| last.end)
+    }
+
+    /// RFC 6675 4: sequence space that is thought to be in the network.
+    pub(super) fn pipe(&self) -> u32 {
+        self.end().since(self.start) - self.sacked - self.lost
+    }
+
+    /// What has been selectively acknowledged or is lost.
+    pub(super) fn has_holes(&self) -> bool {
+        self.sacked > 0 || self.lost > 0
+    }
+
+    /// Sequence space that has left and of which nothing has been heard.
+    pub(super) fn out(&self) -> u32 {
+        self.end().since(self.start) - self.sacked
+    }
+
+    /// A segment up to `end` has left for the first time.
+    pub(super) fn on_sent(&mut self, end: Seq, now: Instant) {
+        if end.after(self.end()) {
+            self.segments.push_back(Sent { sent_at: now, end, sacked: false, lost: false, again: false });
+        }
+    }
+
+    /// The segment that begins at `start` has left again.
+    pub(super) fn on_sent_again(&mut self, start: Seq, now: Instant) {
+        let place = self.segments.partition_point(|sent| sent.end.at_or_before(start));
+        let left =
+            place.checked_sub(1).and_then(|before| self.segments.get(before)).map_or(self.start, |sent| sent.end);
+        let Some(sent) = self.segments.get_mut(place) else { return };
+        if std::mem::take(&mut sent.lost) {
+            self.lost -= sent.end.since(left);
+        }
+        if !std::mem::replace(&mut sent.again, true) {
+            self.again += 1;
+        }
+        sent.sent_at = now;
+    }
+
+    /// The first segment that is lost: start and end.
+    pub(super) fn first_lost(&self) -> Option<(Seq, Seq)> {
+        if self.lost == 0 {
+            return None;
+        }
+        let mut left = self.start;
+        for sent in &self.segments {
+            if sent.lost {
+                return Some((left, sent.end));
+            }
+            left = sent.end;
+        }
+        None
+    }
+
+    /// The last segment: start and end.
+    pub(super) fn tail(&self) -> Option<(Seq, Seq)> {
+        let mut backwards = self.segments.iter().rev();
+        let last = backwards.next()?;
+        Some((backwards.next().map_or(self.start, |before| before.end), last.end))
+    }
+
+    /// An acknowledgement that may move SND.UNA, its SACK blocks, and how long ago the timestamp that it echoes was sent.
+    pub(super) fn on_ack(&mut self, ack: Seq, blocks: &Blocks, echo: Option<Duration>, now: Instant) -> Delivered {
+        self.echo = echo;
+        let mut delivered = Delivered::default();
+        let mut given = blocks.iter().flatten().copied().peekable();
+        if let Some(&(left, right)) = given.peek() {
+            let second = blocks.get(1).copied().flatten();
+            let inside = second.is_some_and(|(start, end)| left.at_or_after(start) && right.at_or_before(end));
+            // RFC 2883 4.
+            if right.at_or_before(ack.max(self.start)) || inside {
+                delivered.duplicate = Some((left, right));
+                given.next();
+            }
+        }
+        delivered.bytes += self.on_cumulative(ack, now);
+        for (left, right) in given {
+            // Nobody can have received what was not sent, and nothing can be of use below SND.UNA.
+            if left.before(right) && right.at_or_before(self.end()) && right.after(self.start) {
+                delivered.bytes += self.on_block(left, right, now);
+            }
+        }
+        delivered
+    }
+
+    fn on_cumulative(&mut self, ack: Seq, now: Instant) -> u32 {
+        let mut bytes = 0;
+        while let Some(sent) = self.segments.front().copied() {
+            if self.start.at_or_after(ack) {
+                break;
+            }
+            let stop = sent.end.min(ack);
+            let len = stop.since(self.start);
+            self.start = stop;
+            self.sacked -= if sent.sacked { len } else { 0 };
+            self.lost -= if sent.lost { len } else { 0 };
+            bytes += if sent.sacked { 0 } else { len };
+            if stop == sent.end {
+                self.segments.pop_front();
+                self.again -= usize::from(sent.again);
+                self.sacked_count -= usize::from(sent.sacked);
+                if !sent.sacked {
+                    self.on_arrived(sent, now);
+                }
+            }
+        }
+        self.start = self.start.max(ack);
+        self.highest = self.highest.max(self.start);
+        if self.segments.is_empty() {
+            // A connection at rest holds no list.
+            self.segments = VecDeque::new();
+        }
+        bytes
+    }
+
+    fn on_block(&mut self, left: Seq, right: Seq, now: Instant) -> u32 {
+        let mut place = self.segments.partition_point(|sent| sent.end.at_or_before(left));
+        let mut begin =
+            place.checked_sub(1).and_then(|before| self.segments.get(before)).map_or(self.start, |sent| sent.end);
+        let mut bytes = 0;
+        while let Some(sent) = self.segments.get_mut(place).filter(|sent| sent.end.at_or_before(right)) {
+            // A segment of which only a part has arrived is not here yet.
+            if !sent.sacked && begin.at_or_after(left) {
+                let len = sent.end.since(begin);
+                sent.sacked = true;
+                self.lost -= if std::mem::take(&mut sent.lost) { len } else { 0 };
+                self.sacked += len;
+                self.sacked_count += 1;
+                bytes += len;
+                let sent = *sent;
+                self.on_arrived(sent, now);
+            }
+            place += 1;
+            begin = self.segments.get(place - 1).map_or(right, |sent| sent.end);
+        }
+        bytes
+    }
+
+    /// RFC 8985 6.2 steps 1 to 3, for one segment.
+    fn on_arrived(&mut self, sent: Sent, now: Instant) {
+        let rtt = now.since(sent.sent_at);
+        if sent.again {
+            // Faster than any, or with an echo from before: it answers the first transmission.
+            let late = self.echo.is_some_and(|age| age > rtt + Duration::from_millis(1));
+            if late || self.min_rtt.is_some_and(|min| rtt < min) {
+                return;
+            }
+        } else {
+            self.min_rtt = Some(self.min_rtt.map_or(rtt, |min| min.min(rtt)));
+            if sent.end.before(self.highest) {
+                self.reordering = true;
+            }
+        }
+        self.highest = self.highest.max(sent.end);
+        if self.newest.is_none_or(|newest| is_after((sent.sent_at, sent.end), newest)) {
+            self.newest = Some((sent.sent_at, sent.end));
+            self.round_trip = rtt;
+        }
+    }
+
+    /// RFC 8985 6.2 step 4: D-SACK widens the reordering window, and recoveries without it narrow it again.
+    pub(super) fn on_duplicate(&mut self) {
+        if self.duplicate_round.is_none() {
+            self.duplicate_round = Some(self.end());
+            self.multiplier = (self.multiplier + 1).min(64);
+            self.persist = PERSIST;
+        }
+    }
+
+    /// A recovery has ended.
+    pub(super) fn on_recovered(&mut self) {
+        self.persist = self.persist.saturating_sub(1);
+        if self.persist == 0 {
+            self.multiplier = 1;
+        }
+    }
+
+    fn reordering_window(&self, recovering: bool, srtt: Option<Duration>) -> Duration {
+        if !self.reordering && (recovering || self.sacked_count >= DUPLICATES) {
+            return Duration::ZERO;
+        }
+        let (Some(min), Some(srtt)) = (self.min_rtt, srtt) else { return Duration::ZERO };
+        (min / 4).saturating_mul(self.multiplier).min(srtt)
+    }
+
+    /// RFC 8985 6.2 step 5: marks what is lost, gives how many bytes that is, and sets [`reorder_at`](Self::reorder_at).
+    pub(super) fn detect(&mut self, recovering: bool, srtt: Option<Duration>, now: Instant) -> u32 {
+        if self.duplicate_round.is_some_and(|round| self.start.at_or_after(round)) {
+            self.duplicate_round = None;
+        }
+        self.reorder_at = None;
+        let Some(newest) = self.newest else { return 0 };
+        let patience = self.round_trip + self.reordering_window(recovering, srtt);
+        let mut newly = 0;
+        let mut left = self.start;
+        for sent in &mut self.segments {
+            let begin = std::mem::replace(&mut left, sent.end);
+            if !is_after(newest, (sent.sent_at, sent.end)) {
+                // As long as nothing was sent twice, what follows was sent later still.
+                if self.again == 0 {
+                    break;
+                }
+                continue;
+            }
+            if sent.sacked || sent.lost {
+                continue;
+            }
+            let due = sent.sent_at + patience;
+            if due <= now {
+                sent.lost = true;
+                newly += sent.end.since(begin);
+            } else {
+                self.reorder_at = self.reorder_at.max(Some(due));
+            }
+        }
+        self.lost += newly;
+        newly
+    }
+
+    /// RFC 8985 6.3: the retransmission timer fired. The first segment is lost, and others that have been out too long.
+    pub(super) fn on_timeout(&mut self, srtt: Option<Duration>, now: Instant) {
+        self.probe = None;
+        self.probe_at = None;
+        self.probe_wanted = false;
+        self.reorder_at = None;
+        if self.segments.front().is_some_and(|first| first.sacked) {
+            // RFC 2018 8: the receiver has thrown away what it had, or SND.UNA would have moved.
+            for sent in &mut self.segments {
+                sent.sacked = false;
+            }
+            (self.sacked, self.sacked_count) = (0, 0);
+        }
+        let patience = self.round_trip.max(srtt.unwrap_or_default()) + self.reordering_window(false, srtt);
+        let mut left = self.start;
+        for (place, sent) in self.segments.iter_mut().enumerate() {
+            let begin = std::mem::replace(&mut left, sent.end);
+            if !sent.sacked && !sent.lost && (place == 0 || sent.sent_at + patience <= now) {
+                sent.lost = true;
+                self.lost += sent.end.since(begin);
+            }
+        }
+    }
+
+    /// Nothing was lost after all.
+    pub(super) fn forgive(&mut self) {
+        for sent in &mut self.segments {
+            sent.lost = false;
+        }
+        self.lost = 0;
+    }
+
+    /// RFC 8985 7.2: when the tail is to be probed, unless the retransmission timer comes first; then in its place.
+    pub(super) fn schedule_probe(&mut self, recovering: bool, srtt: Option<Duration>, rto_at: Instant, now: Instant) {
+        self.probe_at = None;
+        if recovering || self.has_holes() || self.probe.is_some() || self.segments.is_empty() {
+            return;
+        }
+        let alone = if self.segments.len() == 1 { ACK_DELAY_MAX } else { Duration::ZERO };
+        let wait = srtt.map_or(PROBE_INITIAL, |srtt| srtt * 2 + alone);
+        self.probe_at = Some(rto_at.min(now + wait));
+    }
+
+    /// The probe has left: up to `end`, and whether that had been sent before.
+    pub(super) fn on_probed(&mut self, end: Seq, again: bool) {
+        self.probe = Some((end, again));
+        self.probe_wanted = false;
+        self.probe_at = None;
+    }
+
+    /// RFC 8985 7.4: whether this acknowledgement proves that the probe has repaired a loss.
+    pub(super) fn probe_repaired(&mut self, ack: Seq, duplicate: Option<(Seq, Seq)>, bare: bool) -> bool {
+        let Some((end, again)) = self.probe.filter(|(end, _)| ack.at_or_after(*end)) else { return false };
+        if !again || duplicate.is_some_and(|(_, right)| right == end) {
+            self.probe = None;
+            return false;
+        }
+        // Either acknowledges more than the probe, or repeats itself, which an answer to the first transmission does.
+        if ack.after(end) || bare {
+            self.probe = None;
+        }
+        ack.after(end)
+    }
+}
+
+/// RFC 8985 6.2: sent later, or in the same moment and further on.
+fn is_after(this: (Instant, Seq), other: (Instant, Seq)) -> bool {
+    this.0 > other.0 || (this.0 == other.0 && this.1.after(other.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: Seq = Seq(u32::MAX - 5000);
+
+    fn check(board: &Scoreboard) {
+        let mut left = board.start;
+        let (mut sacked, mut count, mut lost, mut again) = (0, 0, 0, 0);
+        for sent in &board.segments {
+            assert!(sent.end.after(left), "an empty segment");
+            assert!(!(sent.sacked && sent.lost), "what has arrived is not lost");
+            let len = sent.end.since(left);
+            sacked += if sent.sacked { len } else { 0 };
+            lost += if sent.lost { len } else { 0 };
+            count += usize::from(sent.sacked);
+            again += usize::from(sent.again);
+            left = sent.end;
+        }
+        assert_eq!((sacked, count, lost, again), (board.sacked, board.sacked_count, board.lost, board.again));
+        assert!(board.pipe() <= board.out());
+    }
+
+    proptest! {
+        #[test]
+        fn sums_are_those_of_the_segments(
+            steps in prop::collection::vec((0u8..6, 0u32..30, 1u32..20, 0u64..30), 1..120),
+        ) {
+            let mut board = Scoreboard::new(START);
+            let mut now = Instant::START;
+            let srtt = Some(Duration::from_millis(10));
+            for (what, from, len, wait) in steps {
+                now = now + Duration::from_millis(wait);
+                let (from, len) = (from * 500, len * 500);
+                match what {
+                    0 | 1 => board.on_sent(board.end() + len, now),
+                    2 => if let Some((start, _)) = board.first_lost() { board.on_sent_again(start, now) },
+                    3 => board.on_timeout(srtt, now),
+                    _ => {
+                        let ack = if what == 5 { (board.start() + from / 3).min(board.end()) } else { board.start() };
+                        let left = board.start() + from;
+                        let before = board.out();
+                        let delivered = board.on_ack(ack, &[Some((left, left + len)), None, None, None], None, now);
+                        prop_assert_eq!(delivered.bytes, before - board.out());
+                        board.detect(wait % 2 == 0, srtt, now);
+                    }
+                }
+                check(&board);
+            }
+            board.on_ack(board.end(), &[None; 4], None, now);
+            check(&board);
+            prop_assert_eq!((board.out(), board.pipe(), board.memory()), (0, 0, 0));
+        }
+    }
+
+    #[test]
+    fn a_segment_in_flight_takes_sixteen_bytes() {
+        assert!(size_of::<Sent>() <= 16);
+    }
+}
