@@ -8,7 +8,7 @@ import threading
 
 from harness.servers import Stream
 from harness.trial import SHOP, Stopwatch, at
-from harness.wait import settled
+from harness.wait import TimedOut, settled, until
 
 # The runner's --bytes changes it.
 length = 1 << 30
@@ -87,8 +87,12 @@ def three_hundred_connections_at_once(trial):
         answers = [crowd.submit(talk, number) for number in range(count)]
         try:
             together.wait(90)
-            open_ = trial.engine.metrics().sum("sealane_tcp_connections")
+            # Each has one to the server, too; in TLS 1.3 that is opened when the client has finished its handshake already.
+            until("the engine to count all", lambda: trial.engine.metrics().sum("sealane_tcp_connections") >= 2 * count, 5)
             together.wait(60)
+        except TimedOut:
+            together.abort()
+            raise
         except threading.BrokenBarrierError:
             for answer in answers:
                 if answer.done() and answer.exception() and not isinstance(answer.exception(), threading.BrokenBarrierError):
@@ -96,8 +100,6 @@ def three_hundred_connections_at_once(trial):
             raise
         wrong = [answer.result() for answer in answers if answer.result().strip() not in (b"a", b"b", b"c")]
     assert not wrong, wrong[:5]
-    # Each has one to the server, too.
-    assert open_ >= 2 * count, f"the engine counted {open_:g} connections of {2 * count}"
 
 
 def a_client_that_stops_reading_stalls_its_server_only(trial):
