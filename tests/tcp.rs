@@ -19,7 +19,8 @@
 //! | `flow 2` | from here on lines are about another peer port |
 //! | `set time_wait 10` | a setting, before anything else |
 //!
-//! A SACK option is written `sack 11:21 31:41`. Timestamps and SACK are off unless a script sets them on.
+//! A SACK option is written `sack 11:21 31:41`. Timestamps and SACK are off unless a script sets them on,
+//! and congestion control is NewReno unless it says `set congestion cubic`. `cwnd 10000` and `ssthresh 7000` are what the connection says of itself.
 //!
 //! Data is the same pattern in both directions, and checked. Timestamps count from the engine's first.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a test may panic")]
@@ -31,7 +32,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use sealane::base::{Duration, Flow, Instant, Random};
-use sealane::tcp::{ConnectionId, Counters, Event, Readable, Refused, Settings, Stack, State, Token};
+use sealane::tcp::{Congestion, ConnectionId, Counters, Event, Readable, Refused, Settings, Stack, State, Token};
 use sealane::wire::{Flags, Outgoing, Packet, Protocol, Segment, SegmentOptions, Seq, Timestamp};
 
 /// The peer's first sequence number: near the wrap, so that every dialogue crosses it.
@@ -87,6 +88,7 @@ fn replay(text: &str) -> Outcome {
     let mut settings = Settings {
         timestamps: false,
         sack: false,
+        congestion: Congestion::NewReno,
         receive_buffer: 65_535,
         send_buffer: 65_535,
         time_wait: Duration::from_secs(60),
@@ -130,6 +132,13 @@ fn set(settings: &mut Settings, line: &str) -> Outcome {
         "mtu" => settings.mtu = count()?,
         "timestamps" => settings.timestamps = value == "on",
         "sack" => settings.sack = value == "on",
+        "congestion" => {
+            settings.congestion = match value {
+                "cubic" => Congestion::Cubic,
+                "newreno" => Congestion::NewReno,
+                _ => return Err(format!("no congestion control {value}")),
+            }
+        }
         "resets_per_second" => settings.resets_per_second = count()? as u32,
         _ => return Err(format!("no setting {name}")),
     }
@@ -336,6 +345,12 @@ impl World {
                     }
                 });
                 same(&Some(number(value)?), &got)?;
+            }
+            ["cwnd" | "ssthresh", value] => {
+                let id = self.id()?;
+                let inside = self.stack.inspect(id).ok_or("the connection is gone")?;
+                let got = if words[0] == "cwnd" { inside.cwnd } else { inside.ssthresh };
+                same(&number(value)?, &(got as usize))?;
             }
             ["unacknowledged", value] => {
                 let id = self.id()?;

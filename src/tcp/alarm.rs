@@ -99,7 +99,7 @@ impl Connection {
             selective.on_timeout(first, self.rtt.srtt(), &mut self.recovery, env);
         } else {
             let (max, flight) = (self.sender.snd_max, self.sender.flight());
-            self.recovery.on_timeout(max, flight, first, env.now);
+            self.recovery.on_timeout(max, flight, first);
             // Everything in flight is taken for lost and sent again as the window grows.
             self.sender.snd_nxt = self.sender.snd_una;
             self.retransmit = false;

@@ -112,7 +112,7 @@ impl Connection {
             sender: Sender::new(iss, env.settings.send_buffer, mss),
             receiver: Receiver::new(env.settings.receive_buffer),
             rtt: Rtt::default(),
-            recovery: Recovery::new(mss),
+            recovery: Recovery::new(mss, env.settings.congestion),
             selective: None,
             timestamps: None,
             sack: false,

@@ -12,18 +12,21 @@
 //! - `connection`: one connection; `state` its diagram, `arrive` what segments do to it, `depart` what it sends, `alarm` what time does to it.
 //! - `receive`, `send`: its two halves; `buffer` and `reassembly` their memory, `memory` what they may take of it.
 //! - `rtt`, `recovery`: when something is lost, and how much may be in flight; with SACK, `scoreboard` finds losses and `selective` answers them.
+//! - `cubic`, `hystart`: how the congestion window grows.
 //! - `isn`: where sequence numbers start.
 //!
-//! Not there yet, and where it enters: CUBIC (`recovery`), SYN cookies (`demux`, where a full half-open table drops),
+//! Not there yet, and where it enters: SYN cookies (`demux`, where a full half-open table drops),
 //! path MTU discovery (`send`'s mss).
 
 mod alarm;
 mod arrive;
 mod buffer;
 mod connection;
+mod cubic;
 mod demux;
 mod depart;
 mod half_open;
+mod hystart;
 mod isn;
 mod limit;
 #[cfg(test)]
@@ -47,7 +50,7 @@ mod time_wait;
 
 use crate::base::Duration;
 
-pub use settings::Settings;
+pub use settings::{Congestion, Settings};
 pub use stack::Stack;
 pub use state::State;
 

@@ -2,6 +2,16 @@
 
 use crate::base::Duration;
 
+/// How the congestion window grows and shrinks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Congestion {
+    /// CUBIC (RFC 9438), with slow start that ends before losses (HyStart++, RFC 9406) where there is SACK.
+    #[default]
+    Cubic,
+    /// RFC 5681.
+    NewReno,
+}
+
 /// Bounds and times of a stack.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -30,6 +40,8 @@ pub struct Settings {
     pub timestamps: bool,
     /// Whether to offer and accept selective acknowledgements (RFC 2018).
     pub sack: bool,
+    /// Congestion control of new connections.
+    pub congestion: Congestion,
     /// Most resets a second that answer segments of no connection.
     pub resets_per_second: u32,
 }
@@ -51,6 +63,7 @@ impl Default for Settings {
             mtu: 1500,
             timestamps: true,
             sack: true,
+            congestion: Congestion::Cubic,
             resets_per_second: 1000,
         }
     }
