@@ -19,7 +19,7 @@
 //! | `flow 2` | from here on lines are about another peer port |
 //! | `set time_wait 10` | a setting, before anything else |
 //!
-//! A SACK option is written `sack 11:21 31:41`. Timestamps and SACK are off unless a script sets them on,
+//! A SACK option is written `sack 11:21 31:41`. Timestamps, SACK and SYN cookies are off unless a script sets them on,
 //! and congestion control is NewReno unless it says `set congestion cubic`. `cwnd 10000` and `ssthresh 7000` are what the connection says of itself.
 //!
 //! Data is the same pattern in both directions, and checked. Timestamps count from the engine's first.
@@ -88,6 +88,7 @@ fn replay(text: &str) -> Outcome {
     let mut settings = Settings {
         timestamps: false,
         sack: false,
+        syn_cookies: false,
         congestion: Congestion::NewReno,
         receive_buffer: 65_535,
         send_buffer: 65_535,
@@ -132,6 +133,7 @@ fn set(settings: &mut Settings, line: &str) -> Outcome {
         "mtu" => settings.mtu = count()?,
         "timestamps" => settings.timestamps = value == "on",
         "sack" => settings.sack = value == "on",
+        "syn_cookies" => settings.syn_cookies = value == "on",
         "congestion" => {
             settings.congestion = match value {
                 "cubic" => Congestion::Cubic,

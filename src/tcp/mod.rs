@@ -13,15 +13,15 @@
 //! - `receive`, `send`: its two halves; `buffer` and `reassembly` their memory, `memory` what they may take of it.
 //! - `rtt`, `recovery`: when something is lost, and how much may be in flight; with SACK, `scoreboard` finds losses and `selective` answers them.
 //! - `cubic`, `hystart`: how the congestion window grows.
-//! - `isn`: where sequence numbers start.
+//! - `isn`: where sequence numbers start; `cookie`: where they start when the half-open table is full.
 //!
-//! Not there yet, and where it enters: SYN cookies (`demux`, where a full half-open table drops),
-//! path MTU discovery (`send`'s mss).
+//! Not there yet, and where it enters: path MTU discovery (`send`'s mss).
 
 mod alarm;
 mod arrive;
 mod buffer;
 mod connection;
+mod cookie;
 mod cubic;
 mod demux;
 mod depart;
@@ -150,8 +150,14 @@ crate::counters! {
         counter accepted,
         /// Connections opened by us
         counter connected,
-        /// SYNs dropped because too many handshakes were going on
+        /// SYNs that found too many handshakes going on: answered by a cookie or dropped
         counter half_open_full,
+        /// SYNs answered by a cookie because too many handshakes were going on
+        counter cookies_sent,
+        /// Connections that a cookie has opened; they count as accepted too
+        counter cookies_accepted,
+        /// Acknowledgements that were no cookie while cookies were out
+        counter cookies_refused,
         /// SYNs and connects refused because the connection table was full
         counter table_full,
         /// SYNs and connects refused because the buffers of all connections took all the memory they may

@@ -40,6 +40,8 @@ pub struct Settings {
     pub timestamps: bool,
     /// Whether to offer and accept selective acknowledgements (RFC 2018).
     pub sack: bool,
+    /// Whether SYNs are answered by cookies (RFC 4987) when there are too many half-open connections. Without, they are dropped.
+    pub syn_cookies: bool,
     /// Congestion control of new connections.
     pub congestion: Congestion,
     /// Most resets a second that answer segments of no connection.
@@ -63,6 +65,7 @@ impl Default for Settings {
             mtu: 1500,
             timestamps: true,
             sack: true,
+            syn_cookies: true,
             congestion: Congestion::Cubic,
             resets_per_second: 1000,
         }

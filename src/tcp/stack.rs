@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::base::{Flow, Instant, Random, Wheel};
 use crate::tcp::connection::{Connection, Env};
+use crate::tcp::cookie::Cookies;
 use crate::tcp::half_open::HalfOpens;
 use crate::tcp::isn::{Isn, Keyed};
 use crate::tcp::limit::Limit;
@@ -46,6 +47,7 @@ pub struct Stack {
     pub(super) settings: Settings,
     pub(super) counters: Arc<Counters>,
     pub(super) isn: Isn,
+    pub(super) cookies: Cookies,
     pub(super) listeners: HashMap<SocketAddr, Token, Keyed>,
     pub(super) index: Index,
     pub(super) connections: Table<Connection>,
@@ -68,6 +70,7 @@ impl Stack {
     pub fn new(settings: Settings, mut random: Random, counters: Arc<Counters>) -> Self {
         Self {
             isn: Isn::new(&mut random),
+            cookies: Cookies::new(&mut random.fork()),
             listeners: HashMap::with_hasher(Keyed::new(&mut random)),
             index: Index::with_hasher(Keyed::new(&mut random)),
             connections: Table::new(),
