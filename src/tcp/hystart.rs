@@ -14,7 +14,7 @@ const CSS_ROUNDS: u8 = 5;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HyStart {
     /// The acknowledgement that ends this round.
-    window_end: Seq,
+    window_end: Option<Seq>,
     last_min: u32,
     current_min: u32,
     samples: u8,
@@ -24,7 +24,7 @@ pub(super) struct HyStart {
 
 impl HyStart {
     pub(super) fn new() -> Self {
-        Self { window_end: Seq(0), last_min: u32::MAX, current_min: u32::MAX, samples: 0, conservative: None }
+        Self { window_end: None, last_min: u32::MAX, current_min: u32::MAX, samples: 0, conservative: None }
     }
 
     /// What `newly` acknowledged bytes add to the window in slow start.
@@ -46,10 +46,10 @@ impl HyStart {
                 unchanged => unchanged,
             };
         }
-        if ack.before(self.window_end) {
+        if self.window_end.is_some_and(|end| ack.before(end)) {
             return false;
         }
-        self.window_end = snd_max;
+        self.window_end = Some(snd_max);
         (self.last_min, self.current_min, self.samples) = (self.current_min, u32::MAX, 0);
         let Some((_, rounds)) = &mut self.conservative else { return false };
         *rounds += 1;
@@ -70,8 +70,9 @@ mod tests {
     fn round(hystart: &mut HyStart, number: u32, millis: u64) -> bool {
         let mut over = false;
         for i in 1..=10 {
-            let ack = Seq(number * 10 + i);
-            over |= hystart.on_ack(ack, Seq(number * 10 + 20), Some(Duration::from_millis(millis)));
+            // Far from zero, as sequence numbers are.
+            let ack = Seq(0x9000_0000 + number * 10 + i);
+            over |= hystart.on_ack(ack, ack + (20 - i), Some(Duration::from_millis(millis)));
         }
         over
     }

@@ -115,6 +115,10 @@ impl Scoreboard {
         self.segments.back().map_or(self.start, |last| last.end)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
     /// RFC 6675 4: sequence space that is thought to be in the network.
     pub(super) fn pipe(&self) -> u32 {
         self.end().since(self.start) - self.sacked - self.lost

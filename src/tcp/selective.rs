@@ -100,8 +100,8 @@ impl Selective {
             }
             None => {}
         }
-        if self.episode.is_some() || self.board.has_holes() {
-            // RFC 8985 7.2: where there are holes, RACK finds what is lost.
+        if self.episode.is_some() || self.board.has_holes() || self.board.is_empty() {
+            // RFC 8985 7.2: where there are holes, RACK finds what is lost; where nothing is out, there is nothing to probe.
             self.board.probe_at = None;
         }
         lost > 0
