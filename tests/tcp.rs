@@ -15,6 +15,7 @@
 //! | `state FIN-WAIT-2` | the connection's state; `state none` when its id is stale |
 //! | `count out_of_order 1` | a counter's or gauge's value |
 //! | `connect refused in-use` | the call fails |
+//! | `unreachable 1001` | an ICMP error that quotes the segment with this number |
 //! | `hold`, `release` | nothing is fetched from the engine in between |
 //! | `flow 2` | from here on lines are about another peer port |
 //! | `set time_wait 10` | a setting, before anything else |
@@ -129,6 +130,8 @@ fn set(settings: &mut Settings, line: &str) -> Outcome {
         "memory_max" => settings.memory_max = count()?,
         "time_wait" => settings.time_wait = seconds()?,
         "keepalive" => settings.keepalive = Some(seconds()?),
+        "keepalive_interval" => settings.keepalive_interval = seconds()?,
+        "keepalive_probes" => settings.keepalive_probes = count()? as u32,
         "user_timeout" => settings.user_timeout = seconds()?,
         "mtu" => settings.mtu = count()?,
         "timestamps" => settings.timestamps = value == "on",
@@ -320,6 +323,11 @@ impl World {
             ["unreachable"] => {
                 let flow = self.flow();
                 self.stack.on_unreachable(&flow, now);
+            }
+            ["unreachable", seq] => {
+                let flow = self.flow();
+                let seq = self.peer().isn.unwrap_or_default() + number(seq)? as u32;
+                self.stack.on_unreachable_segment(&flow, seq, now);
             }
             ["expect", "no", kind] => {
                 if self.peer().events.iter().any(|event| name(*event).starts_with(kind)) {

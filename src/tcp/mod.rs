@@ -234,6 +234,8 @@ crate::counters! {
         counter timed_out,
         /// ICMP errors for established connections, which go on
         counter soft_errors,
+        /// ICMP errors about segments that are not under way (RFC 5927)
+        counter unreachables_ignored,
         /// Connections in the table
         gauge connections,
         /// Handshakes that peers have begun

@@ -150,6 +150,20 @@ impl Stack {
         }
     }
 
+    /// The same news with the sequence number of the segment that it quotes: taken only if that segment may be under way (RFC 5927 4.1), which
+    /// somebody outside the path must guess.
+    pub fn on_unreachable_segment(&mut self, flow: &Flow, seq: Seq, now: Instant) {
+        let connection = match self.index.get(flow) {
+            Some(Place::Connection(index)) => self.connections.at(*index),
+            Some(Place::HalfOpen(_) | Place::TimeWait(_)) | None => None,
+        };
+        if connection.is_some_and(|connection| connection.sender.is_under_way(seq)) {
+            self.on_unreachable(flow, now);
+        } else {
+            self.counters.unreachables_ignored.increment();
+        }
+    }
+
     /// Fires the timers that are due.
     pub fn on_timeout(&mut self, now: Instant) {
         while let Some((index, entry)) = self.time_wait.oldest()
