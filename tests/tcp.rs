@@ -15,11 +15,13 @@
 //! | `state FIN-WAIT-2` | the connection's state; `state none` when its id is stale |
 //! | `count out_of_order 1` | a counter's or gauge's value |
 //! | `connect refused in-use` | the call fails |
+//! | `unreachable 1001` | an ICMP error that quotes the segment with this number |
 //! | `hold`, `release` | nothing is fetched from the engine in between |
 //! | `flow 2` | from here on lines are about another peer port |
 //! | `set time_wait 10` | a setting, before anything else |
 //!
-//! A SACK option is written `sack 11:21 31:41`. Timestamps and SACK are off unless a script sets them on.
+//! A SACK option is written `sack 11:21 31:41`. Timestamps, SACK and SYN cookies are off unless a script sets them on,
+//! and congestion control is NewReno unless it says `set congestion cubic`. `cwnd 10000` and `ssthresh 7000` are what the connection says of itself.
 //!
 //! Data is the same pattern in both directions, and checked. Timestamps count from the engine's first.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a test may panic")]
@@ -31,7 +33,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use sealane::base::{Duration, Flow, Instant, Random};
-use sealane::tcp::{ConnectionId, Counters, Event, Readable, Refused, Settings, Stack, State, Token};
+use sealane::tcp::{Congestion, ConnectionId, Counters, Event, Readable, Refused, Settings, Stack, State, Token};
 use sealane::wire::{Flags, Outgoing, Packet, Protocol, Segment, SegmentOptions, Seq, Timestamp};
 
 /// The peer's first sequence number: near the wrap, so that every dialogue crosses it.
@@ -87,6 +89,8 @@ fn replay(text: &str) -> Outcome {
     let mut settings = Settings {
         timestamps: false,
         sack: false,
+        syn_cookies: false,
+        congestion: Congestion::NewReno,
         receive_buffer: 65_535,
         send_buffer: 65_535,
         time_wait: Duration::from_secs(60),
@@ -126,10 +130,20 @@ fn set(settings: &mut Settings, line: &str) -> Outcome {
         "memory_max" => settings.memory_max = count()?,
         "time_wait" => settings.time_wait = seconds()?,
         "keepalive" => settings.keepalive = Some(seconds()?),
+        "keepalive_interval" => settings.keepalive_interval = seconds()?,
+        "keepalive_probes" => settings.keepalive_probes = count()? as u32,
         "user_timeout" => settings.user_timeout = seconds()?,
         "mtu" => settings.mtu = count()?,
         "timestamps" => settings.timestamps = value == "on",
         "sack" => settings.sack = value == "on",
+        "syn_cookies" => settings.syn_cookies = value == "on",
+        "congestion" => {
+            settings.congestion = match value {
+                "cubic" => Congestion::Cubic,
+                "newreno" => Congestion::NewReno,
+                _ => return Err(format!("no congestion control {value}")),
+            }
+        }
         "resets_per_second" => settings.resets_per_second = count()? as u32,
         _ => return Err(format!("no setting {name}")),
     }
@@ -310,6 +324,11 @@ impl World {
                 let flow = self.flow();
                 self.stack.on_unreachable(&flow, now);
             }
+            ["unreachable", seq] => {
+                let flow = self.flow();
+                let seq = self.peer().isn.unwrap_or_default() + number(seq)? as u32;
+                self.stack.on_unreachable_segment(&flow, seq, now);
+            }
             ["expect", "no", kind] => {
                 if self.peer().events.iter().any(|event| name(*event).starts_with(kind)) {
                     return Err(format!("there is: {:?}", self.peer().events));
@@ -336,6 +355,12 @@ impl World {
                     }
                 });
                 same(&Some(number(value)?), &got)?;
+            }
+            ["cwnd" | "ssthresh", value] => {
+                let id = self.id()?;
+                let inside = self.stack.inspect(id).ok_or("the connection is gone")?;
+                let got = if words[0] == "cwnd" { inside.cwnd } else { inside.ssthresh };
+                same(&number(value)?, &(got as usize))?;
             }
             ["unacknowledged", value] => {
                 let id = self.id()?;

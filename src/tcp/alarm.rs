@@ -1,15 +1,10 @@
 //! What time does to a connection: retransmission (RFC 6298), window probes (RFC 9293 3.8.6.1), keepalive (3.8.4), user timeout (3.8.3).
 
-use crate::base::{Duration, Instant};
+use crate::base::Instant;
 use crate::tcp::Close;
 use crate::tcp::connection::{Connection, Env};
 use crate::tcp::rtt::RTO_MAX;
 use crate::tcp::state::State;
-
-/// Between keepalive probes.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// Unanswered keepalive probes that end a connection.
-const KEEPALIVE_PROBES: u32 = 5;
 
 impl Connection {
     /// Starts or stops probing, as the windows stand now.
@@ -44,7 +39,7 @@ impl Connection {
         let idle = env.settings.keepalive?;
         let quiet = self.state.is_synchronized() && !self.sender.outstanding() && self.persist_at.is_none();
         (quiet && self.over.is_none())
-            .then(|| self.last_received + idle + KEEPALIVE_INTERVAL.saturating_mul(self.keepalive_probes))
+            .then(|| self.last_received + idle + env.settings.keepalive_interval.saturating_mul(self.keepalive_probes))
     }
 
     pub(super) fn on_timeout(&mut self, env: Env<'_>) {
@@ -65,7 +60,7 @@ impl Connection {
             self.window_probe = true;
         }
         if due(self.keepalive_at(env)) {
-            if self.keepalive_probes >= KEEPALIVE_PROBES {
+            if self.keepalive_probes >= env.settings.keepalive_probes {
                 env.counters.timed_out.increment();
                 return self.end(Close::TimedOut);
             }
@@ -99,7 +94,7 @@ impl Connection {
             selective.on_timeout(first, self.rtt.srtt(), &mut self.recovery, env);
         } else {
             let (max, flight) = (self.sender.snd_max, self.sender.flight());
-            self.recovery.on_timeout(max, flight, first, env.now);
+            self.recovery.on_timeout(max, flight, first);
             // Everything in flight is taken for lost and sent again as the window grows.
             self.sender.snd_nxt = self.sender.snd_una;
             self.retransmit = false;

@@ -256,7 +256,7 @@ impl Connection {
             self.on_selective_ack(ack, segment, duplicate && segment.options.sack[0].is_none(), env);
         } else if duplicate {
             let (una, max) = (self.sender.snd_una, self.sender.snd_max);
-            if self.recovery.on_duplicate(una, max, self.sender.flight(), env.now) == Verdict::Retransmit {
+            if self.recovery.on_duplicate(una, max, self.sender.flight()) == Verdict::Retransmit {
                 env.counters.fast_retransmits.increment();
                 self.retransmit = true;
                 self.timing = None;

@@ -112,7 +112,7 @@ impl Connection {
             sender: Sender::new(iss, env.settings.send_buffer, mss),
             receiver: Receiver::new(env.settings.receive_buffer),
             rtt: Rtt::default(),
-            recovery: Recovery::new(mss),
+            recovery: Recovery::new(mss, env.settings.congestion),
             selective: None,
             timestamps: None,
             sack: false,
@@ -158,10 +158,10 @@ impl Connection {
         (sender.snd_nxt, sender.snd_max) = (half.iss + 1, half.iss + 1);
         sender.on_ack(half.iss + 1);
         sender.set_window(half.irs, half.iss + 1, u32::from(half.window));
-        if half.retries == 0 {
-            connection.rtt.on_sample(env.now.since(half.sent_at));
-        } else {
+        if half.retries > 0 {
             connection.recovery.on_syn_lost();
+        } else if let Some(sent_at) = half.sent_at {
+            connection.rtt.on_sample(env.now.since(sent_at));
         }
         connection.last_ack_sent = half.irs + 1;
         connection.news.accepted = true;

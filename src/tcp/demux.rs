@@ -1,8 +1,10 @@
 //! Which table a received segment belongs to, and what happens to those that belong to no connection (RFC 9293 3.10.7.1, 3.10.7.2).
 
 use crate::base::{Flow, Instant};
+use crate::tcp::Token;
 use crate::tcp::arrive::Response;
 use crate::tcp::connection::{Connection, Env, mss_accepted, mss_offered, shift_offered, window_offered};
+use crate::tcp::cookie::Offer;
 use crate::tcp::half_open::{HalfOpen, RETRIES};
 use crate::tcp::isn;
 use crate::tcp::memory::Memory;
@@ -46,15 +48,13 @@ impl Stack {
         let (Some(token), true, None) = (listener, segment.flags.syn, segment.ack) else {
             if segment.flags.syn && listener.is_none() {
                 counters.no_listener.increment();
+            } else if listener.is_some_and(|token| self.on_cookie(flow, token, segment, now)) {
+                return;
             } else {
-                counters.strangers.increment();
+                self.counters.strangers.increment();
             }
             return self.refuse(flow, segment, now);
         };
-        if self.half_open.len() >= self.settings.half_open_max {
-            counters.half_open_full.increment();
-            return;
-        }
         if self.connections.len() + self.half_open.len() >= self.settings.connections_max {
             counters.table_full.increment();
             return;
@@ -63,18 +63,19 @@ impl Stack {
             counters.memory_full.increment();
             return;
         }
-        let mut iss = self.isn.sequence(flow, now);
-        if let Some(after) = after
-            && iss.at_or_before(after)
-        {
-            // RFC 9293 3.6.1: a connection that follows one in TIME-WAIT starts behind its last sequence number.
-            iss = after + 1_000_000;
+        let half = self.half_open_for(flow, token, segment, now);
+        if self.half_open.len() >= self.settings.half_open_max {
+            return self.send_cookie(half, after.is_some(), now);
         }
+        self.remember_half_open(half, after, now);
+    }
+
+    fn half_open_for(&self, flow: &Flow, token: Token, segment: &Segment<'_>, now: Instant) -> HalfOpen {
         let options = &segment.options;
-        let half = HalfOpen {
+        HalfOpen {
             flow: *flow,
             token,
-            iss,
+            iss: self.isn.sequence(flow, now),
             irs: segment.seq,
             mss: mss_accepted(options, flow).min(mss_offered(&self.settings, flow)),
             window: segment.window,
@@ -82,31 +83,86 @@ impl Stack {
             sack: options.sack_permitted && self.settings.sack,
             timestamp: options.timestamp.filter(|_| self.settings.timestamps).map(|timestamp| timestamp.value),
             retries: 0,
-            sent_at: now,
+            sent_at: Some(now),
             timer: None,
-        };
+        }
+    }
+
+    fn remember_half_open(&mut self, mut half: HalfOpen, after: Option<Seq>, now: Instant) {
+        if let Some(after) = after
+            && half.iss.at_or_before(after)
+        {
+            // RFC 9293 3.6.1: a connection that follows one in TIME-WAIT starts behind its last sequence number.
+            half.iss = after + 1_000_000;
+        }
+        let flow = half.flow;
         let deadline = half.next_retry(now);
         let index = u32::try_from(self.half_open.insert(half)).unwrap_or(u32::MAX);
         let timer = self.timers.arm(deadline, Alarm::HalfOpen(index));
         if let Some(half) = self.half_open.get_mut(index as usize) {
             half.timer = Some(timer);
         }
-        self.index.insert(*flow, Place::HalfOpen(index));
+        self.index.insert(flow, Place::HalfOpen(index));
         self.send_syn_ack(index, now);
+    }
+
+    /// Answers a SYN without keeping anything. One that follows a connection in TIME-WAIT needs a number of its own and is dropped.
+    fn send_cookie(&mut self, mut half: HalfOpen, follows: bool, now: Instant) {
+        self.counters.half_open_full.increment();
+        if follows || !self.settings.syn_cookies {
+            return;
+        }
+        let offer = Offer { mss: half.mss, window_scale: half.window_scale, sack: half.sack };
+        let timestamps = half.timestamp.is_some();
+        let Some(iss) = self.cookies.bake(&half.flow, half.irs, offer, timestamps, now) else { return };
+        half.iss = iss;
+        self.counters.cookies_sent.increment();
+        let reply = self.syn_ack(&half, now);
+        self.reply(reply);
+    }
+
+    /// An acknowledgement to a listener, of a flow that nobody knows. Gives whether it was the answer to a cookie.
+    fn on_cookie(&mut self, flow: &Flow, token: Token, segment: &Segment<'_>, now: Instant) -> bool {
+        let Some(ack) = segment.ack.filter(|_| !segment.flags.syn && self.cookies.are_out(now)) else { return false };
+        let (irs, iss) = (segment.seq - 1, ack - 1);
+        let offset = self.isn.timestamp_offset(flow);
+        let timestamp = segment.options.timestamp.filter(|_| self.settings.timestamps);
+        let Some(offer) = self.cookies.check(flow, irs, iss, timestamp, offset, now) else {
+            self.counters.cookies_refused.increment();
+            return false;
+        };
+        if self.memory() == Memory::Exhausted {
+            self.counters.memory_full.increment();
+            return true;
+        }
+        self.counters.cookies_accepted.increment();
+        let Offer { mss, window_scale, sack } = offer;
+        let (window, timestamp) = (segment.window, timestamp.map(|timestamp| timestamp.value));
+        // When SYN-ACK left, and how often the SYN came, is not known.
+        let (retries, sent_at, timer) = (0, None, None);
+        let flow = *flow;
+        let half =
+            HalfOpen { flow, token, iss, irs, mss, window, window_scale, sack, timestamp, retries, sent_at, timer };
+        self.promote(&half, segment, now);
+        true
     }
 
     fn send_syn_ack(&mut self, index: u32, now: Instant) {
         let Some(half) = self.half_open.get(index as usize) else { return };
+        let reply = self.syn_ack(half, now);
+        self.reply(reply);
+    }
+
+    fn syn_ack(&self, half: &HalfOpen, now: Instant) -> Reply {
         let clock = isn::timestamp(self.isn.timestamp_offset(&half.flow), now);
-        let reply = Reply {
+        Reply {
             flow: half.flow,
             seq: half.iss,
             ack: Some(half.irs + 1),
             flags: Flags { syn: true, ..Flags::default() },
             window: window_offered(&self.settings),
             options: half.options(mss_offered(&self.settings, &half.flow), shift_offered(&self.settings), clock),
-        };
-        self.reply(reply);
+        }
     }
 
     /// SYN-RECEIVED of a passive open (RFC 9293 3.10.7.4).
@@ -143,7 +199,9 @@ impl Stack {
                 None => self.counters.without_ack.increment(),
             }
         } else {
-            self.promote(index, segment, now);
+            let half = half.clone();
+            self.forget_half_open(index);
+            self.promote(&half, segment, now);
         }
     }
 
@@ -168,16 +226,14 @@ impl Stack {
     }
 
     /// The handshake is complete.
-    fn promote(&mut self, index: u32, segment: &Segment<'_>, now: Instant) {
-        let Some(half) = self.half_open.get(index as usize).cloned() else { return };
-        self.forget_half_open(index);
+    fn promote(&mut self, half: &HalfOpen, segment: &Segment<'_>, now: Instant) {
         if self.connections.len() >= self.settings.connections_max {
             // Connections that we opened have taken the places since the SYN came. The peer should know.
             self.counters.table_full.increment();
             return self.send_reset(&half.flow, half.iss + 1, None, now);
         }
         let offset = self.isn.timestamp_offset(&half.flow);
-        let connection = Connection::accept(&half, offset, self.env(now));
+        let connection = Connection::accept(half, offset, self.env(now));
         let index = self.connections.insert(connection);
         self.index.insert(half.flow, Place::Connection(index));
         self.counters.accepted.increment();

@@ -1,4 +1,4 @@
-//! SYN-RECEIVED of passive opens (RFC 9293 3.5): small entries, bounded. Beyond the bound a SYN is dropped and counted; SYN cookies enter there.
+//! SYN-RECEIVED of passive opens (RFC 9293 3.5): small entries, bounded. Beyond the bound SYNs are answered by cookies.
 
 use slab::Slab;
 
@@ -26,7 +26,8 @@ pub(super) struct HalfOpen {
     /// TS.Recent.
     pub(super) timestamp: Option<u32>,
     pub(super) retries: u32,
-    pub(super) sent_at: Instant,
+    /// When SYN-ACK left, if that is known.
+    pub(super) sent_at: Option<Instant>,
     pub(super) timer: Option<TimerId>,
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::base::{Duration, Flow, Instant, Random};
-use crate::tcp::{Close, ConnectionId, Counters, Event, Readable, Settings, Stack, Token};
+use crate::tcp::{Close, Congestion, ConnectionId, Counters, Event, Readable, Settings, Stack, Token};
 use crate::wire::{Packet, Protocol, Segment};
 
 /// One end: a stack and what its user has still to do.
@@ -209,6 +209,7 @@ fn every_byte_arrives_once_and_in_order_whatever_the_network_does() {
             send_buffer: 2000 << random.below(8),
             timestamps: random.below(2) == 0,
             sack: random.below(3) > 0,
+            congestion: if random.below(2) == 0 { Congestion::Cubic } else { Congestion::NewReno },
             mtu: 576 + usize::try_from(random.below(925)).unwrap(),
             user_timeout: Duration::from_secs(3600),
             ..Settings::default()

@@ -12,18 +12,21 @@
 //! - `connection`: one connection; `state` its diagram, `arrive` what segments do to it, `depart` what it sends, `alarm` what time does to it.
 //! - `receive`, `send`: its two halves; `buffer` and `reassembly` their memory, `memory` what they may take of it.
 //! - `rtt`, `recovery`: when something is lost, and how much may be in flight; with SACK, `scoreboard` finds losses and `selective` answers them.
-//! - `isn`: where sequence numbers start.
+//! - `cubic`, `hystart`: how the congestion window grows.
+//! - `isn`: where sequence numbers start; `cookie`: where they start when the half-open table is full.
 //!
-//! Not there yet, and where it enters: CUBIC (`recovery`), SYN cookies (`demux`, where a full half-open table drops),
-//! path MTU discovery (`send`'s mss).
+//! Not there yet, and where it enters: path MTU discovery (`send`'s mss).
 
 mod alarm;
 mod arrive;
 mod buffer;
 mod connection;
+mod cookie;
+mod cubic;
 mod demux;
 mod depart;
 mod half_open;
+mod hystart;
 mod isn;
 #[cfg(test)]
 mod loopback;
@@ -46,7 +49,7 @@ mod time_wait;
 
 use crate::base::Duration;
 
-pub use settings::Settings;
+pub use settings::{Congestion, Settings};
 pub use stack::Stack;
 pub use state::State;
 
@@ -146,8 +149,14 @@ crate::counters! {
         counter accepted,
         /// Connections opened by us
         counter connected,
-        /// SYNs dropped because too many handshakes were going on
+        /// SYNs that found too many handshakes going on: answered by a cookie or dropped
         counter half_open_full,
+        /// SYNs answered by a cookie because too many handshakes were going on
+        counter cookies_sent,
+        /// Connections that a cookie has opened; they count as accepted too
+        counter cookies_accepted,
+        /// Acknowledgements that were no cookie while cookies were out
+        counter cookies_refused,
         /// SYNs and connects refused because the connection table was full
         counter table_full,
         /// SYNs and connects refused because the buffers of all connections took all the memory they may
@@ -224,6 +233,8 @@ crate::counters! {
         counter timed_out,
         /// ICMP errors for established connections, which go on
         counter soft_errors,
+        /// ICMP errors about segments that are not under way (RFC 5927)
+        counter unreachables_ignored,
         /// Connections in the table
         gauge connections,
         /// Handshakes that peers have begun

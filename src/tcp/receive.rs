@@ -74,6 +74,8 @@ impl Receiver {
         self.rcv_nxt = irs + 1;
         self.rcv_adv = self.rcv_nxt + window;
         self.mss = mss;
+        // More than the field can say is never offered, and must not look as if it could be.
+        self.capacity = self.capacity.min(u32::from(u16::MAX) << self.shift);
     }
 
     /// RCV.WND as the peer knows it.

@@ -1,14 +1,29 @@
 //! Loss detection and congestion control: RFC 5681 with NewReno (RFC 6582), limited transmit (RFC 3042) and an initial window of ten segments (RFC 6928).
 //!
+//! The window grows and shrinks as NewReno's or, by default, as `cubic` and `hystart` say.
 //! [`Recovery`] says how much may be in flight; nothing else knows cwnd. Losses are found here where there is no SACK, and by `selective` where there is.
 
 use crate::base::{Duration, Instant};
+use crate::tcp::Congestion;
+use crate::tcp::cubic::Cubic;
+use crate::tcp::hystart::HyStart;
 use crate::wire::Seq;
 
 /// RFC 6928 2.
 const INITIAL_SEGMENTS: u32 = 10;
 /// RFC 5681 3.2.
 const DUPLICATES: u32 = 3;
+
+/// RFC 3465 2.2 and RFC 9406 4.2: segments that an acknowledgement adds at most in slow start, so that a lost one causes no burst.
+const LIMIT_RENO: u32 = 2;
+const LIMIT_HYSTART: u32 = 8;
+
+/// What is answered to growth.
+#[derive(Clone, Copy, Debug)]
+enum Control {
+    NewReno,
+    Cubic(Cubic, HyStart),
+}
 
 /// What an acknowledgement says about losses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +36,7 @@ pub(super) enum Verdict {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recovery {
+    control: Control,
     mss: u32,
     cwnd: u32,
     ssthresh: u32,
@@ -33,8 +49,17 @@ pub(super) struct Recovery {
 }
 
 impl Recovery {
-    pub(super) fn new(mss: u32) -> Self {
+    pub(super) fn new(mss: u32, congestion: Congestion) -> Self {
+        let control = match congestion {
+            Congestion::Cubic => Control::Cubic(Cubic::default(), HyStart::new()),
+            Congestion::NewReno => Control::NewReno,
+        };
+        Self::with(control, mss)
+    }
+
+    fn with(control: Control, mss: u32) -> Self {
         Self {
+            control,
             mss,
             cwnd: initial_window(mss),
             ssthresh: u32::MAX,
@@ -86,26 +111,52 @@ impl Recovery {
     }
 
     /// `newly` bytes have arrived, of `flight` that were out: cwnd grows, unless it was not used.
-    pub(super) fn grow(&mut self, newly: u32, flight: u32, _srtt: Option<Duration>, _now: Instant) {
+    pub(super) fn grow(&mut self, newly: u32, flight: u32, srtt: Option<Duration>, now: Instant) {
         // RFC 7661: a window that was not used proves nothing, so it does not grow.
         if flight.saturating_add(self.mss) <= self.cwnd / 2 {
             return;
         }
-        if self.cwnd < self.ssthresh {
-            // RFC 3465 with L = 2.
-            self.cwnd = self.cwnd.saturating_add(newly.min(2 * self.mss));
-        } else {
-            self.acknowledged = self.acknowledged.saturating_add(newly);
-            if self.acknowledged >= self.cwnd {
-                self.acknowledged -= self.cwnd;
-                self.cwnd = self.cwnd.saturating_add(self.mss);
+        let slow_start = self.cwnd < self.ssthresh;
+        match &mut self.control {
+            Control::NewReno if slow_start => {
+                self.cwnd = self.cwnd.saturating_add(newly.min(LIMIT_RENO * self.mss));
+            }
+            Control::NewReno => {
+                self.acknowledged = self.acknowledged.saturating_add(newly);
+                if self.acknowledged >= self.cwnd {
+                    self.acknowledged -= self.cwnd;
+                    self.cwnd = self.cwnd.saturating_add(self.mss);
+                }
+            }
+            Control::Cubic(_, hystart) if slow_start => {
+                self.cwnd = self.cwnd.saturating_add(hystart.growth(newly.min(LIMIT_HYSTART * self.mss)));
+            }
+            Control::Cubic(cubic, _) => {
+                self.cwnd = cubic.grow(self.cwnd, newly, self.mss, srtt.unwrap_or_default(), now);
             }
         }
     }
 
+    /// An acknowledgement outside recovery up to `ack`, while everything up to `snd_max` is out, and what it says about the round trip.
+    pub(super) fn on_round_trip(&mut self, ack: Seq, snd_max: Seq, round_trip: Option<Duration>) {
+        if let Control::Cubic(_, hystart) = &mut self.control
+            && self.cwnd < self.ssthresh
+            && hystart.on_ack(ack, snd_max, round_trip)
+        {
+            self.ssthresh = self.cwnd;
+        }
+    }
+
     /// Something was lost of `flight` bytes that were out: sets ssthresh and gives it.
-    pub(super) fn reduce(&mut self, flight: u32, _now: Instant) -> u32 {
-        self.ssthresh = (flight / 2).max(2 * self.mss);
+    pub(super) fn reduce(&mut self, flight: u32) -> u32 {
+        let target = match &mut self.control {
+            Control::NewReno => flight / 2,
+            Control::Cubic(cubic, hystart) => {
+                *hystart = HyStart::new();
+                cubic.on_congestion(self.cwnd, flight)
+            }
+        };
+        self.ssthresh = target.max(2 * self.mss);
         self.acknowledged = 0;
         self.ssthresh
     }
@@ -123,6 +174,7 @@ impl Recovery {
     /// The reduction was wrong.
     pub(super) fn restore(&mut self, (cwnd, ssthresh): (u32, u32)) {
         (self.cwnd, self.ssthresh) = (cwnd.max(self.cwnd), ssthresh);
+        self.restart();
     }
 
     pub(super) fn mss(&self) -> u32 {
@@ -130,7 +182,7 @@ impl Recovery {
     }
 
     /// A duplicate acknowledgement (RFC 5681 2) of `una`.
-    pub(super) fn on_duplicate(&mut self, una: Seq, snd_max: Seq, flight: u32, now: Instant) -> Verdict {
+    pub(super) fn on_duplicate(&mut self, una: Seq, snd_max: Seq, flight: u32) -> Verdict {
         if self.fast {
             self.cwnd = self.cwnd.saturating_add(self.mss);
             return Verdict::Nothing;
@@ -140,7 +192,7 @@ impl Recovery {
         if self.duplicates != DUPLICATES || self.recover.is_some_and(|recover| una.before(recover)) {
             return Verdict::Nothing;
         }
-        self.reduce(flight, now);
+        self.reduce(flight);
         self.cwnd = self.ssthresh + DUPLICATES * self.mss;
         self.recover = Some(snd_max);
         self.fast = true;
@@ -148,9 +200,9 @@ impl Recovery {
     }
 
     /// The retransmission timer fired; `first` when it did so for the first time for this segment.
-    pub(super) fn on_timeout(&mut self, snd_max: Seq, flight: u32, first: bool, now: Instant) {
+    pub(super) fn on_timeout(&mut self, snd_max: Seq, flight: u32, first: bool) {
         if first {
-            self.reduce(flight, now);
+            self.reduce(flight);
         }
         self.cwnd = self.mss;
         self.acknowledged = 0;
@@ -161,12 +213,20 @@ impl Recovery {
 
     /// Nothing was sent for longer than the retransmission timeout (RFC 5681 4.1).
     pub(super) fn on_idle(&mut self) {
+        self.restart();
         self.cwnd = self.cwnd.min(initial_window(self.mss));
+    }
+
+    fn restart(&mut self) {
+        if let Control::Cubic(cubic, hystart) = &mut self.control {
+            cubic.restart();
+            *hystart = HyStart::new();
+        }
     }
 
     /// The segment size has become known.
     pub(super) fn set_mss(&mut self, mss: u32) {
-        *self = Self::new(mss);
+        *self = Self::with(self.control, mss);
     }
 
     /// RFC 6298 5.7 and RFC 5681 3.1: a lost SYN costs the initial window.
@@ -187,7 +247,7 @@ mod tests {
 
     #[test]
     fn slow_start_doubles_and_avoidance_adds_one_segment_a_window() {
-        let mut recovery = Recovery::new(MSS);
+        let mut recovery = Recovery::new(MSS, Congestion::NewReno);
         assert_eq!(recovery.window(), 10 * MSS);
         for i in 1..=10 {
             recovery.on_ack(Seq(i * MSS), MSS, recovery.window(), None, Instant::START);
@@ -202,19 +262,19 @@ mod tests {
 
     #[test]
     fn an_unused_window_does_not_grow() {
-        let mut recovery = Recovery::new(MSS);
+        let mut recovery = Recovery::new(MSS, Congestion::NewReno);
         recovery.on_ack(Seq(100), 100, 100, None, Instant::START);
         assert_eq!(recovery.window(), 10 * MSS);
     }
 
     #[test]
     fn three_duplicates_halve_and_a_full_acknowledgement_ends_it() {
-        let mut recovery = Recovery::new(MSS);
+        let mut recovery = Recovery::new(MSS, Congestion::NewReno);
         let (una, max) = (Seq(0), Seq(10 * MSS));
-        assert_eq!(recovery.on_duplicate(una, max, 10 * MSS, Instant::START), Verdict::Nothing);
-        assert_eq!(recovery.on_duplicate(una, max, 10 * MSS, Instant::START), Verdict::Nothing);
+        assert_eq!(recovery.on_duplicate(una, max, 10 * MSS), Verdict::Nothing);
+        assert_eq!(recovery.on_duplicate(una, max, 10 * MSS), Verdict::Nothing);
         assert_eq!(recovery.window(), 12 * MSS);
-        assert_eq!(recovery.on_duplicate(una, max, 10 * MSS, Instant::START), Verdict::Retransmit);
+        assert_eq!(recovery.on_duplicate(una, max, 10 * MSS), Verdict::Retransmit);
         assert_eq!(recovery.window(), 8 * MSS);
         assert_eq!(recovery.on_ack(Seq(5 * MSS), 5 * MSS, 10 * MSS, None, Instant::START), Verdict::Retransmit);
         assert_eq!(recovery.on_ack(max, 5 * MSS, 5 * MSS, None, Instant::START), Verdict::Nothing);
@@ -223,11 +283,11 @@ mod tests {
 
     #[test]
     fn duplicates_after_a_timeout_start_no_fast_retransmit() {
-        let mut recovery = Recovery::new(MSS);
-        recovery.on_timeout(Seq(10 * MSS), 10 * MSS, true, Instant::START);
+        let mut recovery = Recovery::new(MSS, Congestion::NewReno);
+        recovery.on_timeout(Seq(10 * MSS), 10 * MSS, true);
         assert_eq!(recovery.window(), MSS);
         for _ in 0..5 {
-            assert_eq!(recovery.on_duplicate(Seq(0), Seq(10 * MSS), MSS, Instant::START), Verdict::Nothing);
+            assert_eq!(recovery.on_duplicate(Seq(0), Seq(10 * MSS), MSS), Verdict::Nothing);
         }
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Delivered {
     pub(super) bytes: u32,
     /// The first block of the option reported what came twice (RFC 2883).
     pub(super) duplicate: Option<(Seq, Seq)>,
+    /// The shortest round trip of what was sent once.
+    pub(super) round_trip: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -56,6 +58,8 @@ pub(super) struct Scoreboard {
     min_rtt: Option<Duration>,
     /// The age of the timestamp that the acknowledgement at hand echoes.
     echo: Option<Duration>,
+    /// The shortest round trip that it shows.
+    sample: Option<Duration>,
     /// RACK.fack: the highest that has arrived.
     highest: Seq,
     reordering: bool,
@@ -85,6 +89,7 @@ impl Scoreboard {
             round_trip: Duration::ZERO,
             min_rtt: None,
             echo: None,
+            sample: None,
             highest: una,
             reordering: false,
             multiplier: 1,
@@ -108,6 +113,10 @@ impl Scoreboard {
 
     pub(super) fn end(&self) -> Seq {
         self.segments.back().map_or(self.start, |last| last.end)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
     }
 
     /// RFC 6675 4: sequence space that is thought to be in the network.
@@ -172,6 +181,7 @@ impl Scoreboard {
     /// An acknowledgement that may move SND.UNA, its SACK blocks, and how long ago the timestamp that it echoes was sent.
     pub(super) fn on_ack(&mut self, ack: Seq, blocks: &Blocks, echo: Option<Duration>, now: Instant) -> Delivered {
         self.echo = echo;
+        self.sample = None;
         let mut delivered = Delivered::default();
         let mut given = blocks.iter().flatten().copied().peekable();
         if let Some(&(left, right)) = given.peek() {
@@ -190,6 +200,7 @@ impl Scoreboard {
                 delivered.bytes += self.on_block(left, right, now);
             }
         }
+        delivered.round_trip = self.sample;
         delivered
     }
 
@@ -256,6 +267,7 @@ impl Scoreboard {
                 return;
             }
         } else {
+            self.sample = Some(self.sample.map_or(rtt, |sample| sample.min(rtt)));
             self.min_rtt = Some(self.min_rtt.map_or(rtt, |min| min.min(rtt)));
             if sent.end.before(self.highest) {
                 self.reordering = true;

@@ -72,14 +72,15 @@ impl Selective {
         }
         if self.board.probe_repaired(ack.ack, delivered.duplicate, ack.bare) && self.episode.is_none() {
             // RFC 8985 7.4: the loss that the probe repaired counts like any other.
-            let ssthresh = control.reduce(out, env.now);
+            let ssthresh = control.reduce(out);
             control.set_cwnd(ssthresh);
         }
         if ack.moves {
             self.judge(ack, control, env);
         }
         let lost = self.board.detect(self.episode.is_some(), ack.srtt, env.now);
-        if self.episode.is_some_and(|episode| ack.ack.at_or_after(episode.until)) {
+        let finished = self.episode.is_some_and(|episode| ack.ack.at_or_after(episode.until));
+        if finished {
             self.finish(control);
         }
         if lost > 0 && self.episode.is_none() {
@@ -93,11 +94,14 @@ impl Selective {
                 let allowance = episode.allowance(self.board.pipe(), delivered.bytes, safe, control);
                 control.set_cwnd(self.board.pipe().saturating_add(allowance));
             }
-            None if ack.moves => control.grow(delivered.bytes, out, ack.srtt, env.now),
+            None if ack.moves && !finished => {
+                control.grow(delivered.bytes, out, ack.srtt, env.now);
+                control.on_round_trip(ack.ack, self.board.end(), delivered.round_trip);
+            }
             None => {}
         }
-        if self.episode.is_some() || self.board.has_holes() {
-            // RFC 8985 7.2: where there are holes, RACK finds what is lost.
+        if self.episode.is_some() || self.board.has_holes() || self.board.is_empty() {
+            // RFC 8985 7.2: where there are holes, RACK finds what is lost; where nothing is out, there is nothing to probe.
             self.board.probe_at = None;
         }
         lost > 0
@@ -137,7 +141,7 @@ impl Selective {
         let before = Some(control.windows());
         // RFC 5681 3.1: a second loss in one episode is the same congestion.
         if self.episode.is_none() {
-            control.reduce(out, env.now);
+            control.reduce(out);
         }
         if cause == Cause::Loss {
             env.counters.fast_retransmits.increment();

@@ -102,6 +102,11 @@ impl Sender {
         self.snd_max != self.snd_una
     }
 
+    /// Whether a segment that begins here has been sent and not acknowledged.
+    pub(super) fn is_under_way(&self, seq: Seq) -> bool {
+        seq.at_or_after(self.snd_una) && seq.before(self.snd_max)
+    }
+
     /// Whether something has not been sent.
     pub(super) fn unsent(&self) -> bool {
         self.snd_nxt.before(self.end()) || (self.fin && self.snd_nxt == self.end())

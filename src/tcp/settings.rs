@@ -2,6 +2,16 @@
 
 use crate::base::Duration;
 
+/// How the congestion window grows and shrinks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Congestion {
+    /// CUBIC (RFC 9438), with slow start that ends before losses (HyStart++, RFC 9406) where there is SACK.
+    #[default]
+    Cubic,
+    /// RFC 5681.
+    NewReno,
+}
+
 /// Bounds and times of a stack.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -22,6 +32,10 @@ pub struct Settings {
     pub time_wait: Duration,
     /// Silence before keepalive probes begin; `None` for no keepalive.
     pub keepalive: Option<Duration>,
+    /// Between keepalive probes.
+    pub keepalive_interval: Duration,
+    /// Unanswered keepalive probes that end a connection.
+    pub keepalive_probes: u32,
     /// How long unacknowledged data or an unanswered SYN is kept trying.
     pub user_timeout: Duration,
     /// The longest IP packet to send.
@@ -30,13 +44,17 @@ pub struct Settings {
     pub timestamps: bool,
     /// Whether to offer and accept selective acknowledgements (RFC 2018).
     pub sack: bool,
+    /// Whether SYNs are answered by cookies (RFC 4987) when there are too many half-open connections. Without, they are dropped.
+    pub syn_cookies: bool,
+    /// Congestion control of new connections.
+    pub congestion: Congestion,
     /// Most resets a second that answer segments of no connection.
     pub resets_per_second: u32,
 }
 
 impl Default for Settings {
     /// A lane of a middling machine: 262,144 connections, 16,384 half-open, 65,536 in TIME-WAIT; 256 KiB each way a connection at most and 1 GiB for all;
-    /// 2 MSL of 60 s and no keepalive, as Linux; a user timeout of 120 s (RFC 9293 3.8.3 asks for 100 s at least); an Ethernet MTU; 1,000 resets a second.
+    /// 2 MSL of 60 s and no keepalive, as Linux, and where it is switched on five probes 15 s apart; a user timeout of 120 s (RFC 9293 3.8.3 asks for 100 s at least); an Ethernet MTU; 1,000 resets a second.
     fn default() -> Self {
         Self {
             connections_max: 262_144,
@@ -47,10 +65,14 @@ impl Default for Settings {
             memory_max: 1024 * 1024 * 1024,
             time_wait: Duration::from_secs(60),
             keepalive: None,
+            keepalive_interval: Duration::from_secs(15),
+            keepalive_probes: 5,
             user_timeout: Duration::from_secs(120),
             mtu: 1500,
             timestamps: true,
             sack: true,
+            syn_cookies: true,
+            congestion: Congestion::Cubic,
             resets_per_second: 1000,
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::base::{Bucket, Flow, Instant, Random, Wheel};
 use crate::tcp::connection::{Connection, Env};
+use crate::tcp::cookie::Cookies;
 use crate::tcp::half_open::HalfOpens;
 use crate::tcp::isn::{Isn, Keyed};
 use crate::tcp::memory::Memory;
@@ -45,6 +46,7 @@ pub struct Stack {
     pub(super) settings: Settings,
     pub(super) counters: Arc<Counters>,
     pub(super) isn: Isn,
+    pub(super) cookies: Cookies,
     pub(super) listeners: HashMap<SocketAddr, Token, Keyed>,
     pub(super) index: Index,
     pub(super) connections: Table<Connection>,
@@ -67,6 +69,7 @@ impl Stack {
     pub fn new(settings: Settings, mut random: Random, counters: Arc<Counters>) -> Self {
         Self {
             isn: Isn::new(&mut random),
+            cookies: Cookies::new(&mut random.fork()),
             listeners: HashMap::with_hasher(Keyed::new(&mut random)),
             index: Index::with_hasher(Keyed::new(&mut random)),
             connections: Table::new(),
@@ -143,6 +146,20 @@ impl Stack {
             self.settle(index, now);
         } else {
             self.counters.soft_errors.increment();
+        }
+    }
+
+    /// The same news with the sequence number of the segment that it quotes: taken only if that segment may be under way (RFC 5927 4.1), which
+    /// somebody outside the path must guess.
+    pub fn on_unreachable_segment(&mut self, flow: &Flow, seq: Seq, now: Instant) {
+        let connection = match self.index.get(flow) {
+            Some(Place::Connection(index)) => self.connections.at(*index),
+            Some(Place::HalfOpen(_) | Place::TimeWait(_)) | None => None,
+        };
+        if connection.is_some_and(|connection| connection.sender.is_under_way(seq)) {
+            self.on_unreachable(flow, now);
+        } else {
+            self.counters.unreachables_ignored.increment();
         }
     }
 

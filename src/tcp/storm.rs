@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::base::{Duration, Flow, Instant, Random};
 use crate::tcp::loopback::packet;
 use crate::tcp::stack::REPLIES_MAX;
-use crate::tcp::{ConnectionId, Counters, Event, Settings, Stack, Token};
+use crate::tcp::{ConnectionId, Counters, Event, Settings, Stack, State, Token};
 use crate::wire::{Flags, Segment, SegmentOptions, Seq, Timestamp};
 
 const LOCAL: ([u8; 4], u16) = ([198, 18, 0, 1], 443);
@@ -208,6 +208,64 @@ fn replies_beyond_their_bound_are_dropped_and_counted() {
     // The one that was dropped is sent again in its time, like the others.
     stack.on_timeout(now + Duration::from_secs(1));
     assert_eq!(counters.syn_acks_retransmitted.value(), REPLIES_MAX as u64 + 1);
+}
+
+/// What an honest client says to the flooded stack, through a stack of its own: gives whether it is connected at once.
+fn connects(server: &mut Stack, port: u16, seed: u64, now: Instant) -> bool {
+    let settings = Settings { timestamps: seed % 2 == 0, sack: seed % 3 == 0, ..Settings::default() };
+    let mut client = Stack::new(settings, Random::from_seed(seed), Arc::new(Counters::default()));
+    let id = client.connect(flow(port).reversed(), Token(0), now).unwrap();
+    let mut room = [0; 1500];
+    for _ in 0..3 {
+        while let Some(len) = client.poll_transmit(&mut room, false, now) {
+            let (flow, segment) = Segment::parse(&packet(&room[..len]), false).unwrap();
+            server.on_segment(&flow, &segment, now);
+        }
+        while let Some(len) = server.poll_transmit(&mut room, false, now) {
+            let (flow, segment) = Segment::parse(&packet(&room[..len]), false).unwrap();
+            if flow == self::flow(port).reversed() {
+                client.on_segment(&flow, &segment, now);
+            }
+        }
+    }
+    let accepted = std::iter::from_fn(|| server.poll_event()).any(|(_, _, event)| event == Event::Accepted);
+    accepted && client.state(id) == Some(State::Established)
+}
+
+#[test]
+fn under_a_flood_honest_clients_connect_and_forged_acknowledgements_do_not() {
+    let counters = Arc::new(Counters::default());
+    let settings = Settings { half_open_max: 100, resets_per_second: 10, ..Settings::default() };
+    let mut stack = Stack::new(settings, Random::from_seed(1), counters.clone());
+    stack.listen(SocketAddr::from(LOCAL), Token(0)).unwrap();
+    let mut random = Random::from_seed(2);
+    let mut now = Instant::START + Duration::from_secs(1000);
+    let mut room = [0; 1500];
+    let mut bare = Segment {
+        seq: Seq(0),
+        ack: None,
+        flags: Flags::default(),
+        window: 1000,
+        options: SegmentOptions::default(),
+        payload: &[],
+    };
+    for round in 0..100 {
+        now = now + Duration::from_millis(10);
+        for port in 1..=200 {
+            let spoofed = flow(port + 200 * (round % 50));
+            (bare.flags.syn, bare.seq, bare.ack) = (true, Seq(random.next_u32()), None);
+            stack.on_segment(&spoofed, &bare, now);
+            (bare.flags.syn, bare.seq, bare.ack) = (false, Seq(random.next_u32()), Some(Seq(random.next_u32())));
+            stack.on_segment(&flow(port + 20_000), &bare, now);
+        }
+        while stack.poll_transmit(&mut room, false, now).is_some() {}
+        assert!(connects(&mut stack, 50_000 + round, round.into(), now), "round {round}");
+        assert_eq!(counters.half_open.value(), 100, "the flood keeps the table full");
+    }
+    assert_eq!((counters.accepted.value(), counters.cookies_accepted.value()), (100, 100));
+    // The first hundred came before a cookie was out.
+    assert_eq!(counters.cookies_refused.value(), 100 * 200 - 100);
+    assert!(counters.cookies_sent.value() > 19_000);
 }
 
 #[test]
