@@ -12,7 +12,7 @@ use crate::base::{Duration, Instant};
 use crate::persistence::Reason;
 use crate::relay::{Counters, End, Service};
 use crate::tcp::{self, Close, ConnectionId, Readable, Stack};
-use crate::tls::{Desk, Handshake, Progress, Session};
+use crate::tls::{Desk, Failure, Handshake, Progress, Session};
 
 /// Most bytes that one call of [`Relay::work`] moves in each direction, so that one bulk transfer does not hold up a breath.
 pub const WORK_MAX: usize = 64 * 1024;
@@ -225,6 +225,11 @@ impl Relay {
             Ok(Progress::Handshaking | Progress::Open) if self.session.peer_has_closed() => {
                 self.end = Some(End::ClientGone);
                 Next::Wait
+            }
+            // The session's buffer is full of a message that does not end in it: nothing that the client sends can help.
+            Ok(Progress::Handshaking | Progress::Open) if taken == Ok(0) => {
+                self.fail(End::Tls(Failure::Protocol), stack, now);
+                Next::Again
             }
             Ok(Progress::Handshaking | Progress::Open) => Next::Again,
             Ok(Progress::Established(handshake)) => {

@@ -47,6 +47,22 @@ def noise_is_refused(trial):
         trial.ended(port, mark, "not-tls", "tls-protocol")
 
 
+def a_client_hello_that_fills_every_buffer_is_refused(trial):
+    """Shorter than the longest message that TLS allows, but with its record headers longer than what is kept of it."""
+    mark = trial.engine.records.mark()
+    hello = b"\x01\x00\xff\xf0" + bytes(0xFFF0)
+    pieces = (hello[start : start + 16384] for start in range(0, len(hello), 16384))
+    records = b"".join(b"\x16\x03\x01" + len(piece).to_bytes(2, "big") + piece for piece in pieces)
+    with trial.undisturbed(), socket.create_connection((at(SHOP), 443), timeout=10) as client:
+        port = client.getsockname()[1]
+        try:
+            client.sendall(records)
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+        _read_to_the_end(client)
+    trial.ended(port, mark, "tls-protocol")
+
+
 def an_unknown_name_gets_the_first_certificate(trial):
     with ByHand(at(SHOP), trial.careless(), "other.example") as client:
         client.handshake()
