@@ -8,14 +8,14 @@
 //! - `stack`: what the user calls, and the bookkeeping after each call.
 //! - `demux`: which table a received segment belongs to; listeners, SYN-RECEIVED, TIME-WAIT, strangers.
 //! - `table`, `half_open`, `time_wait`: the three tables, behind one index with a keyed hash.
-//! - `timer`, `queue`, `limit`: deadlines, fair turns, rates.
+//! - `queue`, `limit`: fair turns, rates; deadlines are in `base`'s wheel.
 //! - `connection`: one connection; `state` its diagram, `arrive` what segments do to it, `depart` what it sends, `alarm` what time does to it.
 //! - `receive`, `send`: its two halves; `buffer` and `reassembly` their memory, `memory` what they may take of it.
 //! - `rtt`, `recovery`: when something is lost, and how much may be in flight; with SACK, `scoreboard` finds losses and `selective` answers them.
 //! - `cubic`, `hystart`: how the congestion window grows.
 //! - `isn`: where sequence numbers start; `cookie`: where they start when the half-open table is full.
 //!
-//! Not there yet, and where it enters: path MTU discovery (`send`'s mss).
+//! Not there yet, and where it enters: path MTU discovery (`send`'s mss), ECN (`wire` would have to show the IP header's bits; `recovery`), pacing (`depart`).
 
 mod alarm;
 mod arrive;
