@@ -2,14 +2,15 @@
 
 use std::net::IpAddr;
 
-use smoltcp::wire::{EthernetAddress, IpAddress, IpProtocol, checksum};
+use smoltcp::wire::EthernetAddress;
 
 use super::ndp::Discovery;
 use super::outbox::Envelope;
-use super::{Event, Link, quote};
+use super::{Event, Link};
 use crate::base::Instant;
 use crate::nic::Frame;
-use crate::wire::{Packet, Protocol};
+use crate::wire::icmp::{Meaning, checksum_holds};
+use crate::wire::{Packet, Quote};
 
 /// The hop limit of what we answer.
 const HOP_LIMIT: u8 = 64;
@@ -19,29 +20,6 @@ const V6_QUOTE_MAX: usize = 1280 - 40 - 8;
 
 /// RFC 1812 4.3.2.3: an ICMP error is no longer than 576 bytes.
 const V4_QUOTE_MAX: usize = 576 - 20 - 8;
-
-/// What an ICMP message means here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meaning {
-    Echo,
-    Unreachable,
-    PacketTooBig,
-    Discovery,
-    Other,
-}
-
-impl Meaning {
-    fn of(protocol: Protocol, kind: u8, code: u8) -> Self {
-        match (protocol, kind, code) {
-            (Protocol::Icmp, 8, 0) | (Protocol::Icmpv6, 128, 0) => Self::Echo,
-            // RFC 1191 4.
-            (Protocol::Icmp, 3, 4) | (Protocol::Icmpv6, 2, _) => Self::PacketTooBig,
-            (Protocol::Icmp, 3, _) | (Protocol::Icmpv6, 1, _) => Self::Unreachable,
-            (Protocol::Icmpv6, 133..=137, _) => Self::Discovery,
-            (Protocol::Icmp | Protocol::Icmpv6 | Protocol::Tcp | Protocol::Other(_), _, _) => Self::Other,
-        }
-    }
-}
 
 impl<F: Frame> Link<F> {
     /// Takes an ICMP or ICMPv6 packet from `from`: echo, neighbour discovery, errors. Give it all of them, whatever their
@@ -109,10 +87,10 @@ impl<F: Frame> Link<F> {
 
     /// RFC 5927 4: who has not seen a packet of ours cannot quote it, so one whose source is not ours is a forgery.
     fn on_unreachable(&mut self, quoted: &[u8]) {
-        match quote::flow_of(quoted).filter(|flow| self.routes.is_local(flow.local().ip())) {
-            Some(flow) => {
+        match Quote::parse(quoted).filter(|quote| self.routes.is_local(quote.flow.local().ip())) {
+            Some(quote) => {
                 self.counters.unreachable_received.increment();
-                self.tell(Event::Unreachable(flow));
+                self.tell(Event::Unreachable(quote.flow));
             }
             None => self.counters.errors_not_ours.increment(),
         }
@@ -135,19 +113,6 @@ impl<F: Frame> Link<F> {
             destination: packet.source,
             hop_limit: HOP_LIMIT,
         }
-    }
-}
-
-fn checksum_holds(packet: &Packet<'_>) -> bool {
-    let sum = checksum::data(packet.payload);
-    match (packet.source, packet.destination) {
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let Ok(len) = u32::try_from(packet.payload.len()) else { return false };
-            let (source, destination) = (IpAddress::Ipv6(source), IpAddress::Ipv6(destination));
-            let pseudo = checksum::pseudo_header(&source, &destination, IpProtocol::Icmpv6, len);
-            checksum::combine(&[pseudo, sum]) == u16::MAX
-        }
-        (IpAddr::V4(_), IpAddr::V4(_) | IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => sum == u16::MAX,
     }
 }
 

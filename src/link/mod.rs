@@ -16,6 +16,7 @@ use smoltcp::wire::EthernetAddress;
 
 use crate::base::{Bucket, Flow, Instant};
 use crate::nic::{FRAME_MAX, Frame};
+use crate::wire::Quote;
 
 mod arp;
 mod icmp;
@@ -23,7 +24,6 @@ mod key;
 mod ndp;
 mod neighbours;
 mod outbox;
-mod quote;
 mod routes;
 
 #[cfg(test)]
@@ -335,8 +335,8 @@ impl<F: Frame> Link<F> {
     /// Drops a packet whose next hop does not answer, and says whose it was.
     fn give_up(&mut self, frame: &F) {
         self.counters.send_unresolved.increment();
-        if let Some(flow) = frame.bytes().get(ETHERNET_LEN..).and_then(quote::flow_of) {
-            self.tell(Event::Unreachable(flow));
+        if let Some(quote) = frame.bytes().get(ETHERNET_LEN..).and_then(Quote::parse) {
+            self.tell(Event::Unreachable(quote.flow));
         }
     }
 
