@@ -6,18 +6,25 @@
 //!
 //! `cargo bench --no-default-features --bench provider`; `OPENSSL_ia32cap=':~0xC0030000'` in the environment hides AVX-512 from aws-lc-rs.
 
+#[path = "common/cpu.rs"]
+mod cpu;
+#[path = "common/unsealed.rs"]
+mod unsealed;
+
 use std::io::Write;
 use std::sync::Arc;
 
-use nix::time::{ClockId, clock_gettime};
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, ring};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::server::NoServerSessionStorage;
 use rustls::{
     CipherSuite, ClientConfig, ClientConnection, HandshakeKind, NamedGroup, RootCertStore, ServerConfig,
     ServerConnection, SupportedProtocolVersion,
 };
+
+use cpu::cpu;
+use unsealed::Unsealed;
 
 const ROUNDS: usize = 9;
 const HANDSHAKES: usize = 150;
@@ -60,31 +67,6 @@ fn candidates() -> Vec<CryptoProvider> {
         mix(&graviola, &aws, &aws),
         mix(&ring, &aws, &aws),
     ]
-}
-
-/// Tickets in the clear, so that no provider's ticketer is measured with it.
-#[derive(Debug)]
-struct Unsealed;
-
-impl ProducesTickets for Unsealed {
-    fn enabled(&self) -> bool {
-        true
-    }
-    fn lifetime(&self) -> u32 {
-        86_400
-    }
-    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        Some(plain.to_vec())
-    }
-    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        Some(cipher.to_vec())
-    }
-}
-
-/// Nanoseconds of CPU that this thread has used.
-fn cpu() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("the clock exists");
-    u64::try_from(now.tv_sec() * 1_000_000_000 + now.tv_nsec()).expect("time is positive")
 }
 
 struct Scenario {

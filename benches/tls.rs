@@ -5,13 +5,17 @@
 //!
 //! `cargo bench --no-default-features --bench tls`
 
+#[path = "common/cpu.rs"]
+mod cpu;
+#[path = "common/unsealed.rs"]
+mod unsealed;
+
 use std::sync::Arc;
 
-use nix::time::{ClockId, clock_gettime};
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion};
 use sealane::balance::{Algorithm, Board, Pool, Server, ServerIndex, Slot};
 use sealane::base::{Duration, EngineId, Generation, PoolId, Random, ServerId, ServiceId, UnixTime};
@@ -22,32 +26,10 @@ use sealane::tls::service::{Settings, Tickets, policy_hash};
 use sealane::tls::ticketer::Counters;
 use sealane::tls::{Desk, Progress, Service, Session, Versions};
 
+use cpu::cpu;
+use unsealed::Unsealed;
+
 const ROUNDS: usize = 9;
-
-/// Tickets in the clear.
-#[derive(Debug)]
-struct Unsealed;
-
-impl ProducesTickets for Unsealed {
-    fn enabled(&self) -> bool {
-        true
-    }
-    fn lifetime(&self) -> u32 {
-        86_400
-    }
-    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        Some(plain.to_vec())
-    }
-    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        Some(cipher.to_vec())
-    }
-}
-
-/// Nanoseconds of CPU that this thread has used.
-fn cpu() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("the clock exists");
-    u64::try_from(now.tv_sec() * 1_000_000_000 + now.tv_nsec()).expect("time is positive")
-}
 
 /// A server that takes a flight and gives its answer.
 trait Answer {
