@@ -344,7 +344,7 @@ impl World {
             ["readable", what] => self.readable(what)?,
             ["state", what] => {
                 let id = self.id()?;
-                let got = self.stack.state(id).map_or("none", state_name);
+                let got = self.stack.state(id).map_or("none", State::name);
                 same(&what, &got)?;
             }
             ["count", which, value] => {
@@ -534,21 +534,6 @@ fn name(event: Event) -> String {
     match event {
         Event::Closed(how) => format!("closed {how:?}").to_lowercase(),
         Event::Accepted | Event::Connected | Event::Readable | Event::Writable => format!("{event:?}").to_lowercase(),
-    }
-}
-
-fn state_name(state: State) -> &'static str {
-    match state {
-        State::SynSent => "SYN-SENT",
-        State::SynReceived => "SYN-RECEIVED",
-        State::Established => "ESTABLISHED",
-        State::FinWait1 => "FIN-WAIT-1",
-        State::FinWait2 => "FIN-WAIT-2",
-        State::CloseWait => "CLOSE-WAIT",
-        State::Closing => "CLOSING",
-        State::LastAck => "LAST-ACK",
-        State::TimeWait => "TIME-WAIT",
-        State::Closed => "CLOSED",
     }
 }
 

@@ -14,6 +14,7 @@
 //! - `rtt`, `recovery`: when something is lost, and how much may be in flight; with SACK, `scoreboard` finds losses and `selective` answers them.
 //! - `cubic`, `hystart`: how the congestion window grows.
 //! - `isn`: where sequence numbers start; `cookie`: where they start when the half-open table is full.
+//! - [`testbed`]: all of it in a program's hands, with raw packets and a clock of its own.
 //!
 //! Not there yet, and where it enters: path MTU discovery (`send`'s mss), ECN (`wire` would have to show the IP header's bits; `recovery`), pacing (`depart`).
 
@@ -45,6 +46,7 @@ mod state;
 #[cfg(test)]
 mod storm;
 mod table;
+pub mod testbed;
 mod time_wait;
 
 use crate::base::Duration;

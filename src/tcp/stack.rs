@@ -135,6 +135,15 @@ impl Stack {
         self.index.contains_key(flow)
     }
 
+    /// The state of what has this flow, in whichever table it is. A handshake that a peer has begun is in SYN-RECEIVED.
+    pub fn state_of(&self, flow: &Flow) -> Option<State> {
+        match *self.index.get(flow)? {
+            Place::Connection(index) => Some(self.connections.at(index)?.state),
+            Place::HalfOpen(_) => Some(State::SynReceived),
+            Place::TimeWait(_) => Some(State::TimeWait),
+        }
+    }
+
     /// Takes the news that the network cannot deliver to a flow's peer (ICMP destination unreachable).
     ///
     /// It ends a connection that we are opening (RFC 5461). For one that is open it proves nothing (RFC 1122 4.2.3.9): retransmission decides.
@@ -358,6 +367,14 @@ impl Stack {
         }
         self.release(index);
         self.publish();
+    }
+
+    /// Changes settings under way. It costs a look at every connection, as their timers may follow from them.
+    pub(super) fn reconfigure(&mut self, now: Instant, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings);
+        for index in self.connections.indices() {
+            self.settle(index, now);
+        }
     }
 
     /// How much memory there is for buffers.

@@ -68,6 +68,11 @@ impl<T> Table<T> {
         self.slots.get_mut(index as usize)?.value.as_deref_mut()
     }
 
+    /// The numbers of the slots that are taken.
+    pub(super) fn indices(&self) -> Vec<u32> {
+        (0..).zip(&self.slots).filter(|(_, slot)| slot.value.is_some()).map(|(index, _)| index).collect()
+    }
+
     /// The id of what is at `index` now.
     pub(super) fn id(&self, index: u32) -> Option<ConnectionId> {
         let slot = self.slots.get(index as usize)?;
