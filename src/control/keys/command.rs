@@ -97,11 +97,16 @@ fn execute(command: KeysCommand, now: UnixTime, random: &mut Random, out: &mut d
                 writeln!(out, "{finding}")?;
             }
             let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
-            writeln!(out, "{}: {errors} errors, {} warnings", path.display(), findings.len() - errors)?;
+            let warnings = findings.len() - errors;
+            writeln!(out, "{}: {}, {}", path.display(), counted(errors, "error"), counted(warnings, "warning"))?;
             return Ok(errors == 0);
         }
     }
     Ok(true)
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn list(ring: &Ring, show_secrets: bool, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -183,9 +188,10 @@ mod tests {
         typed("new FILE", &path, 1000).unwrap();
         let (clean, warned) = typed("check FILE", &path, 1_000_000).unwrap();
         assert!(clean && warned.contains("warning: a rotation was due"), "{warned}");
+        assert!(warned.ends_with(": 0 errors, 1 warning\n"), "{warned}");
         std::fs::write(&path, "version = 1\n").unwrap();
         let (clean, failed) = typed("check FILE", &path, 1000).unwrap();
-        assert!(!clean && failed.contains("error:"), "{failed}");
+        assert!(!clean && failed.contains("error:") && failed.contains(": 1 error, 0 warnings"), "{failed}");
     }
 
     #[test]
