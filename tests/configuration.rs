@@ -37,7 +37,7 @@ fn directory() -> TempDir {
 
 fn machine() -> Machine {
     // 2026-01-01
-    Machine { cores: vec![0, 1], now: UnixTime(1_767_225_600) }
+    Machine { cores: vec![0, 1], memory: 64 << 30, now: UnixTime(1_767_225_600) }
 }
 
 fn parse(text: &str, directory: &Path) -> Result<Configuration, Errors> {
@@ -114,7 +114,7 @@ fn every_shipped_profile_is_right() {
     assert!(!files.is_empty());
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
-        let machine = Machine { cores: (0..64).collect(), ..machine() };
+        let machine = Machine { cores: (0..64).collect(), memory: 1 << 40, ..machine() };
         let configuration = config::parse(&text, &directory.path().join("sealane.toml"), &machine);
         let configuration = configuration.unwrap_or_else(|errors| panic!("{}:\n{errors}", file.display()));
         assert!(configuration.warnings.is_empty(), "{:?}", configuration.warnings);
@@ -176,6 +176,56 @@ fn an_admin_address_that_others_reach_is_a_warning() {
 }
 
 #[test]
+fn every_bound_of_tcp_is_a_key_and_none_changes_at_run_time() {
+    let directory = directory();
+    let old = parse(TAP, directory.path()).unwrap();
+    let keys: Vec<_> = TAP
+        .lines()
+        .skip_while(|line| !line.starts_with("# [engine.tcp]"))
+        .skip(1)
+        .map_while(|line| line.strip_prefix("# "))
+        .map(|line| line.split_once('#').map_or(line, |(key, _)| key).trim_end())
+        .collect();
+    assert!(keys.contains(&"memory_max = 1073741824") && keys.len() > 15, "{keys:?}");
+    let with = |keys: &[String]| {
+        let text = TAP.replace("[engine.log]", &format!("[engine.tcp]\n{}\n[engine.log]", keys.join("\n")));
+        parse(&text, directory.path()).unwrap_or_else(|errors| panic!("{errors}"))
+    };
+    // The comments are the defaults: written out, they change nothing.
+    let same: Vec<_> = keys.iter().map(ToString::to_string).collect();
+    with(&same).prove_successor_of(&old).unwrap();
+    assert_eq!(format!("{:?}", with(&same).engine.tcp), format!("{:?}", old.engine.tcp));
+    for key in keys {
+        let other = match key.split_once(" = ").unwrap() {
+            (name, "true") => format!("{name} = false"),
+            (name, "\"cubic\"") => format!("{name} = \"new-reno\""),
+            (name, time) if time.starts_with('"') => format!("{name} = \"7s\""),
+            (name, number) => format!("{name} = {}", number.parse::<u64>().unwrap() - 1),
+        };
+        let name = key.split(' ').next().unwrap();
+        let told = with(&[other]).prove_successor_of(&old).unwrap_err();
+        let told: Vec<_> = told.faults().iter().map(|fault| (fault.line, fault.key.clone())).collect();
+        assert_eq!(told, [(38, format!("engine.tcp.{name}"))]);
+    }
+}
+
+#[test]
+fn fewer_connections_mean_fewer_handshakes_unless_they_are_named() {
+    let directory = directory();
+    let text = TAP.replace("[engine.log]", "[engine.tcp]\nconnections_max = 1000\n[engine.log]");
+    assert_eq!(parse(&text, directory.path()).unwrap().engine.tcp.half_open_max, 500);
+}
+
+#[test]
+fn bounds_beyond_the_memory_of_the_machine_are_a_warning() {
+    let directory = directory();
+    let small = Machine { memory: 2 << 30, ..machine() };
+    let configuration = config::parse(TAP, &directory.path().join("sealane.toml"), &small).unwrap();
+    let warning = configuration.warnings[0].to_string();
+    assert!(warning.contains("engine.tcp: lets 2 lanes take ") && warning.contains("has 2048 MiB"), "{warning}");
+}
+
+#[test]
 fn an_expired_certificate_is_a_warning() {
     let directory = directory();
     let machine = Machine { now: UnixTime(4_000_000_000), ..machine() };
@@ -231,7 +281,7 @@ fn what_cannot_change_at_run_time_is_told_by_key() {
         told,
         [
             (11, "engine.cores", "write [0, 1] again, or restart the engine"),
-            (36, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
+            (42, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
         ]
     );
 }

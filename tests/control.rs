@@ -50,7 +50,7 @@ impl Bench {
         }
         let file = directory.path().join("sealane.toml");
         std::fs::write(&file, text()).unwrap();
-        let machine = Machine { cores: vec![0, 1], now: WALL };
+        let machine = Machine { cores: vec![0, 1], memory: 64 << 30, now: WALL };
         let configuration = config::load(&file, &machine).unwrap();
         let handles: Vec<_> = (0..2).map(|lane| Handle::new(LaneId(lane), 1)).collect();
         let stopped = Arc::new(AtomicU32::new(0));
@@ -379,7 +379,7 @@ impl Clock for Standing {
 fn real_lanes_take_the_configuration_and_the_drain() {
     let mut bench = Bench::new();
     let clock = Standing(Rc::new(Cell::new(at(0))));
-    let machine = Machine { cores: vec![0, 1], now: WALL };
+    let machine = Machine { cores: vec![0, 1], memory: 64 << 30, now: WALL };
     let configuration = config::load(&bench.path("sealane.toml"), &machine).unwrap();
     let ring = Arc::new(Ring::generate(WALL, &mut Random::from_seed(2)));
     let loads = Arc::new(Loads::new(2, 16));

@@ -1,6 +1,10 @@
 //! Bounds and times of a stack.
 
-use crate::base::Duration;
+use crate::base::{Duration, Flow};
+use crate::tcp::connection::Connection;
+use crate::tcp::half_open::HalfOpen;
+use crate::tcp::table::Place;
+use crate::tcp::time_wait::TimeWait;
 
 /// How the congestion window grows and shrinks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -50,6 +54,20 @@ pub struct Settings {
     pub congestion: Congestion,
     /// Most resets a second that answer segments of no connection.
     pub resets_per_second: u32,
+}
+
+impl Settings {
+    /// Bytes that the tables take when they are full, about. What connections buffer comes on top, up to `memory_max`.
+    pub fn tables_bound(&self) -> usize {
+        let entry = |count: usize, size: usize| count.saturating_mul(size);
+        let flows = self.connections_max.saturating_add(self.half_open_max).saturating_add(self.time_wait_max);
+        // The index doubles when it is seven eighths full, and keeps a byte beside each entry.
+        let index = (flows.saturating_mul(8) / 7).checked_next_power_of_two().unwrap_or(usize::MAX);
+        entry(self.connections_max, size_of::<Connection>())
+            .saturating_add(entry(self.half_open_max, size_of::<HalfOpen>()))
+            .saturating_add(entry(self.time_wait_max, size_of::<TimeWait>()))
+            .saturating_add(entry(index, size_of::<(Flow, Place)>() + 1))
+    }
 }
 
 impl Default for Settings {

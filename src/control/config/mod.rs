@@ -16,6 +16,7 @@ mod reader;
 mod sections;
 mod services;
 mod summary;
+mod tcp;
 
 use std::io::Read;
 use std::path::Path;
@@ -38,6 +39,8 @@ use reader::{Located, Section};
 pub struct Machine {
     /// The cores that this process may run on.
     pub cores: Vec<usize>,
+    /// Bytes of memory.
+    pub memory: u64,
     /// The wall clock, for the expiry of certificates.
     pub now: UnixTime,
 }
@@ -46,7 +49,9 @@ impl Machine {
     /// This machine, now. Ask before any thread is pinned: a pinned thread sees its own core only.
     pub fn this() -> Self {
         let cores = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
-        Self { cores, now: crate::control::clock::unix_time() }
+        // A machine that does not tell is not to blame for little.
+        let memory = nix::sys::sysinfo::sysinfo().map_or(u64::MAX, |info| info.ram_total());
+        Self { cores, memory, now: crate::control::clock::unix_time() }
     }
 }
 
@@ -124,7 +129,7 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     }
     let engine_lines =
         engine_section.as_ref().map(|section| ENGINE_FIXED.map(|key| (key, section.line_of(report, key))));
-    let tcp_line = engine_section.as_ref().map_or(0, |section| section.line_of(report, "tcp"));
+    let tcp_lines = engine_section.as_ref().map(|section| tcp::lines(report, section));
     let engine = engine_section.and_then(|section| sections::engine(report, section, directory, machine));
     let faults = report.count();
     let ports = sections::ports(report, &mut root);
@@ -142,7 +147,7 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     root.finish(report);
     let (engine, ticket_keys) = (engine?, ticket_keys?);
     let mut fixed = engine_fixed(&engine, &engine_lines?);
-    fixed.extend(tcp_fixed(&engine, tcp_line));
+    fixed.extend(tcp::fixed(&engine.tcp, tcp_lines?));
     fixed.extend(ports.iter().flat_map(port_fixed));
     let names = ports.iter().map(|port| port.value.name.as_str()).collect::<Vec<_>>().join(", ");
     fixed.push(Fixed { key: "port".to_owned(), line: ports.first().map_or(0, |port| port.line), value: names });
@@ -184,24 +189,6 @@ fn engine_fixed(engine: &Engine, lines: &[(&'static str, usize); 8]) -> Vec<Fixe
         .zip(values)
         .map(|((key, line), value)| Fixed { key: format!("engine.{key}"), line: *line, value })
         .collect()
-}
-
-fn tcp_fixed(engine: &Engine, line: usize) -> [Fixed; 10] {
-    let tcp = &engine.tcp;
-    let time = |time: crate::base::Duration| humantime::format_duration(time).to_string();
-    [
-        ("connections_max", tcp.connections_max.to_string()),
-        ("half_open_max", tcp.half_open_max.to_string()),
-        ("time_wait_max", tcp.time_wait_max.to_string()),
-        ("receive_buffer", tcp.receive_buffer.to_string()),
-        ("send_buffer", tcp.send_buffer.to_string()),
-        ("time_wait", time(tcp.time_wait)),
-        ("keepalive", time(tcp.keepalive.unwrap_or_default())),
-        ("user_timeout", time(tcp.user_timeout)),
-        ("timestamps", tcp.timestamps.to_string()),
-        ("resets_per_second", tcp.resets_per_second.to_string()),
-    ]
-    .map(|(key, value)| Fixed { key: format!("engine.tcp.{key}"), line, value })
 }
 
 fn port_fixed(port: &Located<Port>) -> [Fixed; 2] {

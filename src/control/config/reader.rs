@@ -1,6 +1,6 @@
 //! A typed walk over a spanned TOML tree that notes a fault and goes on, where serde would stop at the first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -47,6 +47,14 @@ impl<'t> Section<'t> {
     /// The line of `key`, or of the table when it does not have it.
     pub(super) fn line_of(&self, report: &Report, key: &str) -> usize {
         self.table.get(key).map_or(self.line, |value| report.line(value.span().start))
+    }
+
+    /// The line of the table `key`, or of this one when it does not have it, and those of its keys.
+    pub(super) fn lines_under(&self, report: &Report, key: &str) -> (usize, BTreeMap<String, usize>) {
+        let table = self.table.get(key).and_then(|value| value.get_ref().as_table());
+        let keys = table.into_iter().flat_map(|table| table.iter());
+        let lines = keys.map(|(key, value)| (key.get_ref().to_string(), report.line(value.span().start))).collect();
+        (self.line_of(report, key), lines)
     }
 
     /// The value of `key`, if there is one and it is right.

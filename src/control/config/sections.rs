@@ -12,18 +12,18 @@ use super::fault::{Report, Wrong, wrong};
 use super::model::{
     ADDRESSES_MAX, CORES_MAX, Device, Engine, Hugepages, KeySource, Log, LogFormat, PORTS_MAX, Port, TicketKeys,
 };
-use super::reader::{Located, Section, boolean, choice, duration, integer, name, parsed, text};
+use super::reader::{Located, Section, choice, duration, integer, name, parsed, text};
+use super::tcp;
 use crate::base::Duration;
 use crate::control::{identity, keys};
 use crate::lane::Poll;
-use crate::tcp;
 use crate::ticket::Schedule;
 use crate::ticket::schedule::{LIFETIME_MAX, ROTATION_MAX};
 
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
 /// Reads `[engine]`.
 pub(super) fn engine(
@@ -59,7 +59,7 @@ pub(super) fn engine(
     let buffers = section.or(report, "buffers", 16_384, integer(1024..=4_194_304));
     let drain_timeout = section.or(report, "drain_timeout", 30 * SECOND, duration(Duration::ZERO..=DAY));
     let log = log(report, &mut section, directory);
-    let tcp = tcp(report, &mut section);
+    let tcp = tcp::tcp(report, &mut section, cores.len(), machine);
     if let Some(control) = &control_core {
         if !machine.cores.contains(&control.value) {
             report.fault(control.line, section.key("control_core"), no_such_core(control.value, machine));
@@ -124,28 +124,6 @@ fn log(report: &mut Report, engine: &mut Section<'_>, directory: &Path) -> Log {
         section.finish(report);
     }
     log
-}
-
-fn tcp(report: &mut Report, engine: &mut Section<'_>) -> tcp::Settings {
-    let mut tcp = tcp::Settings::default();
-    if let Some(mut section) = engine.section(report, "tcp") {
-        tcp.connections_max = section.or(report, "connections_max", tcp.connections_max, integer(16..=4_194_304)).value;
-        tcp.half_open_max = section.or(report, "half_open_max", tcp.half_open_max, integer(16..=1_048_576)).value;
-        tcp.time_wait_max = section.or(report, "time_wait_max", tcp.time_wait_max, integer(16..=4_194_304)).value;
-        tcp.receive_buffer = section.or(report, "receive_buffer", tcp.receive_buffer, integer(4096..=16_777_216)).value;
-        tcp.send_buffer = section.or(report, "send_buffer", tcp.send_buffer, integer(4096..=16_777_216)).value;
-        tcp.time_wait = section.or(report, "time_wait", tcp.time_wait, duration(SECOND..=4 * MINUTE)).value;
-        let keepalive =
-            section.optional(report, "keepalive", duration(Duration::ZERO..=DAY)).map(|keepalive| keepalive.value);
-        // "0s" turns keepalive off.
-        tcp.keepalive = keepalive.map_or(tcp.keepalive, |keepalive| Some(keepalive).filter(|time| !time.is_zero()));
-        tcp.timestamps = section.or(report, "timestamps", tcp.timestamps, boolean).value;
-        tcp.resets_per_second =
-            section.or(report, "resets_per_second", tcp.resets_per_second, integer(0..=1_000_000)).value;
-        tcp.user_timeout = section.or(report, "user_timeout", tcp.user_timeout, duration(SECOND..=HOUR)).value;
-        section.finish(report);
-    }
-    tcp
 }
 
 /// Reads every `[[port]]`; the names of those that are wrong are known all the same.

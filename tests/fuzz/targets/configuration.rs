@@ -30,7 +30,7 @@ fuzz_target!(|text: &str| -> Corpus {
     if text.contains("\"/") || text.contains("'/") || text.contains("..") {
         return Corpus::Reject;
     }
-    let machine = Machine { cores: vec![0, 1], now: NOW };
+    let machine = Machine { cores: vec![0, 1], memory: 64 << 30, now: NOW };
     let lines = text.matches('\n').count() + 1;
     match parse(text, &DIRECTORY.join("sealane.toml"), &machine) {
         Ok(configuration) => check(&configuration, lines),
