@@ -1,0 +1,419 @@
+//! What the TCP engine alone costs: each segment, each connection opened and closed, with few and with a million connections in the table.
+//!
+//! One stack is the server of all connections; the other ends are 16 bytes each here. Segments are made beforehand, parsed, a few bursts at a time,
+//! from those 16 bytes: neither making nor parsing them is timed, only the stack's calls are, in CPU time of the thread, less what reading the clock
+//! costs. A burst is 32 segments of different connections, as a NIC gives them.
+//!
+//! Each operation does the same work whatever the size of the table: a phase takes the next connections of a random order, each once, up to 16,384;
+//! each receives a segment, which is read; then time passes and each sends the delayed acknowledgement; then each writes a segment's data and sends it;
+//! then each takes the acknowledgement. The order is one of all connections ("all"), or of 1,000 that lie scattered in the table while the others are
+//! idle ("some"). Sizes take turns within a round; a figure is nanoseconds an operation, as median and best over the rounds, and ratios are those of the
+//! same round.
+//!
+//! Bytes an idle connection are the growth of this process's resident memory, all tables and free memory of the allocator included.
+//!
+//! `cargo bench --no-default-features --bench tcp`
+
+#![expect(clippy::indexing_slicing, reason = "every index is a connection, a size or a round that this file has made")]
+
+#[path = "common/cpu.rs"]
+mod cpu;
+
+use std::sync::Arc;
+
+use sealane::base::{Duration, Flow, Instant, Random};
+use sealane::tcp::{ConnectionId, Counters, Event, Readable, Settings, Stack, Token};
+use sealane::wire::{Flags, Segment, SegmentOptions, Seq, Timestamp};
+
+use cpu::cpu;
+
+const ROUNDS: usize = 7;
+const SIZES: [usize; 4] = [1, 1_000, 100_000, 1_000_000];
+/// What ratios are taken to: 1,000 connections.
+const BASE: usize = 1;
+/// Connections that are busy while all others are idle.
+const SOME: usize = 1_000;
+/// Segments of a burst, and bursts that are made at once.
+const BURST: usize = 32;
+const BURSTS: usize = 4;
+/// Most connections of a phase: what a busy lane has under way within a round trip.
+const PHASE_MAX: usize = 16_384;
+/// Operations of a measurement.
+const OPERATIONS: usize = 32_768;
+/// Connections that a measurement opens and closes.
+const OPENED: usize = 8_192;
+/// Bytes of data in a small segment and a full one.
+const PAYLOADS: [usize; 2] = [128, 1448];
+
+const FULL: usize = 1448;
+const OPERATION_NAMES: [&str; 5] = ["received", "delayed ack", "sent", "ack received", "opened+closed"];
+const LOCAL: ([u8; 4], u16) = ([198, 18, 0, 1], 443);
+static DATA: [u8; FULL] = [0x5a; FULL];
+
+/// What reading the clock costs.
+fn clock_cost() -> u64 {
+    (0..1000).map(|_| cpu()).map(|began| cpu() - began).min().expect("it was read")
+}
+
+/// Bytes of memory that this process has in use.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("there is /proc");
+    let pages =
+        statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("its second field is a number");
+    pages * 4096
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy)]
+struct Peer {
+    id: Option<ConnectionId>,
+    /// What it sends next and what it has received.
+    seq: Seq,
+    ack: Seq,
+}
+
+fn flow(number: usize) -> Flow {
+    let [.., a, b, c] = (number / 50_000).to_be_bytes();
+    let port = u16::try_from(1024 + number % 50_000).expect("a port");
+    Flow::new(LOCAL.into(), ([198, 19 ^ a, b, c], port).into())
+}
+
+/// Time spent, and on how many operations.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    nanos: u64,
+    count: usize,
+}
+
+impl Spent {
+    fn each(self) -> f64 {
+        self.nanos as f64 / self.count.max(1) as f64
+    }
+}
+
+struct Bench {
+    stack: Stack,
+    counters: Arc<Counters>,
+    peers: Vec<Peer>,
+    /// All connections, and some of them, each in random order; and who is next.
+    orders: [(Vec<u32>, usize); 2],
+    now: Instant,
+    clock: u64,
+    opened: usize,
+    room: [u8; 1514],
+    payload: usize,
+}
+
+type Batch = Vec<(usize, Flow, Segment<'static>)>;
+
+impl Bench {
+    fn new(size: usize, clock: u64) -> Self {
+        let settings = Settings {
+            connections_max: size + OPENED,
+            memory_max: 16 << 30,
+            send_buffer: 1 << 20,
+            receive_buffer: 1 << 20,
+            ..Settings::default()
+        };
+        let counters = Arc::new(Counters::default());
+        let mut random = Random::from_seed(size as u64);
+        let mut stack = Stack::new(settings, random.fork(), counters.clone());
+        stack.listen(LOCAL.into(), Token(0)).expect("nobody listens yet");
+        // Filled with something, or the kernel would give these pages later.
+        let peers = vec![Peer { id: None, seq: Seq(1), ack: Seq(1) }; size + OPENED];
+        let mut all: Vec<u32> = (0..u32::try_from(size).expect("a few million")).collect();
+        for place in (1..size).rev() {
+            all.swap(place, usize::try_from(random.below(place as u64 + 1)).expect("below"));
+        }
+        let some = all.iter().copied().take(SOME).collect();
+        let now = Instant::START + Duration::from_secs(1);
+        let orders = [(all, 0), (some, 0)];
+        Self { stack, counters, peers, orders, now, clock, opened: 0, room: [0; 1514], payload: FULL }
+    }
+
+    fn timestamp(&self) -> Option<Timestamp> {
+        let value = u32::try_from((self.now.as_nanos() / 1_000_000) & 0xffff_ffff).expect("masked");
+        // An echo of zero says nothing about the round trip.
+        Some(Timestamp { value, echo: 0 })
+    }
+
+    fn segment(&self, peer: usize, flags: Flags, payload: &'static [u8]) -> (usize, Flow, Segment<'static>) {
+        let Peer { seq, ack, .. } = self.peers[peer];
+        let mut options = SegmentOptions { timestamp: self.timestamp(), ..SegmentOptions::default() };
+        let syn = flags.syn;
+        if syn {
+            options = SegmentOptions { mss: Some(1460), window_scale: Some(8), sack_permitted: true, ..options };
+        }
+        (peer, flow(peer), Segment { seq, ack: (!syn).then_some(ack), flags, window: 60_000, options, payload })
+    }
+
+    /// The next connections of an order, made into segments.
+    fn batch(&mut self, order: usize, len: usize, payload: &'static [u8]) -> Batch {
+        let (order, next) = &mut self.orders[order];
+        let peers: Vec<usize> = (0..len)
+            .map(|_| {
+                *next = (*next + 1) % order.len();
+                order[*next] as usize
+            })
+            .collect();
+        peers.into_iter().map(|peer| self.segment(peer, Flags::default(), payload)).collect()
+    }
+
+    fn timed<T>(&mut self, spent: &mut Spent, count: usize, work: impl FnOnce(&mut Self) -> T) -> T {
+        let began = cpu();
+        let result = work(self);
+        spent.nanos += (cpu() - began).saturating_sub(self.clock);
+        spent.count += count;
+        result
+    }
+
+    fn receive(&mut self, burst: &[(usize, Flow, Segment<'static>)]) {
+        for (_, flow, segment) in burst {
+            self.stack.on_segment(flow, segment, self.now);
+        }
+    }
+
+    /// Reads what has come. Gives how many bytes that was.
+    fn read(&mut self) -> usize {
+        let mut read = 0;
+        while let Some((id, _, event)) = self.stack.poll_event() {
+            if event == Event::Readable {
+                while let Readable::Data(data) = self.stack.readable(id) {
+                    let len = data.len();
+                    read += len;
+                    self.stack.consume(id, len, self.now);
+                }
+            }
+        }
+        read
+    }
+
+    fn transmit(&mut self) -> usize {
+        std::iter::from_fn(|| self.stack.poll_transmit(&mut self.room, true, self.now)).count()
+    }
+
+    /// Every connection of a phase takes one segment and gives one: the four operations of a segment.
+    fn phase(&mut self, order: usize, spent: &mut [Spent; 4]) {
+        let payload = &DATA[..self.payload];
+        let len = self.orders[order].0.len().min(PHASE_MAX);
+        let begin = self.orders[order].1;
+        let [received, delayed, sent, acknowledged] = spent;
+        self.each_batch(order, len, payload, |bench, batch| {
+            let read = bench.timed(received, batch.len(), |bench| {
+                batch.chunks(BURST).map(|burst| (bench.receive(burst), bench.read()).1).sum::<usize>()
+            });
+            assert_eq!(read, batch.len() * payload.len());
+            for (peer, _, _) in batch {
+                bench.peers[*peer].seq = bench.peers[*peer].seq + length(payload);
+            }
+        });
+        // Three times as long as an acknowledgement is held back.
+        for _ in 0..3 {
+            self.now = self.now + Duration::from_millis(40);
+            let count = self.timed(delayed, 0, |bench| {
+                bench.stack.on_timeout(bench.now);
+                bench.transmit()
+            });
+            delayed.count += count;
+        }
+        self.orders[order].1 = begin;
+        self.each_batch(order, len, &[], |bench, batch| {
+            let count = bench.timed(sent, batch.len(), |bench| {
+                let bursts = batch.chunks(BURST).map(|burst| {
+                    for (peer, _, _) in burst {
+                        let id = bench.peers[*peer].id.expect("it is open");
+                        assert_eq!(bench.stack.write(id, payload, bench.now), payload.len());
+                    }
+                    bench.transmit()
+                });
+                bursts.sum::<usize>()
+            });
+            assert_eq!(count, batch.len());
+            for (peer, _, _) in batch {
+                bench.peers[*peer].ack = bench.peers[*peer].ack + length(payload);
+            }
+        });
+        self.orders[order].1 = begin;
+        // The round trip.
+        self.now = self.now + Duration::from_millis(1);
+        self.each_batch(order, len, &[], |bench, batch| {
+            bench.timed(acknowledged, batch.len(), |bench| {
+                for burst in batch.chunks(BURST) {
+                    bench.receive(burst);
+                    assert_eq!((bench.read(), bench.transmit()), (0, 0));
+                }
+            });
+        });
+        assert_eq!(self.counters.buffered_bytes.value(), 0);
+    }
+
+    fn each_batch(
+        &mut self,
+        order: usize,
+        len: usize,
+        payload: &'static [u8],
+        mut work: impl FnMut(&mut Self, &Batch),
+    ) {
+        for done in (0..len).step_by(BURST * BURSTS) {
+            let batch = self.batch(order, (len - done).min(BURST * BURSTS), payload);
+            work(self, &batch);
+        }
+    }
+
+    /// Nanoseconds of each operation on a segment.
+    fn segments(&mut self, order: usize, payload: usize) -> [f64; 4] {
+        self.payload = payload;
+        let len = self.orders[order].0.len().min(PHASE_MAX);
+        // Once for the caches and predictors.
+        self.phase(order, &mut [Spent::default(); 4]);
+        let mut spent = [Spent::default(); 4];
+        for _ in 0..(OPERATIONS / len).clamp(1, 2_000) {
+            self.phase(order, &mut spent);
+        }
+        spent.map(Spent::each)
+    }
+
+    /// Opens connections up to `until`, a burst at a time.
+    fn open(&mut self, until: usize, spent: &mut Spent) {
+        while self.opened < until {
+            let peers = self.opened..(self.opened + BURST).min(until);
+            let syn = Flags { syn: true, ..Flags::default() };
+            let burst: Batch = peers.clone().map(|peer| self.segment(peer, syn, &[])).collect();
+            self.timed(spent, burst.len(), |bench| bench.receive(&burst));
+            for peer in peers.clone() {
+                let mut room = self.room;
+                let len = self.timed(spent, 0, |bench| bench.stack.poll_transmit(&mut room, true, bench.now));
+                assert_eq!(len, Some(60), "SYN,ACK with its options");
+                let iss = u32::from_be_bytes([room[24], room[25], room[26], room[27]]);
+                self.peers[peer].ack = Seq(iss) + 1;
+                self.peers[peer].seq = self.peers[peer].seq + 1;
+            }
+            let burst: Batch = peers.clone().map(|peer| self.segment(peer, Flags::default(), &[])).collect();
+            self.timed(spent, 0, |bench| bench.receive(&burst));
+            for peer in peers {
+                let event = self.timed(spent, 0, |bench| bench.stack.poll_event());
+                let Some((id, _, Event::Accepted)) = event else { panic!("it is not open") };
+                self.peers[peer].id = Some(id);
+            }
+            self.opened = until.min(self.opened + BURST);
+        }
+    }
+
+    /// Nanoseconds to open a connection and close it, the peer first.
+    fn opened_and_closed(&mut self) -> f64 {
+        let mut spent = Spent::default();
+        let stay = self.opened;
+        self.open(stay + OPENED, &mut spent);
+        let peers: Vec<usize> = (stay..self.opened).collect();
+        for peers in peers.chunks(BURST) {
+            let fin = Flags { fin: true, ..Flags::default() };
+            let burst: Batch = peers.iter().map(|peer| self.segment(*peer, fin, &[])).collect();
+            self.timed(&mut spent, 0, |bench| {
+                bench.receive(&burst);
+                while let Some((id, _, event)) = bench.stack.poll_event() {
+                    assert_eq!((event, bench.stack.readable(id)), (Event::Readable, Readable::Finished));
+                    bench.stack.shutdown(id, bench.now);
+                }
+                assert_eq!(bench.transmit(), peers.len());
+            });
+            for peer in peers {
+                let Peer { seq, ack, .. } = self.peers[*peer];
+                (self.peers[*peer].seq, self.peers[*peer].ack) = (seq + 1, ack + 1);
+            }
+            let burst: Batch = peers.iter().map(|peer| self.segment(*peer, Flags::default(), &[])).collect();
+            let closed = self.timed(&mut spent, 0, |bench| {
+                bench.receive(&burst);
+                std::iter::from_fn(|| bench.stack.poll_event())
+                    .filter(|event| matches!(event.2, Event::Closed(_)))
+                    .count()
+            });
+            assert_eq!(closed, peers.len());
+        }
+        self.opened = stay;
+        self.now = self.now + Duration::from_secs(1);
+        self.stack.on_timeout(self.now);
+        spent.each()
+    }
+}
+
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).expect("a segment's")
+}
+
+/// Opens all connections of a bench, one by one where `watch` says so. Tells what that took.
+fn fill(size: usize, clock: u64) -> Bench {
+    let mut bench = Bench::new(size, clock);
+    let before = resident();
+    let (mut worst, mut sum) = (0, Spent::default());
+    for number in 1..=size {
+        let mut spent = Spent::default();
+        bench.open(number, &mut spent);
+        worst = worst.max(spent.nanos);
+        (sum.nanos, sum.count) = (sum.nanos + spent.nanos, sum.count + 1);
+    }
+    let fresh = resident() - before;
+    let mut ignored = [Spent::default(); 4];
+    bench.payload = FULL;
+    for _ in 0..size.div_ceil(PHASE_MAX) {
+        bench.phase(0, &mut ignored);
+    }
+    let used = resident() - before;
+    if size >= SOME {
+        println!(
+            "  {size:9} idle connections: {} bytes each when just opened, {} after a segment each way; opening one took {:.0} ns, {:.0} µs at worst",
+            fresh / size,
+            used / size,
+            sum.each(),
+            worst as f64 / 1000.0
+        );
+    }
+    bench
+}
+
+/// Median and least of what `of` makes of each round.
+fn median_and_best(rounds: &[Vec<f64>], of: impl Fn(&[f64]) -> f64) -> (f64, f64) {
+    let mut values: Vec<f64> = rounds.iter().map(|round| of(round)).collect();
+    values.sort_by(f64::total_cmp);
+    (values[values.len() / 2], values[0])
+}
+
+/// One line: what each size costs, and the ratio of the largest to the base.
+fn line(name: &str, rounds: &[Vec<f64>]) {
+    let costs = (0..SIZES.len()).map(|size| median_and_best(rounds, |round| round[size]));
+    let costs: String = costs.map(|(median, best)| format!("{median:7.0} {best:6.0}")).collect();
+    let (ratio, best) = median_and_best(rounds, |round| round[SIZES.len() - 1] / round[BASE]);
+    println!("  {name:32}{costs}   {ratio:6.2} {best:6.2}");
+}
+
+fn main() {
+    let clock = clock_cost();
+    println!("{ROUNDS} rounds, median and best; reading the clock costs {clock} ns, which is taken off");
+    let mut benches: Vec<Bench> = SIZES.iter().map(|size| fill(*size, clock)).collect();
+    let orders = ["all", "some"];
+    // By what is done, round and size.
+    let mut segments = vec![vec![vec![0.0; SIZES.len()]; ROUNDS]; orders.len() * PAYLOADS.len() * 4];
+    let mut opened = vec![vec![0.0; SIZES.len()]; ROUNDS];
+    for round in 0..ROUNDS {
+        for (size, bench) in benches.iter_mut().enumerate() {
+            for order in 0..orders.len() {
+                for (place, payload) in PAYLOADS.into_iter().enumerate() {
+                    let figures = bench.segments(order, payload);
+                    for (operation, figure) in figures.into_iter().enumerate() {
+                        segments[(order * PAYLOADS.len() + place) * 4 + operation][round][size] = figure;
+                    }
+                }
+            }
+            opened[round][size] = bench.opened_and_closed();
+        }
+    }
+    println!("  nanoseconds each{:16}{}   1 M / 1 k", "", SIZES.map(|size| format!("{size:14}")).concat());
+    for (order, who) in orders.iter().enumerate() {
+        for (place, payload) in PAYLOADS.iter().enumerate() {
+            for operation in 0..4 {
+                let name = format!("{who}: {} {payload} B", OPERATION_NAMES[operation]);
+                line(&name, &segments[(order * PAYLOADS.len() + place) * 4 + operation]);
+            }
+        }
+    }
+    line(OPERATION_NAMES[4], &opened);
+}
