@@ -91,6 +91,12 @@ impl<K: Copy> Wheel<K> {
         self.len -= 1;
     }
 
+    /// When a timer fires, and its key, while it is armed.
+    pub fn armed(&self, timer: TimerId) -> Option<(Instant, K)> {
+        let node = self.nodes.get(timer.0 as usize).filter(|node| node.list as usize != FREE)?;
+        Some((Instant::from_nanos(node.deadline.saturating_mul(nanos(TICK))), node.key))
+    }
+
     /// When [`expire`](Self::expire) has work next: a timer to fire, or timers to move down.
     pub fn poll_at(&self) -> Option<Instant> {
         let tick = if self.heads[DUE] == NONE { self.next_slot()?.0 } else { self.now };

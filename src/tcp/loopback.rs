@@ -128,7 +128,7 @@ fn run(seed: u64, network: &Network, settings: &Settings, connections: u16, byte
     let mut wire: BTreeMap<(Instant, u64), (usize, Vec<u8>)> = BTreeMap::new();
     let mut serial = 0;
     let mut room = [0; 1500];
-    for _ in 0..2_000_000 {
+    for rounds in 0..2_000_000 {
         for (side, end) in ends.iter_mut().enumerate() {
             end.stack.on_timeout(now);
             end.on_events(bytes, &mut random, now);
@@ -144,6 +144,9 @@ fn run(seed: u64, network: &Network, settings: &Settings, connections: u16, byte
                     serial += 1;
                     wire.insert((now + delay, serial), (1 - side, room[..len].to_vec()));
                 }
+            }
+            if rounds % 16 == 0 {
+                end.stack.audit(now).unwrap();
             }
             assert!(end.counters.buffered_bytes.value() < 8 << 20, "seed {seed}: memory is bounded");
         }

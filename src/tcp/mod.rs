@@ -14,12 +14,13 @@
 //! - `rtt`, `recovery`: when something is lost, and how much may be in flight; with SACK, `scoreboard` finds losses and `selective` answers them.
 //! - `cubic`, `hystart`: how the congestion window grows.
 //! - `isn`: where sequence numbers start; `cookie`: where they start when the half-open table is full.
-//! - [`testbed`]: all of it in a program's hands, with raw packets and a clock of its own.
+//! - [`testbed`]: all of it in a program's hands, with raw packets and a clock of its own; `audit`: what must be true between any two calls.
 //!
 //! Not there yet, and where it enters: path MTU discovery (`send`'s mss), ECN (`wire` would have to show the IP header's bits; `recovery`), pacing (`depart`).
 
 mod alarm;
 mod arrive;
+mod audit;
 mod buffer;
 mod connection;
 mod cookie;

@@ -32,6 +32,11 @@ impl Queue {
         (self.head != NONE).then_some(self.head)
     }
 
+    /// The slots in their order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        std::iter::successors(self.front(), |slot| Some(self.links[*slot as usize].next).filter(|next| *next != NONE))
+    }
+
     /// Appends a slot unless it is queued already.
     pub(super) fn push(&mut self, slot: u32) {
         if self.contains(slot) {

@@ -69,6 +69,11 @@ impl Pieces {
         self.list.is_empty()
     }
 
+    /// Where the pieces begin and end.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (Seq, Seq)> + '_ {
+        self.list.iter().map(|piece| (piece.start, piece.end()))
+    }
+
     /// Bytes of memory held.
     pub(super) fn memory(&self) -> usize {
         self.list.iter().map(|piece| piece.bytes.capacity()).sum()

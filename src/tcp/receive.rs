@@ -29,14 +29,14 @@ pub(super) enum Taken {
 pub(super) struct Receiver {
     pub(super) rcv_nxt: Seq,
     /// The right edge of the window that the peer has been told.
-    rcv_adv: Seq,
+    pub(super) rcv_adv: Seq,
     pub(super) shift: u8,
-    capacity: u32,
+    pub(super) capacity: u32,
     mss: u32,
     /// What can be read.
     buffer: Buffer,
     /// What lies behind a gap.
-    pieces: Pieces,
+    pub(super) pieces: Pieces,
     /// What came twice and has not been told (RFC 2883).
     duplicate: Option<(Seq, Seq)>,
     /// Where the peer's FIN is, once seen.
@@ -46,7 +46,7 @@ pub(super) struct Receiver {
     ack_now: bool,
     pub(super) ack_at: Option<Instant>,
     /// Bytes received since we last acknowledged.
-    unacknowledged: u32,
+    pub(super) unacknowledged: u32,
 }
 
 impl Receiver {

@@ -21,13 +21,13 @@ pub(super) type Blocks = [Option<(Seq, Seq)>; 4];
 
 /// One segment in flight. It begins where the one before it ends.
 #[derive(Clone, Copy, Debug)]
-struct Sent {
+pub(super) struct Sent {
     sent_at: Instant,
-    end: Seq,
-    sacked: bool,
-    lost: bool,
+    pub(super) end: Seq,
+    pub(super) sacked: bool,
+    pub(super) lost: bool,
     /// It has been sent more than once.
-    again: bool,
+    pub(super) again: bool,
 }
 
 /// What an acknowledgement has done.
@@ -43,14 +43,14 @@ pub(super) struct Delivered {
 
 #[derive(Debug)]
 pub(super) struct Scoreboard {
-    segments: VecDeque<Sent>,
+    pub(super) segments: VecDeque<Sent>,
     /// Where the first segment begins: SND.UNA.
     start: Seq,
-    sacked: u32,
-    sacked_count: usize,
-    lost: u32,
+    pub(super) sacked: u32,
+    pub(super) sacked_count: usize,
+    pub(super) lost: u32,
     /// Segments sent again and not acknowledged.
-    again: usize,
+    pub(super) again: usize,
 
     /// RACK.xmit_ts, RACK.end_seq and RACK.rtt: the last sent of what has arrived.
     newest: Option<(Instant, Seq)>,
@@ -414,25 +414,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::tcp::audit::audit_scoreboard;
 
     const START: Seq = Seq(u32::MAX - 5000);
-
-    fn check(board: &Scoreboard) {
-        let mut left = board.start;
-        let (mut sacked, mut count, mut lost, mut again) = (0, 0, 0, 0);
-        for sent in &board.segments {
-            assert!(sent.end.after(left), "an empty segment");
-            assert!(!(sent.sacked && sent.lost), "what has arrived is not lost");
-            let len = sent.end.since(left);
-            sacked += if sent.sacked { len } else { 0 };
-            lost += if sent.lost { len } else { 0 };
-            count += usize::from(sent.sacked);
-            again += usize::from(sent.again);
-            left = sent.end;
-        }
-        assert_eq!((sacked, count, lost, again), (board.sacked, board.sacked_count, board.lost, board.again));
-        assert!(board.pipe() <= board.out());
-    }
 
     proptest! {
         #[test]
@@ -458,10 +442,10 @@ mod tests {
                         board.detect(wait % 2 == 0, srtt, now);
                     }
                 }
-                check(&board);
+                audit_scoreboard(&board).unwrap();
             }
             board.on_ack(board.end(), &[None; 4], None, now);
-            check(&board);
+            audit_scoreboard(&board).unwrap();
             prop_assert_eq!((board.out(), board.pipe(), board.memory()), (0, 0, 0));
         }
     }

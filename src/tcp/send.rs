@@ -33,9 +33,9 @@ pub(super) struct Sender {
     /// Most payload bytes a segment.
     pub(super) mss: u32,
     buffer: Buffer,
-    capacity: u32,
+    pub(super) capacity: u32,
     /// The sequence number of the buffer's first byte.
-    first: Seq,
+    pub(super) first: Seq,
     /// FIN follows the buffer's last byte.
     pub(super) fin: bool,
     /// The writer has been turned away.

@@ -56,12 +56,12 @@ pub struct Stack {
     pub(super) replies: VecDeque<Reply>,
     pub(super) reset_limit: Bucket,
     /// Connections with something to send, in turn.
-    sending: Queue,
+    pub(super) sending: Queue,
     /// What the connection in turn may still send.
     turn: u32,
     /// Connections with events to fetch.
-    news: Queue,
-    buffered: usize,
+    pub(super) news: Queue,
+    pub(super) buffered: usize,
 }
 
 impl Stack {

@@ -140,6 +140,7 @@ impl Storm {
     }
 
     fn check(&self) {
+        self.stack.audit(self.now).unwrap();
         let counters = &self.counters;
         assert_eq!(counters.connections.value(), self.live.len() as u64, "somebody was forgotten");
         assert!(counters.connections.value() <= 6 && counters.half_open.value() <= 3);

@@ -63,6 +63,7 @@
 //!     assert_eq!((client.state(ours), server.state(theirs)), (State::TimeWait, State::Closed));
 //!     client.advance(Settings::default().time_wait);
 //!     assert_eq!((client.state(ours), client.counters().time_wait.value()), (State::Closed, 0));
+//!     assert_eq!((client.audit(), server.audit()), (Ok(()), Ok(())));
 //!     Ok(())
 //! }
 //! ```
@@ -85,7 +86,7 @@ const PACKET_MAX: usize = u16::MAX as usize;
 /// A host's TCP, its clock and its packets: see the [module](self).
 #[derive(Debug)]
 pub struct Testbed {
-    stack: Stack,
+    pub(super) stack: Stack,
     counters: Arc<Counters>,
     now: Instant,
     listeners: Vec<Listening>,
@@ -436,6 +437,14 @@ impl Testbed {
     /// How a connection ended, once it has. One that we aborted has not.
     pub fn ended(&self, connection: ConnectionId) -> Option<Close> {
         Some(self.ends.get(&connection)?.close)
+    }
+
+    /// Looks at everything that the stack holds: see [`Stack::audit`].
+    ///
+    /// # Errors
+    /// What is wrong, in words: a bug in the engine, whatever was injected.
+    pub fn audit(&self) -> Result<(), String> {
+        self.stack.audit(self.now)
     }
 
     /// What the host counts.

@@ -94,6 +94,11 @@ impl TimeWaits {
         }
     }
 
+    /// The entries in the order in which they expire.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = u32> + '_ {
+        self.order.iter()
+    }
+
     /// The entry that expires first.
     pub(super) fn oldest(&self) -> Option<(u32, &TimeWait)> {
         let index = self.order.front()?;

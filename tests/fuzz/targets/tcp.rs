@@ -261,6 +261,7 @@ impl Bench {
     }
 
     fn check(&self) {
+        assert_eq!(self.stack.audit(self.now), Ok(()));
         let counters = &self.counters;
         assert!(counters.connections.value() <= CONNECTIONS_MAX);
         assert!(counters.half_open.value() <= HALF_OPEN_MAX);
