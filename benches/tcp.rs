@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use sealane::base::{Duration, Flow, Instant, Random};
 use sealane::tcp::{ConnectionId, Counters, Event, Readable, Settings, Stack, Token};
-use sealane::wire::{Flags, Segment, SegmentOptions, Seq, Timestamp};
+use sealane::wire::{Ecn, Flags, Segment, SegmentOptions, Seq, Timestamp};
 
 use cpu::cpu;
 
@@ -144,7 +144,11 @@ impl Bench {
         if syn {
             options = SegmentOptions { mss: Some(1460), window_scale: Some(8), sack_permitted: true, ..options };
         }
-        (peer, flow(peer), Segment { seq, ack: (!syn).then_some(ack), flags, window: 60_000, options, payload })
+        (
+            peer,
+            flow(peer),
+            Segment { seq, ack: (!syn).then_some(ack), flags, window: 60_000, options, ecn: Ecn::NotEct, payload },
+        )
     }
 
     /// The next connections of an order, made into segments.

@@ -20,6 +20,9 @@
 //! | `flow 2` | from here on lines are about another peer port |
 //! | `set time_wait 10` | a setting, before anything else |
 //!
+//! Flags are `S`, `F`, `R`, `P`, `E` (ECE), `W` (CWR) and `.` (ACK), or `-` for none. `[ect0]`, `[ect1]` or `[ce]` before them is the IP header's ECN field;
+//! without, it is zero, on either side.
+//!
 //! A SACK option is written `sack 11:21 31:41`. Timestamps, SACK and SYN cookies are off unless a script sets them on,
 //! and congestion control is NewReno unless it says `set congestion cubic`. `cwnd 10000` and `ssthresh 7000` are what the connection says of itself.
 //!
@@ -27,14 +30,16 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use sealane::base::{Duration, Flow, Instant, Random};
-use sealane::tcp::{Congestion, ConnectionId, Counters, Event, Readable, Refused, Settings, Stack, State, Token};
-use sealane::wire::{Flags, Outgoing, Packet, Protocol, Segment, SegmentOptions, Seq, Timestamp};
+use sealane::tcp::{
+    Congestion, ConnectionId, Counters, EcnMode, Event, Readable, Refused, Settings, Stack, State, Token,
+};
+use sealane::wire::{Ecn, Flags, Outgoing, Packet, Segment, SegmentOptions, Seq, Timestamp};
 
 /// The peer's first sequence number: near the wrap, so that every dialogue crosses it.
 const PEER_ISN: Seq = Seq(u32::MAX - 99);
@@ -142,6 +147,14 @@ fn set(settings: &mut Settings, line: &str) -> Outcome {
                 "cubic" => Congestion::Cubic,
                 "newreno" => Congestion::NewReno,
                 _ => return Err(format!("no congestion control {value}")),
+            }
+        }
+        "ecn" => {
+            settings.ecn = match value {
+                "off" => EcnMode::Off,
+                "accept" => EcnMode::Accept,
+                "offer" => EcnMode::Offer,
+                _ => return Err(format!("no mode of ECN {value}")),
             }
         }
         "resets_per_second" => settings.resets_per_second = count()? as u32,
@@ -426,8 +439,8 @@ impl World {
         // Through bytes and back, so that what is tested is what a wire would carry.
         let reversed = self.flow().reversed();
         let mut room = vec![0; 66_000];
-        let outgoing =
-            Outgoing { flow: &reversed, seq, ack, flags: written.flags, window, options, payload: (&payload, &[]) };
+        let (flags, ecn) = (written.flags, written.ecn);
+        let outgoing = Outgoing { flow: &reversed, seq, ack, flags, window, options, ecn, payload: (&payload, &[]) };
         let len = outgoing.emit(&mut room, false).ok_or("too long for a packet")?;
         let (flow, segment) = Segment::parse(&packet(&room[..len]), false).map_err(|why| format!("{why:?}"))?;
         self.stack.on_segment(&flow, &segment, self.now);
@@ -469,6 +482,9 @@ impl World {
         if flags != written.flags || segment.ack.is_some() != written.ack.is_some() {
             return differs("flags");
         }
+        if segment.ecn != written.ecn {
+            return differs("the ECN field");
+        }
         if segment.seq != isn + written.seq || segment.payload.len() != written.len {
             return differs("sequence");
         }
@@ -502,14 +518,16 @@ impl World {
         let port = flow.local().port() - 50_000;
         let peer = self.peers.entry(port).or_default();
         let isn = if segment.flags.syn { segment.seq } else { peer.isn.unwrap_or_default() };
-        let Flags { syn, fin, rst, psh, .. } = segment.flags;
-        let letters = [(syn, 'S'), (fin, 'F'), (rst, 'R'), (psh, 'P'), (segment.ack.is_some(), '.')];
+        let Flags { syn, fin, rst, psh, ece, cwr } = segment.flags;
+        let ack = segment.ack.is_some();
+        let letters = [(syn, 'S'), (fin, 'F'), (rst, 'R'), (psh, 'P'), (ece, 'E'), (cwr, 'W'), (ack, '.')];
         let letters: String = letters.iter().filter(|(on, _)| *on).map(|(_, letter)| *letter).collect();
         let seq = segment.seq.since(isn);
         let len = segment.payload.len();
         let ack = segment.ack.map(|ack| format!(" ack {}", ack.since(PEER_ISN))).unwrap_or_default();
         let end = seq.wrapping_add(len as u32);
-        format!("flow {port}: {letters} {seq}:{end}({len}){ack} win {} {:?}", segment.window, segment.options)
+        let mark = MARKS.iter().find(|(_, ecn)| *ecn == segment.ecn).map_or("", |(mark, _)| mark);
+        format!("flow {port}: {mark} {letters} {seq}:{end}({len}){ack} win {} {:?}", segment.window, segment.options)
     }
 
     fn end(mut self) -> Outcome {
@@ -538,13 +556,15 @@ fn name(event: Event) -> String {
 }
 
 fn packet(bytes: &[u8]) -> Packet<'_> {
-    let address = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&bytes[at..at + 4]).unwrap());
-    let (source, destination) = (address(12), address(16));
-    Packet { source, destination, hop_limit: 64, protocol: Protocol::Tcp, bytes, payload: &bytes[20..] }
+    Packet::parse(bytes, false).unwrap()
 }
+
+/// How scripts write the ECN field.
+const MARKS: [(&str, Ecn); 3] = [("[ect1]", Ecn::Ect1), ("[ect0]", Ecn::Ect0), ("[ce]", Ecn::Ce)];
 
 /// A segment as a script writes it.
 struct Written {
+    ecn: Ecn,
     flags: Flags,
     seq: u32,
     len: usize,
@@ -563,7 +583,12 @@ impl Written {
             None => (text, None),
         };
         let mut words = head.split_whitespace();
-        let letters = words.next().ok_or("flags expected")?;
+        let mut letters = words.next().ok_or("flags expected")?;
+        let mark = MARKS.iter().find(|(mark, _)| *mark == letters);
+        if mark.is_some() {
+            letters = words.next().ok_or("flags expected")?;
+        }
+        let ecn = mark.map_or(Ecn::NotEct, |(_, ecn)| *ecn);
         let mut flags = Flags::default();
         for letter in letters.chars() {
             match letter {
@@ -579,7 +604,7 @@ impl Written {
         }
         let range = words.next().ok_or("first:last(length) expected")?;
         let (seq, len) = parse_range(range).ok_or_else(|| format!("first:last(length) expected, not {range}"))?;
-        let mut written = Self { flags, seq, len, ack: None, window: None, options };
+        let mut written = Self { ecn, flags, seq, len, ack: None, window: None, options };
         while let Some(word) = words.next() {
             let value: u32 = words.next().and_then(|value| value.parse().ok()).ok_or("a number expected")?;
             match word {

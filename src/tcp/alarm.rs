@@ -10,7 +10,7 @@ impl Connection {
     /// Starts or stops probing, as the windows stand now.
     pub(super) fn watch_window(&mut self, env: Env<'_>) {
         let idle = self.sender.flight() == 0 && self.sender.unsent() && self.state.is_synchronized();
-        if idle && self.over.is_none() && self.plan_is_blocked() {
+        if idle && self.over.is_none() && !self.ecn.is_held() && self.plan_is_blocked() {
             // Probing replaces retransmission: what is outstanding can only be an earlier probe.
             self.retransmit_at = None;
             let wait = self.rtt.rto().saturating_mul(1 << self.persist_backoff).min(RTO_MAX);
@@ -85,6 +85,11 @@ impl Connection {
     }
 
     fn on_retransmission_timeout(&mut self, env: Env<'_>) {
+        if self.ecn.release() && !self.sender.outstanding() {
+            // Nothing is lost: new data was waiting.
+            self.retransmit_at = None;
+            return;
+        }
         env.counters.retransmission_timeouts.increment();
         self.timing = None;
         let first = self.rtt.back_off();

@@ -7,7 +7,7 @@ use crate::tcp::receive::Taken;
 use crate::tcp::recovery::Verdict;
 use crate::tcp::selective::Ack;
 use crate::tcp::state::{State, Step};
-use crate::wire::{Segment, Seq};
+use crate::wire::{Ecn, Segment, Seq};
 
 /// RFC 5961 7 wants challenge ACKs limited. Ours are limited for each connection alone: a limit that connections share tells an
 /// outsider what happens on others (CVE-2016-5696).
@@ -32,7 +32,8 @@ impl Connection {
         let mut segment = *segment;
         // RFC 9293 figure 8: the SYN,ACK of a simultaneous open repeats a SYN that we have taken.
         if self.state == State::SynReceived && segment.flags.syn && segment.seq + 1 == self.receiver.rcv_nxt {
-            segment.flags.syn = false;
+            self.ecn.on_syn(&segment);
+            (segment.flags.syn, segment.flags.ece, segment.flags.cwr) = (false, false, false);
             segment.seq = segment.seq + 1;
         }
         if !self.is_acceptable(&mut segment, env) {
@@ -66,6 +67,7 @@ impl Connection {
             return Response::None;
         }
         if self.over.is_none() && self.state.receives() {
+            self.on_marks(&segment, env);
             self.on_payload(&segment, env);
         }
         Response::None
@@ -92,6 +94,7 @@ impl Connection {
         self.last_received = env.now;
         let lost = self.rtt.rto() > crate::tcp::rtt::RTO_INITIAL;
         self.negotiate(segment.seq, &segment.options, env);
+        self.ecn.on_syn(segment);
         if lost {
             self.recovery.on_syn_lost();
         }
@@ -262,6 +265,9 @@ impl Connection {
                 self.timing = None;
             }
         }
+        if self.selective.is_none() && ack == self.sender.snd_una {
+            self.on_echo(ack, segment, self.sender.flight(), env);
+        }
         // The peer answers a probe: it lives, whatever its window says (RFC 9293 3.8.6.1).
         if self.persist_at.is_some() {
             self.unanswered_since = None;
@@ -279,7 +285,8 @@ impl Connection {
         if self.selective.is_some() {
             self.on_selective_ack(ack, segment, false, env);
         } else if !handshake
-            && self.recovery.on_ack(ack, newly, flight, self.rtt.srtt(), env.now) == Verdict::Retransmit
+            && self.recovery.on_ack(ack, newly, flight, self.rtt.srtt(), self.ecn.is_echo(segment), env.now)
+                == Verdict::Retransmit
         {
             env.counters.fast_retransmits.increment();
             self.retransmit = true;
@@ -289,9 +296,12 @@ impl Connection {
         }
         // RFC 6298 5.2 and 5.3.
         let outstanding = self.sender.outstanding();
-        self.retransmit_at = outstanding.then(|| env.now + self.rtt.rto());
+        self.retransmit_at = (outstanding || self.ecn.is_held()).then(|| env.now + self.rtt.rto());
         self.schedule_probe(env.now);
         self.unanswered_since = outstanding.then_some(env.now);
+        if self.selective.is_none() {
+            self.on_echo(ack, segment, flight, env);
+        }
         self.persist_backoff = 0;
         self.persist_at = None;
         if self.sender.unblock(env.memory) {
@@ -311,8 +321,53 @@ impl Connection {
         let age = age.map(|echo| Duration::from_millis(clock.wrapping_sub(echo).into()));
         let (blocks, srtt) = (&segment.options.sack, self.rtt.srtt());
         let moves = ack.after(selective.board.start());
-        if selective.on_ack(Ack { ack, blocks, moves, bare, echo, age, srtt }, &mut self.recovery, env) {
+        let echo_of_mark = self.ecn.is_echo(segment) && ack.at_or_after(selective.board.start());
+        let smallest = self.recovery.is_smallest();
+        let ack = Ack { ack, blocks, moves, bare, echo, age, srtt, echo_of_mark };
+        let answer = selective.on_ack(ack, &mut self.recovery, env);
+        if answer.lost {
             self.timing = None;
+        }
+        if answer.marked && smallest {
+            self.hold(env);
+        }
+    }
+
+    /// The same of marks where there is no SACK; `flight` bytes were out.
+    fn on_echo(&mut self, ack: Seq, segment: &Segment<'_>, flight: u32, env: Env<'_>) {
+        let smallest = self.recovery.is_smallest();
+        if self.ecn.is_echo(segment) && self.recovery.on_echo(ack, self.sender.snd_max, flight) {
+            env.counters.mark_reductions.increment();
+            if smallest {
+                self.hold(env);
+            }
+        }
+    }
+
+    /// RFC 3168 6.1.2: a window of one segment shrinks by waiting for the retransmission timer.
+    fn hold(&mut self, env: Env<'_>) {
+        self.ecn.hold();
+        self.retransmit_at = Some(env.now + self.rtt.rto());
+    }
+
+    /// RFC 3168 6.1.3: whoever receives a marked segment says so in every acknowledgement until the sender has reduced its window.
+    fn on_marks(&mut self, segment: &Segment<'_>, env: Env<'_>) {
+        if !self.ecn.is_capable() {
+            return;
+        }
+        let with_data = !segment.payload.is_empty();
+        if segment.flags.cwr {
+            self.ecn.on_reduced();
+            // The peer's window may be so small that it waits for this acknowledgement alone.
+            if with_data {
+                self.receiver.request_ack();
+            }
+        }
+        if segment.ecn == Ecn::Ce && with_data {
+            env.counters.marks_received.increment();
+            if self.ecn.on_mark() {
+                self.receiver.request_ack();
+            }
         }
     }
 

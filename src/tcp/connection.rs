@@ -1,6 +1,7 @@
 //! One connection: its state and both halves. What arrives is in `arrive`, what leaves in `depart`, what time brings in `alarm`.
 
 use crate::base::{Flow, Instant, TimerId};
+use crate::tcp::ecn::Notification;
 use crate::tcp::half_open::HalfOpen;
 use crate::tcp::memory::Memory;
 use crate::tcp::receive::Receiver;
@@ -63,6 +64,7 @@ pub(super) struct Connection {
     pub(super) timestamps: Option<Timestamps>,
     /// Both sides may send SACK options (RFC 2018).
     pub(super) sack: bool,
+    pub(super) ecn: Notification,
     pub(super) timestamp_offset: u32,
     /// Last.ACK.sent (RFC 7323 4.3).
     pub(super) last_ack_sent: Seq,
@@ -116,6 +118,7 @@ impl Connection {
             selective: None,
             timestamps: None,
             sack: false,
+            ecn: Notification::default(),
             timestamp_offset: offset,
             last_ack_sent: Seq(0),
             news: News::default(),
@@ -162,6 +165,9 @@ impl Connection {
             connection.recovery.on_syn_lost();
         } else if let Some(sent_at) = half.sent_at {
             connection.rtt.on_sample(env.now.since(sent_at));
+        }
+        if half.ecn {
+            connection.ecn.agree();
         }
         connection.last_ack_sent = half.irs + 1;
         connection.news.accepted = true;

@@ -2,7 +2,8 @@
 //!
 //! The initial sequence number that a client must acknowledge holds what its SYN offered, and a keyed hash of that, of the flow and of the client's
 //! sequence number: 1 bit of time, 3 of MSS, 4 of window scale, 1 of SACK, 23 of hash. A guess is right once in eight million times; where the client
-//! offers timestamps it must echo ours from the last two minutes besides, whose start depends on the flow: then once in 2^38.
+//! offers timestamps it must echo ours from the last two minutes besides, whose start depends on the flow, so one bit of the hash can say whether it
+//! offered ECN: then a guess is right once in 2^37.
 
 use crate::base::{Duration, Flow, Instant, Random};
 use crate::tcp::isn::{self, Keyed};
@@ -15,6 +16,8 @@ const SIZES: [u16; 8] = [64, 216, 536, 1220, 1360, 1440, 1460, 8940];
 /// No window scale.
 const UNSCALED: u8 = 15;
 const HASH_BITS: u32 = 23;
+/// With timestamps, the uppermost of them.
+const ECN: u32 = 1 << (HASH_BITS - 1);
 
 /// What a client's SYN offered, as far as it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub(super) struct Offer {
     pub(super) mss: u16,
     pub(super) window_scale: Option<u8>,
     pub(super) sack: bool,
+    /// Kept only beside timestamps.
+    pub(super) ecn: bool,
 }
 
 impl Offer {
@@ -38,6 +43,7 @@ impl Offer {
             mss: SIZES.get(usize::from(bits >> 5)).copied().unwrap_or(536),
             window_scale: (scale != UNSCALED).then_some(scale),
             sack: bits & 1 == 1,
+            ecn: false,
         }
     }
 }
@@ -59,7 +65,7 @@ impl Cookies {
     pub(super) fn bake(&mut self, flow: &Flow, irs: Seq, offer: Offer, timestamps: bool, now: Instant) -> Option<Seq> {
         let bits = offer.encode()?;
         self.good_until = now + PERIOD * 2;
-        Some(self.cookie(flow, irs, bits, timestamps, period(now)))
+        Some(self.cookie(flow, irs, bits, timestamps.then_some(offer.ecn), period(now)))
     }
 
     /// Whether cookies may be out.
@@ -86,14 +92,20 @@ impl Cookies {
             let age = isn::timestamp(offset, now).wrapping_sub(timestamp.echo);
             Duration::from_millis(age.into()) <= PERIOD * 2
         });
-        let right = self.cookie(flow, irs, bits, timestamp.is_some(), period) == iss;
-        (right && fresh).then(|| Offer::decode(bits))
+        let ecn = timestamp.map(|_| iss.0 & ECN != 0);
+        let right = self.cookie(flow, irs, bits, ecn, period) == iss;
+        (right && fresh).then(|| Offer { ecn: ecn == Some(true), ..Offer::decode(bits) })
     }
 
-    fn cookie(&self, flow: &Flow, irs: Seq, bits: u8, timestamps: bool, period: u64) -> Seq {
+    /// `ecn` is none where there are no timestamps.
+    fn cookie(&self, flow: &Flow, irs: Seq, bits: u8, ecn: Option<bool>, period: u64) -> Seq {
         use std::hash::BuildHasher;
-        let hash = self.key.hash_one((flow, irs, bits, timestamps, period));
+        let hash = self.key.hash_one((flow, irs, bits, ecn, period));
         let hash = u32::try_from(hash & ((1 << HASH_BITS) - 1)).unwrap_or_default();
+        let hash = match ecn {
+            Some(offered) => (hash & (ECN - 1)) | if offered { ECN } else { 0 },
+            None => hash,
+        };
         let parity = u32::from(period & 1 == 1);
         Seq((parity << 31) | (u32::from(bits) << HASH_BITS) | hash)
     }
@@ -119,7 +131,7 @@ mod tests {
             mss in 64u16.., scale in prop::option::of(0u8..15), sack: bool, irs: u32, start in 0u64..100_000, wait in 0u64..300,
         ) {
             let mut cookies = Cookies::new(&mut Random::from_seed(1));
-            let offer = Offer { mss, window_scale: scale, sack };
+            let offer = Offer { mss, window_scale: scale, sack, ecn: false };
             let now = Instant::START + Duration::from_secs(start);
             let iss = cookies.bake(&flow(1), Seq(irs), offer, false, now).unwrap();
             let later = now + Duration::from_secs(wait);
@@ -138,7 +150,7 @@ mod tests {
     fn a_cookie_is_bound_to_its_flow_its_number_and_its_key() {
         let mut cookies = Cookies::new(&mut Random::from_seed(1));
         let (now, irs) = (Instant::START + Duration::from_secs(1000), Seq(5));
-        let offer = Offer { mss: 1460, window_scale: Some(7), sack: true };
+        let offer = Offer { mss: 1460, window_scale: Some(7), sack: true, ecn: false };
         let iss = cookies.bake(&flow(1), irs, offer, false, now).unwrap();
         assert_eq!(cookies.check(&flow(1), irs, iss, None, 0, now), Some(offer));
         assert_eq!(cookies.check(&flow(2), irs, iss, None, 0, now), None);
@@ -154,7 +166,7 @@ mod tests {
     fn timestamps_must_echo_ours_from_the_last_two_minutes() {
         let mut cookies = Cookies::new(&mut Random::from_seed(1));
         let now = Instant::START + Duration::from_secs(1000);
-        let offer = Offer { mss: 1460, window_scale: None, sack: false };
+        let offer = Offer { mss: 1460, window_scale: None, sack: false, ecn: false };
         let iss = cookies.bake(&flow(1), Seq(5), offer, true, now).unwrap();
         let check = |echo: u32| cookies.check(&flow(1), Seq(5), iss, Some(Timestamp { value: 1, echo }), 77, now);
         let clock = isn::timestamp(77, now);
@@ -167,11 +179,28 @@ mod tests {
     }
 
     #[test]
+    fn ecn_comes_back_where_there_are_timestamps() {
+        let mut cookies = Cookies::new(&mut Random::from_seed(1));
+        let now = Instant::START + Duration::from_secs(1000);
+        let timestamp = Timestamp { value: 1, echo: isn::timestamp(77, now) };
+        for ecn in [false, true] {
+            let offer = Offer { mss: 1460, window_scale: Some(7), sack: true, ecn };
+            let iss = cookies.bake(&flow(1), Seq(5), offer, true, now).unwrap();
+            assert_eq!(cookies.check(&flow(1), Seq(5), iss, Some(timestamp), 77, now), Some(offer));
+            // It cannot be put in or left away.
+            let forged = Seq(iss.0 ^ ECN);
+            assert_eq!(cookies.check(&flow(1), Seq(5), forged, Some(timestamp), 77, now), None);
+            let iss = cookies.bake(&flow(1), Seq(5), offer, false, now).unwrap();
+            assert_eq!(cookies.check(&flow(1), Seq(5), iss, None, 77, now), Some(Offer { ecn: false, ..offer }));
+        }
+    }
+
+    #[test]
     fn guesses_are_not_taken() {
         let mut cookies = Cookies::new(&mut Random::from_seed(3));
         let mut random = Random::from_seed(4);
         let now = Instant::START + Duration::from_secs(1000);
-        cookies.bake(&flow(1), Seq(5), Offer { mss: 1460, window_scale: None, sack: false }, false, now);
+        cookies.bake(&flow(1), Seq(5), Offer { mss: 1460, window_scale: None, sack: false, ecn: false }, false, now);
         let taken = (0..100_000).filter(|_| {
             let (irs, iss) = (Seq(random.next_u32()), Seq(random.next_u32()));
             cookies.check(&flow(9), irs, iss, None, 0, now).is_some()

@@ -1,16 +1,17 @@
 //! Which table a received segment belongs to, and what happens to those that belong to no connection (RFC 9293 3.10.7.1, 3.10.7.2).
 
 use crate::base::{Flow, Instant};
-use crate::tcp::Token;
 use crate::tcp::arrive::Response;
 use crate::tcp::connection::{Connection, Env, mss_accepted, mss_offered, shift_offered, window_offered};
 use crate::tcp::cookie::Offer;
+use crate::tcp::ecn::is_setup;
 use crate::tcp::half_open::{HalfOpen, RETRIES};
 use crate::tcp::isn;
 use crate::tcp::memory::Memory;
 use crate::tcp::stack::{Alarm, Reply, Stack};
 use crate::tcp::table::Place;
 use crate::tcp::time_wait::Answer;
+use crate::tcp::{EcnMode, Token};
 use crate::wire::{Flags, Segment, SegmentOptions, Seq, Timestamp};
 
 impl Stack {
@@ -81,6 +82,7 @@ impl Stack {
             window: segment.window,
             window_scale: options.window_scale,
             sack: options.sack_permitted && self.settings.sack,
+            ecn: is_setup(segment) && self.settings.ecn != EcnMode::Off,
             timestamp: options.timestamp.filter(|_| self.settings.timestamps).map(|timestamp| timestamp.value),
             retries: 0,
             sent_at: Some(now),
@@ -112,8 +114,10 @@ impl Stack {
         if follows || !self.settings.syn_cookies {
             return;
         }
-        let offer = Offer { mss: half.mss, window_scale: half.window_scale, sack: half.sack };
         let timestamps = half.timestamp.is_some();
+        // There is a bit for it only where the echo of a timestamp proves as much as the bit did.
+        half.ecn &= timestamps;
+        let offer = Offer { mss: half.mss, window_scale: half.window_scale, sack: half.sack, ecn: half.ecn };
         let Some(iss) = self.cookies.bake(&half.flow, half.irs, offer, timestamps, now) else { return };
         half.iss = iss;
         self.counters.cookies_sent.increment();
@@ -136,13 +140,26 @@ impl Stack {
             return true;
         }
         self.counters.cookies_accepted.increment();
-        let Offer { mss, window_scale, sack } = offer;
+        let Offer { mss, window_scale, sack, ecn } = offer;
         let (window, timestamp) = (segment.window, timestamp.map(|timestamp| timestamp.value));
         // When SYN-ACK left, and how often the SYN came, is not known.
         let (retries, sent_at, timer) = (0, None, None);
         let flow = *flow;
-        let half =
-            HalfOpen { flow, token, iss, irs, mss, window, window_scale, sack, timestamp, retries, sent_at, timer };
+        let half = HalfOpen {
+            flow,
+            token,
+            iss,
+            irs,
+            mss,
+            window,
+            window_scale,
+            sack,
+            ecn,
+            timestamp,
+            retries,
+            sent_at,
+            timer,
+        };
         self.promote(&half, segment, now);
         true
     }
@@ -159,7 +176,7 @@ impl Stack {
             flow: half.flow,
             seq: half.iss,
             ack: Some(half.irs + 1),
-            flags: Flags { syn: true, ..Flags::default() },
+            flags: Flags { syn: true, ece: half.ecn, ..Flags::default() },
             window: window_offered(&self.settings),
             options: half.options(mss_offered(&self.settings, &half.flow), shift_offered(&self.settings), clock),
         }
@@ -167,7 +184,7 @@ impl Stack {
 
     /// SYN-RECEIVED of a passive open (RFC 9293 3.10.7.4).
     fn on_half_open(&mut self, index: u32, segment: &Segment<'_>, now: Instant) {
-        let Some(half) = self.half_open.get(index as usize) else { return };
+        let Some(half) = self.half_open.get_mut(index as usize) else { return };
         let (flow, iss, irs) = (half.flow, half.iss, half.irs);
         let rcv_nxt = irs + 1;
         let acceptable = segment.seq.at_or_after(rcv_nxt)
@@ -181,7 +198,8 @@ impl Stack {
             }
         } else if segment.flags.syn {
             if segment.seq == irs && segment.ack.is_none() {
-                // The SYN came again: our answer was lost.
+                // The SYN came again: our answer was lost. One that does without ECN now means that (RFC 3168 6.1.1.1).
+                half.ecn &= is_setup(segment);
                 self.counters.syn_acks_retransmitted.increment();
                 self.send_syn_ack(index, now);
             } else {

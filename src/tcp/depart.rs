@@ -5,7 +5,7 @@ use crate::tcp::isn;
 use crate::tcp::selective::Selective;
 use crate::tcp::send::Chunk;
 use crate::tcp::state::State;
-use crate::wire::{Flags, Outgoing, SegmentOptions, Seq, Timestamp};
+use crate::wire::{Ecn, Flags, Outgoing, SegmentOptions, Seq, Timestamp};
 
 /// A segment that wants to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Connection {
             if let Some(plan) = self.selective_plan(budget) {
                 return Some(plan);
             }
-            if let Some(chunk) = self.sender.next(budget) {
+            if let Some(chunk) = self.sender.next(if self.ecn.is_held() { 0 } else { budget }) {
                 return Some(Plan::Next(chunk));
             }
             if self.window_probe
@@ -99,16 +99,30 @@ impl Connection {
             env.counters.zero_windows_sent.increment();
         }
         let ack = self.receiver.rcv_nxt;
+        // RFC 3168 6.1.4 to 6.1.6: only new data may be marked, no acknowledgement, no retransmission, no probe; and only it says that the window is reduced.
+        let new = matches!(plan, Plan::Next(_) | Plan::TailProbe(_)) && chunk.len > 0;
+        let may_be_marked = self.ecn.may_be_marked() && new && chunk.seq.at_or_after(self.sender.snd_max);
+        let cwr = may_be_marked && self.recovery.is_reduced();
         let outgoing = Outgoing {
             flow: &self.flow,
             seq: chunk.seq,
             ack: Some(ack),
-            flags: Flags { fin: chunk.fin, psh: self.sender.is_last(chunk), ..Flags::default() },
+            flags: Flags {
+                fin: chunk.fin,
+                psh: self.sender.is_last(chunk),
+                ece: self.ecn.echoes(),
+                cwr,
+                ..Flags::default()
+            },
             window,
             options: self.options(plan, env),
+            ecn: if may_be_marked { Ecn::Ect0 } else { Ecn::NotEct },
             payload: if chunk.len > 0 { self.sender.payload(chunk) } else { (&[], &[]) },
         };
         let len = outgoing.emit(room, offload)?;
+        if cwr {
+            self.recovery.on_reduction_told();
+        }
         self.last_ack_sent = ack;
         self.receiver.on_acknowledged();
         self.on_sent(plan, chunk, env);
@@ -135,11 +149,13 @@ impl Connection {
         } else {
             settings.timestamps.then_some(Timestamp { value: clock, echo: 0 })
         };
+        let again = self.sender.snd_max == self.sender.iss + 1;
+        let offers = !answer && self.ecn.offer(settings.ecn, again);
         let outgoing = Outgoing {
             flow: &self.flow,
             seq: self.sender.iss,
             ack: answer.then_some(self.receiver.rcv_nxt),
-            flags: Flags { syn: true, ..Flags::default() },
+            flags: Flags { syn: true, ece: offers || self.ecn.is_capable(), cwr: offers, ..Flags::default() },
             window: window_offered(settings),
             options: SegmentOptions {
                 mss: Some(mss_offered(settings, &self.flow)),
@@ -148,6 +164,7 @@ impl Connection {
                 timestamp,
                 ..SegmentOptions::default()
             },
+            ecn: Ecn::NotEct,
             payload: (&[], &[]),
         };
         let len = outgoing.emit(room, offload)?;
@@ -158,7 +175,7 @@ impl Connection {
         }
         let end = self.sender.iss + 1;
         // Karn: a SYN that has been sent before is not timed.
-        if self.sender.snd_max == end {
+        if again {
             self.timing = None;
             self.retransmitted_at = Some(env.now);
         } else {

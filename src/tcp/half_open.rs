@@ -23,6 +23,8 @@ pub(super) struct HalfOpen {
     pub(super) window_scale: Option<u8>,
     /// The peer permits SACK, and so do we.
     pub(super) sack: bool,
+    /// The peer understands marks of congestion, and so do we.
+    pub(super) ecn: bool,
     /// TS.Recent.
     pub(super) timestamp: Option<u32>,
     pub(super) retries: u32,

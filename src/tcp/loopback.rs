@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use smoltcp::wire::{Ipv4Packet, Ipv6Packet};
+
 use crate::base::{Duration, Flow, Instant, Random};
-use crate::tcp::{Close, Congestion, ConnectionId, Counters, Event, Readable, Settings, Stack, Token};
-use crate::wire::{Packet, Protocol, Segment};
+use crate::tcp::{Close, Congestion, ConnectionId, Counters, EcnMode, Event, Readable, Settings, Stack, Token};
+use crate::wire::{Ecn, Packet, Segment};
 
 /// One end: a stack and what its user has still to do.
 struct End {
@@ -83,16 +85,29 @@ impl End {
     }
 }
 
-/// What `wire::frame` would make of an IP packet without extensions.
+/// A stack's own packet, as the other end's lane sees it.
 pub(super) fn packet(bytes: &[u8]) -> Packet<'_> {
-    let v4 = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&bytes[at..at + 4]).unwrap());
-    let v6 = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&bytes[at..at + 16]).unwrap());
-    let (source, destination, header) = if bytes[0] >> 4 == 4 { (v4(12), v4(16), 20) } else { (v6(8), v6(24), 40) };
-    Packet { source, destination, hop_limit: 64, protocol: Protocol::Tcp, bytes, payload: &bytes[header..] }
+    Packet::parse(bytes, false).unwrap()
+}
+
+/// What a router does that is about to drop packets: marks this one if it may be marked.
+fn mark(bytes: &mut [u8]) {
+    if packet(bytes).ecn != Ecn::Ect0 {
+        return;
+    }
+    if bytes[0] >> 4 == 4 {
+        let mut header = Ipv4Packet::new_unchecked(bytes);
+        header.set_ecn(Ecn::Ce.bits());
+        header.fill_checksum();
+    } else {
+        Ipv6Packet::new_unchecked(bytes).set_traffic_class(Ecn::Ce.bits());
+    }
 }
 
 struct Network {
     loss_percent: u64,
+    /// What may be marked and is.
+    mark_percent: u64,
     duplicate_percent: u64,
     jitter_micros: u64,
     /// Whether sequence numbers begin just before they wrap.
@@ -142,7 +157,11 @@ fn run(seed: u64, network: &Network, settings: &Settings, connections: u16, byte
                     let delay =
                         Duration::from_millis(5) + Duration::from_micros(random.below(network.jitter_micros + 1));
                     serial += 1;
-                    wire.insert((now + delay, serial), (1 - side, room[..len].to_vec()));
+                    let mut copy = room[..len].to_vec();
+                    if random.below(100) < network.mark_percent {
+                        mark(&mut copy);
+                    }
+                    wire.insert((now + delay, serial), (1 - side, copy));
                 }
             }
             if rounds % 16 == 0 {
@@ -191,7 +210,8 @@ fn run(seed: u64, network: &Network, settings: &Settings, connections: u16, byte
 
 #[test]
 fn a_clean_network_needs_no_retransmission() {
-    let network = Network { loss_percent: 0, duplicate_percent: 0, jitter_micros: 0, near_wrap: false };
+    let network =
+        Network { loss_percent: 0, mark_percent: 0, duplicate_percent: 0, jitter_micros: 0, near_wrap: false };
     let ends = run(1, &network, &Settings::default(), 3, 300_000);
     for end in ends {
         assert_eq!(end.counters.retransmitted.value(), 0);
@@ -206,6 +226,7 @@ fn every_byte_arrives_once_and_in_order_whatever_the_network_does() {
         let mut random = Random::from_seed(seed);
         let network = Network {
             loss_percent: random.below(20),
+            mark_percent: random.below(20),
             duplicate_percent: random.below(20),
             jitter_micros: random.below(30_000),
             near_wrap: false,
@@ -216,6 +237,7 @@ fn every_byte_arrives_once_and_in_order_whatever_the_network_does() {
             timestamps: random.below(2) == 0,
             sack: random.below(3) > 0,
             congestion: if random.below(2) == 0 { Congestion::Cubic } else { Congestion::NewReno },
+            ecn: [EcnMode::Off, EcnMode::Accept, EcnMode::Offer][usize::try_from(random.below(3)).unwrap()],
             mtu: 576 + usize::try_from(random.below(925)).unwrap(),
             user_timeout: Duration::from_secs(3600),
             ..Settings::default()
@@ -226,15 +248,33 @@ fn every_byte_arrives_once_and_in_order_whatever_the_network_does() {
 
 #[test]
 fn sequence_numbers_wrap_in_the_midst_of_a_transfer() {
-    let network = Network { loss_percent: 3, duplicate_percent: 3, jitter_micros: 9000, near_wrap: true };
+    let network =
+        Network { loss_percent: 3, mark_percent: 3, duplicate_percent: 3, jitter_micros: 9000, near_wrap: true };
     // With most seeds some port's first number is near the wrap.
     let wrapped = (1..=6).filter(|seed| !run(*seed, &network, &Settings::default(), 1, 250_000)[0].users.is_empty());
     assert!(wrapped.count() >= 2);
 }
 
+#[test]
+fn marks_slow_a_sender_down_without_a_loss() {
+    let network =
+        Network { loss_percent: 0, mark_percent: 5, duplicate_percent: 0, jitter_micros: 0, near_wrap: false };
+    for (seed, sack) in [(1, true), (2, false), (3, true), (4, false)] {
+        let settings = Settings { sack, ecn: EcnMode::Offer, ..Settings::default() };
+        for end in run(seed, &network, &settings, 1, 600_000) {
+            let counters = &end.counters;
+            assert!(counters.marks_received.value() > 10 && counters.mark_reductions.value() > 3, "seed {seed}");
+            assert!(counters.mark_reductions.value() <= counters.marks_received.value() * 2, "seed {seed}");
+            assert_eq!(counters.retransmitted.value(), 0, "seed {seed}");
+        }
+        let settings = Settings { ecn: EcnMode::Accept, ..settings };
+        assert!(run(seed, &network, &settings, 1, 100_000).iter().all(|end| end.counters.marks_received.value() == 0));
+    }
+}
+
 /// What transfers over a lossy network have cost: milliseconds, segments sent, segments sent again, timeouts.
 fn cost(loss_percent: u64, sack: bool) -> [u64; 4] {
-    let network = Network { loss_percent, duplicate_percent: 0, jitter_micros: 0, near_wrap: false };
+    let network = Network { loss_percent, mark_percent: 0, duplicate_percent: 0, jitter_micros: 0, near_wrap: false };
     let settings = Settings { sack, ..Settings::default() };
     let mut sums = [0; 4];
     for end in (1..=6).flat_map(|seed| run(seed, &network, &settings, 1, 600_000)) {

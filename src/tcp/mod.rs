@@ -12,11 +12,11 @@
 //! - `connection`: one connection; `state` its diagram, `arrive` what segments do to it, `depart` what it sends, `alarm` what time does to it.
 //! - `receive`, `send`: its two halves; `buffer` and `reassembly` their memory, `memory` what they may take of it.
 //! - `rtt`, `recovery`: when something is lost, and how much may be in flight; with SACK, `scoreboard` finds losses and `selective` answers them.
-//! - `cubic`, `hystart`: how the congestion window grows.
+//! - `cubic`, `hystart`: how the congestion window grows; `ecn`: marks that say before a loss that it is too large.
 //! - `isn`: where sequence numbers start; `cookie`: where they start when the half-open table is full.
 //! - [`testbed`]: all of it in a program's hands, with raw packets and a clock of its own; `audit`: what must be true between any two calls.
 //!
-//! Not there yet, and where it enters: path MTU discovery (`send`'s mss), ECN (`wire` would have to show the IP header's bits; `recovery`), pacing (`depart`).
+//! Not there yet, and where it enters: path MTU discovery (`send`'s mss), pacing (`depart`).
 
 mod alarm;
 mod arrive;
@@ -27,6 +27,7 @@ mod cookie;
 mod cubic;
 mod demux;
 mod depart;
+mod ecn;
 mod half_open;
 mod hystart;
 mod isn;
@@ -52,7 +53,7 @@ mod time_wait;
 
 use crate::base::Duration;
 
-pub use settings::{Congestion, Settings};
+pub use settings::{Congestion, EcnMode, Settings};
 pub use stack::Stack;
 pub use state::State;
 
@@ -222,6 +223,10 @@ crate::counters! {
         counter duplicate_data_reported,
         /// Recoveries taken back because nothing had been lost (RFC 3522)
         counter spurious_recoveries,
+        /// Segments received with a router's mark of congestion (RFC 3168)
+        counter marks_received,
+        /// Reductions of the congestion window because a peer echoed a mark (RFC 3168)
+        counter mark_reductions,
         /// Expiries of the retransmission timer
         counter retransmission_timeouts,
         /// Zero-window probes sent

@@ -46,6 +46,10 @@ pub(super) struct Recovery {
     /// SND.MAX when the last loss was noticed (RFC 6582's "recover").
     recover: Option<Seq>,
     fast: bool,
+    /// `recover` ends a window that was reduced for a mark, and in which nothing was sent twice.
+    marked: bool,
+    /// The window has been reduced, and the peer has not been told (CWR).
+    reduced: bool,
 }
 
 impl Recovery {
@@ -67,6 +71,8 @@ impl Recovery {
             duplicates: 0,
             recover: None,
             fast: false,
+            marked: false,
+            reduced: false,
         }
     }
 
@@ -81,13 +87,19 @@ impl Recovery {
         (self.cwnd, self.ssthresh)
     }
 
-    /// An acknowledgement moved SND.UNA to `ack`: `newly` bytes more, of `flight` that were out.
+    /// The window cannot shrink.
+    pub(super) fn is_smallest(&self) -> bool {
+        self.cwnd <= self.mss
+    }
+
+    /// An acknowledgement moved SND.UNA to `ack`: `newly` bytes more, of `flight` that were out. With `echo`, it tells of a router's mark.
     pub(super) fn on_ack(
         &mut self,
         ack: Seq,
         newly: u32,
         flight: u32,
         srtt: Option<Duration>,
+        echo: bool,
         now: Instant,
     ) -> Verdict {
         self.duplicates = 0;
@@ -106,8 +118,27 @@ impl Recovery {
             self.cwnd = self.ssthresh.min(flight.saturating_sub(newly).max(self.mss) + self.mss);
             return Verdict::Nothing;
         }
-        self.grow(newly, flight, srtt, now);
+        // A number that is left standing looks like one to come half the sequence space later.
+        if self.recover.is_some_and(|recover| ack.after(recover)) {
+            (self.recover, self.marked) = (None, false);
+        }
+        // RFC 3168 6.1.2.
+        if !echo {
+            self.grow(newly, flight, srtt, now);
+        }
         Verdict::Nothing
+    }
+
+    /// The acknowledgement up to `ack` tells of a router's mark, while everything up to `snd_max` is out, `flight` bytes before it came. Gives whether the
+    /// window is reduced: once for a window of data, and not where a loss has reduced it (RFC 3168 6.1.2).
+    pub(super) fn on_echo(&mut self, ack: Seq, snd_max: Seq, flight: u32) -> bool {
+        if flight == 0 || self.fast || self.recover.is_some_and(|recover| ack.at_or_before(recover)) {
+            return false;
+        }
+        let target = self.reduce_for_mark(flight);
+        self.cwnd = self.cwnd.min(target);
+        (self.recover, self.marked) = (Some(snd_max), true);
+        true
     }
 
     /// `newly` bytes have arrived, of `flight` that were out: cwnd grows, unless it was not used.
@@ -149,6 +180,15 @@ impl Recovery {
 
     /// Something was lost of `flight` bytes that were out: sets ssthresh and gives it.
     pub(super) fn reduce(&mut self, flight: u32) -> u32 {
+        self.lower(flight).max(2 * self.mss)
+    }
+
+    /// A router has marked one of `flight` bytes that were out: sets ssthresh and gives what cwnd comes to, which may be one segment (RFC 9438 4.6).
+    pub(super) fn reduce_for_mark(&mut self, flight: u32) -> u32 {
+        self.lower(flight).max(self.mss)
+    }
+
+    fn lower(&mut self, flight: u32) -> u32 {
         let target = match &mut self.control {
             Control::NewReno => flight / 2,
             Control::Cubic(cubic, hystart) => {
@@ -158,7 +198,18 @@ impl Recovery {
         };
         self.ssthresh = target.max(2 * self.mss);
         self.acknowledged = 0;
-        self.ssthresh
+        self.reduced = true;
+        target
+    }
+
+    /// Whether the peer should be told of a reduction (RFC 3168 6.1.2: whatever its reason).
+    pub(super) fn is_reduced(&self) -> bool {
+        self.reduced
+    }
+
+    /// The peer is being told.
+    pub(super) fn on_reduction_told(&mut self) {
+        self.reduced = false;
     }
 
     /// Sets cwnd, to one segment at least.
@@ -189,10 +240,15 @@ impl Recovery {
         }
         self.duplicates += 1;
         // RFC 6582 3.2 step 2: these may be echoes of what an earlier recovery sent twice.
-        if self.duplicates != DUPLICATES || self.recover.is_some_and(|recover| una.before(recover)) {
+        let covered = self.recover.is_some_and(|recover| una.before(recover));
+        if self.duplicates != DUPLICATES || (covered && !self.marked) {
             return Verdict::Nothing;
         }
-        self.reduce(flight);
+        // RFC 3168 6.1.2: the window in which a loss follows a mark is reduced once.
+        if !covered {
+            self.reduce(flight);
+        }
+        self.marked = false;
         self.cwnd = self.ssthresh + DUPLICATES * self.mss;
         self.recover = Some(snd_max);
         self.fast = true;
@@ -209,6 +265,7 @@ impl Recovery {
         self.duplicates = 0;
         self.recover = Some(snd_max);
         self.fast = false;
+        self.marked = false;
     }
 
     /// Nothing was sent for longer than the retransmission timeout (RFC 5681 4.1).
@@ -250,12 +307,12 @@ mod tests {
         let mut recovery = Recovery::new(MSS, Congestion::NewReno);
         assert_eq!(recovery.window(), 10 * MSS);
         for i in 1..=10 {
-            recovery.on_ack(Seq(i * MSS), MSS, recovery.window(), None, Instant::START);
+            recovery.on_ack(Seq(i * MSS), MSS, recovery.window(), None, false, Instant::START);
         }
         assert_eq!(recovery.window(), 20 * MSS);
         recovery.ssthresh = 20 * MSS;
         for i in 11..=30 {
-            recovery.on_ack(Seq(i * MSS), MSS, recovery.window(), None, Instant::START);
+            recovery.on_ack(Seq(i * MSS), MSS, recovery.window(), None, false, Instant::START);
         }
         assert_eq!(recovery.window(), 21 * MSS);
     }
@@ -263,7 +320,7 @@ mod tests {
     #[test]
     fn an_unused_window_does_not_grow() {
         let mut recovery = Recovery::new(MSS, Congestion::NewReno);
-        recovery.on_ack(Seq(100), 100, 100, None, Instant::START);
+        recovery.on_ack(Seq(100), 100, 100, None, false, Instant::START);
         assert_eq!(recovery.window(), 10 * MSS);
     }
 
@@ -276,8 +333,8 @@ mod tests {
         assert_eq!(recovery.window(), 12 * MSS);
         assert_eq!(recovery.on_duplicate(una, max, 10 * MSS), Verdict::Retransmit);
         assert_eq!(recovery.window(), 8 * MSS);
-        assert_eq!(recovery.on_ack(Seq(5 * MSS), 5 * MSS, 10 * MSS, None, Instant::START), Verdict::Retransmit);
-        assert_eq!(recovery.on_ack(max, 5 * MSS, 5 * MSS, None, Instant::START), Verdict::Nothing);
+        assert_eq!(recovery.on_ack(Seq(5 * MSS), 5 * MSS, 10 * MSS, None, false, Instant::START), Verdict::Retransmit);
+        assert_eq!(recovery.on_ack(max, 5 * MSS, 5 * MSS, None, false, Instant::START), Verdict::Nothing);
         assert!(recovery.window() <= 5 * MSS);
     }
 
@@ -289,5 +346,54 @@ mod tests {
         for _ in 0..5 {
             assert_eq!(recovery.on_duplicate(Seq(0), Seq(10 * MSS), MSS), Verdict::Nothing);
         }
+    }
+
+    #[test]
+    fn a_mark_reduces_once_a_window_of_data() {
+        for (congestion, target) in [(Congestion::NewReno, 5 * MSS), (Congestion::Cubic, 7 * MSS)] {
+            let mut recovery = Recovery::new(MSS, congestion);
+            let max = Seq(10 * MSS);
+            assert!(recovery.on_echo(Seq(MSS), max, 10 * MSS) && recovery.is_reduced());
+            recovery.on_reduction_told();
+            assert_eq!(recovery.windows(), (target, target));
+            assert!(!recovery.on_echo(Seq(5 * MSS), max, 8 * MSS) && !recovery.on_echo(max, max + 1, 3 * MSS));
+            assert!(!recovery.is_reduced());
+            // What was sent after the reduction has been marked as well.
+            recovery.on_ack(max + 1, 1, 5 * MSS, None, true, Instant::START);
+            assert_eq!(recovery.windows(), (target, target));
+            assert!(recovery.on_echo(max + 1, max + 5 * MSS, 5 * MSS));
+        }
+    }
+
+    #[test]
+    fn a_loss_in_the_window_of_a_mark_is_repaired_and_reduces_no_further() {
+        let mut recovery = Recovery::new(MSS, Congestion::NewReno);
+        let (una, max) = (Seq(MSS), Seq(10 * MSS));
+        recovery.on_echo(una, max, 10 * MSS);
+        assert_eq!(recovery.on_duplicate(una, max, 9 * MSS), Verdict::Nothing);
+        assert_eq!(recovery.on_duplicate(una, max, 9 * MSS), Verdict::Nothing);
+        assert_eq!(recovery.on_duplicate(una, max, 9 * MSS), Verdict::Retransmit);
+        assert_eq!(recovery.windows(), (8 * MSS, 5 * MSS));
+        assert!(!recovery.on_echo(una + MSS, max, 9 * MSS), "a mark in the window of a loss");
+    }
+
+    #[test]
+    fn marks_take_the_window_down_to_one_segment() {
+        let mut recovery = Recovery::new(MSS, Congestion::NewReno);
+        for round in 1..=5 {
+            let (cwnd, _) = recovery.windows();
+            assert!(recovery.on_echo(Seq(round * 10), Seq(round * 10 + 5), cwnd));
+        }
+        assert_eq!(recovery.windows(), (MSS, 2 * MSS));
+    }
+
+    #[test]
+    fn a_recovery_of_long_ago_does_not_forbid_the_next() {
+        let mut recovery = Recovery::new(MSS, Congestion::NewReno);
+        recovery.on_timeout(Seq(10 * MSS), 10 * MSS, true);
+        recovery.on_ack(Seq(11 * MSS), MSS, MSS, None, false, Instant::START);
+        let una = Seq(10 * MSS + (1 << 31) + 1);
+        let verdicts = [(); 3].map(|()| recovery.on_duplicate(una, una + 10 * MSS, 10 * MSS));
+        assert_eq!(verdicts[2], Verdict::Retransmit);
     }
 }

@@ -1,5 +1,5 @@
-//! What a connection with SACK does about losses: proportional rate reduction (RFC 9937) after those that RACK finds, slow start after a timeout,
-//! and taking it back when the echo of a timestamp shows that nothing was lost (RFC 3522, RFC 4015).
+//! What a connection with SACK does about losses and marks: proportional rate reduction (RFC 9937) after marks and losses that RACK finds, slow start
+//! after a timeout, and taking it back when the echo of a timestamp shows that nothing was lost (RFC 3522, RFC 4015).
 
 use crate::base::Duration;
 use crate::tcp::connection::Env;
@@ -14,6 +14,8 @@ enum Cause {
     Loss,
     /// The retransmission timer fired.
     Timeout,
+    /// A router has marked a segment (RFC 3168). Nothing is lost.
+    Mark,
 }
 
 /// From a loss until everything that was in flight then has been acknowledged.
@@ -25,6 +27,8 @@ struct Episode {
     flight: u32,
     delivered: u32,
     out: u32,
+    /// What cwnd comes to.
+    target: u32,
     /// cwnd and ssthresh as they were, until they are known to be rightly reduced.
     before: Option<(u32, u32)>,
     /// The first segment that was sent again, and by our clock when.
@@ -44,25 +48,38 @@ pub(super) struct Ack<'a> {
     pub(super) echo: Option<u32>,
     pub(super) age: Option<Duration>,
     pub(super) srtt: Option<Duration>,
+    /// It tells of a router's mark.
+    pub(super) echo_of_mark: bool,
+}
+
+/// What an acknowledgement has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// Something was found lost.
+    pub(super) lost: bool,
+    /// The window is reduced because of a mark.
+    pub(super) marked: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Selective {
     pub(super) board: Scoreboard,
     episode: Option<Episode>,
+    /// Marks up to here are part of a congestion that has been answered. They are told until what was sent after the answer has arrived.
+    answered: Option<Seq>,
 }
 
 impl Selective {
     pub(super) fn new(una: Seq) -> Self {
-        Self { board: Scoreboard::new(una), episode: None }
+        Self { board: Scoreboard::new(una), episode: None, answered: None }
     }
 
+    /// Something lost is being repaired.
     pub(super) fn is_recovering(&self) -> bool {
-        self.episode.is_some()
+        self.episode.is_some_and(|episode| episode.cause != Cause::Mark)
     }
 
-    /// Gives whether something was found lost.
-    pub(super) fn on_ack(&mut self, ack: Ack<'_>, control: &mut Recovery, env: Env<'_>) -> bool {
+    pub(super) fn on_ack(&mut self, ack: Ack<'_>, control: &mut Recovery, env: Env<'_>) -> Answer {
         let out = self.board.out();
         let delivered = self.board.on_ack(ack.ack, ack.blocks, ack.age, env.now);
         self.board.probe_wanted = false;
@@ -74,37 +91,46 @@ impl Selective {
             // RFC 8985 7.4: the loss that the probe repaired counts like any other.
             let ssthresh = control.reduce(out);
             control.set_cwnd(ssthresh);
+            self.answered = Some(self.board.end());
         }
         if ack.moves {
             self.judge(ack, control, env);
         }
-        let lost = self.board.detect(self.episode.is_some(), ack.srtt, env.now);
+        let lost = self.board.detect(self.is_recovering(), ack.srtt, env.now);
         let finished = self.episode.is_some_and(|episode| ack.ack.at_or_after(episode.until));
         if finished {
             self.finish(control);
         }
-        if lost > 0 && self.episode.is_none() {
+        if lost > 0 && !self.is_recovering() {
             self.begin(Cause::Loss, out, control, env);
         }
+        self.answered = self.answered.filter(|end| ack.ack.at_or_before(*end));
+        let marked = ack.echo_of_mark && out > 0 && self.episode.is_none() && self.answered.is_none();
+        if marked {
+            self.begin(Cause::Mark, out, control, env);
+        }
         match &mut self.episode {
+            Some(Episode { cause: Cause::Timeout, .. }) if ack.echo_of_mark => {}
             Some(Episode { cause: Cause::Timeout, .. }) => control.grow(delivered.bytes, u32::MAX, ack.srtt, env.now),
             Some(episode) => {
                 episode.delivered = episode.delivered.saturating_add(delivered.bytes);
                 let safe = ack.moves && lost == 0;
-                let allowance = episode.allowance(self.board.pipe(), delivered.bytes, safe, control);
+                let allowance = episode.allowance(self.board.pipe(), delivered.bytes, safe, control.mss());
                 control.set_cwnd(self.board.pipe().saturating_add(allowance));
             }
             None if ack.moves && !finished => {
-                control.grow(delivered.bytes, out, ack.srtt, env.now);
+                if !ack.echo_of_mark {
+                    control.grow(delivered.bytes, out, ack.srtt, env.now);
+                }
                 control.on_round_trip(ack.ack, self.board.end(), delivered.round_trip);
             }
             None => {}
         }
-        if self.episode.is_some() || self.board.has_holes() || self.board.is_empty() {
+        if self.is_recovering() || self.board.has_holes() || self.board.is_empty() {
             // RFC 8985 7.2: where there are holes, RACK finds what is lost; where nothing is out, there is nothing to probe.
             self.board.probe_at = None;
         }
-        lost > 0
+        Answer { lost: lost > 0, marked }
     }
 
     /// The reordering timer fired. Gives whether something was found lost.
@@ -115,12 +141,12 @@ impl Selective {
         env: Env<'_>,
     ) -> bool {
         let out = self.board.out();
-        let lost = self.board.detect(self.episode.is_some(), srtt, env.now) > 0;
-        if lost && self.episode.is_none() {
+        let lost = self.board.detect(self.is_recovering(), srtt, env.now) > 0;
+        if lost && !self.is_recovering() {
             self.begin(Cause::Loss, out, control, env);
         }
         if let Some(episode) = self.episode.filter(|episode| episode.cause == Cause::Loss) {
-            let allowance = episode.allowance(self.board.pipe(), 0, false, control);
+            let allowance = episode.allowance(self.board.pipe(), 0, false, control.mss());
             control.set_cwnd(self.board.pipe().saturating_add(allowance));
         }
         lost
@@ -130,7 +156,7 @@ impl Selective {
     pub(super) fn on_timeout(&mut self, first: bool, srtt: Option<Duration>, control: &mut Recovery, env: Env<'_>) {
         let out = self.board.out();
         self.board.on_timeout(srtt, env.now);
-        if first || self.episode.is_none_or(|episode| episode.cause == Cause::Loss) {
+        if first || self.episode.is_none_or(|episode| episode.cause != Cause::Timeout) {
             self.begin(Cause::Timeout, out, control, env);
         }
         // RFC 5681 3.1: one segment. What is still thought to be under way does not keep it from leaving.
@@ -139,29 +165,37 @@ impl Selective {
 
     fn begin(&mut self, cause: Cause, out: u32, control: &mut Recovery, env: Env<'_>) {
         let before = Some(control.windows());
-        // RFC 5681 3.1: a second loss in one episode is the same congestion.
-        if self.episode.is_none() {
-            control.reduce(out);
-        }
-        if cause == Cause::Loss {
-            env.counters.fast_retransmits.increment();
+        let target = match (self.episode, cause) {
+            // RFC 5681 3.1, RFC 3168 6.1.2: a second loss in one episode, or one that follows a mark, is the same congestion.
+            (Some(episode), _) => episode.target,
+            (None, Cause::Mark) => control.reduce_for_mark(out),
+            (None, Cause::Loss | Cause::Timeout) => control.reduce(out),
+        };
+        match cause {
+            Cause::Loss => env.counters.fast_retransmits.increment(),
+            Cause::Mark => env.counters.mark_reductions.increment(),
+            Cause::Timeout => {}
         }
         let flight = out.max(1);
         let until = self.board.end();
-        self.episode = Some(Episode { cause, until, flight, delivered: 0, out: 0, before, first: None });
+        self.answered = Some(until);
+        self.episode = Some(Episode { cause, until, flight, delivered: 0, out: 0, target, before, first: None });
     }
 
     fn finish(&mut self, control: &mut Recovery) {
-        if self.episode.take().is_some_and(|episode| episode.cause == Cause::Loss) {
-            let (_, ssthresh) = control.windows();
-            control.set_cwnd(ssthresh);
+        let Some(episode) = self.episode.take() else { return };
+        if episode.cause != Cause::Timeout {
+            control.set_cwnd(episode.target);
         }
-        self.board.on_recovered();
+        if episode.cause != Cause::Mark {
+            self.board.on_recovered();
+        }
     }
 
     /// RFC 3522: the acknowledgement of what was sent again echoes a timestamp from before that, so the first transmission had arrived.
     fn judge(&mut self, ack: Ack<'_>, control: &mut Recovery, env: Env<'_>) {
-        let Some(episode) = &mut self.episode else { return };
+        // What a mark has reduced was reduced rightly, whatever a probe of the tail finds.
+        let Some(episode) = self.episode.as_mut().filter(|episode| episode.cause != Cause::Mark) else { return };
         let Some((start, clock)) = episode.first.filter(|(start, _)| ack.ack.after(*start)) else { return };
         let Some(before) = episode.before.take() else { return };
         if ack.echo.is_some_and(|echo| Seq(echo).before(Seq(clock))) {
@@ -187,18 +221,16 @@ impl Selective {
 
 impl Episode {
     /// RFC 9937 6: how many bytes may be sent in answer to an acknowledgement that delivered so many.
-    fn allowance(&self, pipe: u32, delivered: u32, safe: bool, control: &Recovery) -> u32 {
-        let (_, ssthresh) = control.windows();
-        let mss = control.mss();
-        let count = if pipe > ssthresh {
-            let share = u64::from(self.delivered) * u64::from(ssthresh);
+    fn allowance(&self, pipe: u32, delivered: u32, safe: bool, mss: u32) -> u32 {
+        let count = if pipe > self.target {
+            let share = u64::from(self.delivered) * u64::from(self.target);
             let share = u32::try_from(share.div_ceil(self.flight.into())).unwrap_or(u32::MAX);
             share.saturating_sub(self.out)
         } else {
             let owed = self.delivered.saturating_sub(self.out).max(delivered);
-            owed.saturating_add(if safe { mss } else { 0 }).min(ssthresh - pipe)
+            owed.saturating_add(if safe { mss } else { 0 }).min(self.target - pipe)
         };
-        // The first segment goes at once.
-        if self.out == 0 { count.max(mss) } else { count }
+        // What is lost is sent again at once.
+        if self.out == 0 && self.cause == Cause::Loss { count.max(mss) } else { count }
     }
 }

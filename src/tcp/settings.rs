@@ -16,6 +16,18 @@ pub enum Congestion {
     NewReno,
 }
 
+/// Explicit congestion notification (RFC 3168): routers that are about to drop packets mark them instead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum EcnMode {
+    /// Neither offered nor accepted.
+    Off,
+    /// Accepted where the peer offers it, as Linux does.
+    #[default]
+    Accept,
+    /// Offered with our SYN as well. There are paths on which that costs a second, until the SYN is sent again without it.
+    Offer,
+}
+
 /// Bounds and times of a stack.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -50,6 +62,8 @@ pub struct Settings {
     pub sack: bool,
     /// Whether SYNs are answered by cookies (RFC 4987) when there are too many half-open connections. Without, they are dropped.
     pub syn_cookies: bool,
+    /// Whether new connections use explicit congestion notification.
+    pub ecn: EcnMode,
     /// Congestion control of new connections.
     pub congestion: Congestion,
     /// Most resets a second that answer segments of no connection.
@@ -90,6 +104,7 @@ impl Default for Settings {
             timestamps: true,
             sack: true,
             syn_cookies: true,
+            ecn: EcnMode::Accept,
             congestion: Congestion::Cubic,
             resets_per_second: 1000,
         }

@@ -15,7 +15,7 @@ use crate::tcp::state::{State, Step};
 use crate::tcp::table::{Index, Place, Table};
 use crate::tcp::time_wait::{TimeWait, TimeWaits};
 use crate::tcp::{Close, ConnectionId, Counters, Event, Inspection, Readable, Refused, Settings, Token};
-use crate::wire::{Flags, Outgoing, SegmentOptions, Seq};
+use crate::wire::{Ecn, Flags, Outgoing, SegmentOptions, Seq};
 
 /// Segments that a connection sends before the next one has its turn.
 const BURST: u32 = 8;
@@ -243,7 +243,8 @@ impl Stack {
             let Reply { flow, seq, ack, flags, window, options } = reply;
             let payload: (&[u8], &[u8]) = (&[], &[]);
             self.counters.segments_sent.increment();
-            return Outgoing { flow: &flow, seq, ack, flags, window, options, payload }.emit(room, offload);
+            let ecn = Ecn::NotEct;
+            return Outgoing { flow: &flow, seq, ack, flags, window, options, ecn, payload }.emit(room, offload);
         }
         let (settings, counters, memory) = (&self.settings, &*self.counters, self.memory());
         while let Some(index) = self.sending.front() {

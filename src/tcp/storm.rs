@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::base::{Duration, Flow, Instant, Random};
 use crate::tcp::loopback::packet;
 use crate::tcp::stack::REPLIES_MAX;
-use crate::tcp::{ConnectionId, Counters, Event, Settings, Stack, State, Token};
-use crate::wire::{Flags, Segment, SegmentOptions, Seq, Timestamp};
+use crate::tcp::{ConnectionId, Counters, EcnMode, Event, Settings, Stack, State, Token};
+use crate::wire::{Ecn, Flags, Segment, SegmentOptions, Seq, Timestamp};
 
 const LOCAL: ([u8; 4], u16) = ([198, 18, 0, 1], 443);
 const PAYLOAD: [u8; 1460] = [0; 1460];
@@ -40,6 +40,7 @@ impl Storm {
             keepalive: Some(Duration::from_secs(5)),
             user_timeout: Duration::from_secs(20),
             timestamps: seed % 2 == 0,
+            ecn: [EcnMode::Off, EcnMode::Accept, EcnMode::Offer][usize::try_from(seed / 2 % 3).unwrap()],
             ..Settings::default()
         };
         let mut stack = Stack::new(settings, Random::from_seed(seed), counters.clone());
@@ -68,6 +69,7 @@ impl Storm {
     fn segment(&mut self, port: u16) {
         let (ack, seq) = self.aims.get(&port).copied().unwrap_or_default();
         let flags = Flags { syn: self.one_in(8), fin: self.one_in(8), rst: self.one_in(32), ..Flags::default() };
+        let flags = Flags { ece: self.one_in(4), cwr: self.one_in(4), ..flags };
         let bare = self.one_in(8) || (flags.syn && self.one_in(2));
         let clock = u32::try_from((self.now.as_nanos() / 1_000_000) & 0xffff_ffff).unwrap();
         let mut sack = [None; 4];
@@ -88,6 +90,7 @@ impl Storm {
             flags,
             window: [0, 1, 500, 65_535][usize::from(self.below(4))],
             options,
+            ecn: Ecn::of(u8::try_from(self.below(4)).unwrap()),
             payload: &PAYLOAD[..usize::from(self.below(1461))],
         };
         self.stack.on_segment(&flow(port), &segment, self.now);
@@ -197,6 +200,7 @@ fn replies_beyond_their_bound_are_dropped_and_counted() {
         flags: Flags { syn: true, ..Flags::default() },
         window: 1000,
         options: SegmentOptions::default(),
+        ecn: Ecn::NotEct,
         payload: &[],
     };
     let now = Instant::START;
@@ -248,6 +252,7 @@ fn under_a_flood_honest_clients_connect_and_forged_acknowledgements_do_not() {
         flags: Flags::default(),
         window: 1000,
         options: SegmentOptions::default(),
+        ecn: Ecn::NotEct,
         payload: &[],
     };
     for round in 0..100 {

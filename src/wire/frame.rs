@@ -32,12 +32,50 @@ pub struct Packet<'a> {
     pub destination: IpAddr,
     /// Time to live or hop limit.
     pub hop_limit: u8,
+    /// What the network has to say about congestion.
+    pub ecn: Ecn,
     /// What `payload` is.
     pub protocol: Protocol,
     /// The packet from its IP header's first byte, without link-layer padding; ICMP errors quote it.
     pub bytes: &'a [u8],
     /// The part behind the IP header and any IPv6 extension headers.
     pub payload: &'a [u8],
+}
+
+/// The ECN field of an IP header (RFC 3168 5): the low two bits of IPv4's type of service and of IPv6's traffic class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Ecn {
+    /// The transport does not understand marks: a router in trouble drops the packet.
+    #[default]
+    NotEct,
+    /// The transport understands marks, ECT(1).
+    Ect1,
+    /// The transport understands marks, ECT(0).
+    Ect0,
+    /// Congestion experienced: a router's mark.
+    Ce,
+}
+
+impl Ecn {
+    /// The codepoint in the low two bits of `octet`.
+    pub fn of(octet: u8) -> Self {
+        match octet & 3 {
+            0 => Self::NotEct,
+            1 => Self::Ect1,
+            2 => Self::Ect0,
+            _ => Self::Ce,
+        }
+    }
+
+    /// The two bits.
+    pub fn bits(self) -> u8 {
+        match self {
+            Self::NotEct => 0,
+            Self::Ect1 => 1,
+            Self::Ect0 => 2,
+            Self::Ce => 3,
+        }
+    }
 }
 
 /// The upper-layer protocol of a packet.
@@ -152,6 +190,7 @@ fn parse_ipv4(bytes: &[u8], verified: bool) -> Result<Packet<'_>, Malformed> {
         source: source.into(),
         destination: destination.into(),
         hop_limit: packet.hop_limit(),
+        ecn: Ecn::of(packet.ecn()),
         protocol,
         bytes: bytes.get(..usize::from(packet.total_len())).ok_or(Malformed::Truncated)?,
         payload: packet.payload(),
@@ -176,6 +215,7 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
         source: source.into(),
         destination: destination.into(),
         hop_limit: packet.hop_limit(),
+        ecn: Ecn::of(packet.traffic_class()),
         protocol,
         bytes: bytes.get(..packet.total_len()).ok_or(Malformed::Truncated)?,
         payload,

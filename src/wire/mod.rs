@@ -5,6 +5,6 @@ pub mod icmp;
 pub mod quote;
 pub mod segment;
 
-pub use frame::{Frame, Malformed, Packet, Protocol};
+pub use frame::{Ecn, Frame, Malformed, Packet, Protocol};
 pub use quote::Quote;
 pub use segment::{Flags, Outgoing, Segment, SegmentOptions, Seq, Timestamp};

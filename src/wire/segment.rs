@@ -10,7 +10,7 @@ use smoltcp::wire::{
 };
 
 use crate::base::Flow;
-use crate::wire::{Malformed, Packet};
+use crate::wire::{Ecn, Malformed, Packet};
 
 /// A sequence number: arithmetic modulo 2^32, order by RFC 9293 3.4.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -200,6 +200,8 @@ pub struct Segment<'a> {
     pub window: u16,
     /// Options.
     pub options: SegmentOptions,
+    /// The ECN field of the packet that brought it.
+    pub ecn: Ecn,
     /// The data.
     pub payload: &'a [u8],
 }
@@ -239,6 +241,7 @@ impl<'a> Segment<'a> {
             },
             window: tcp.window_len(),
             options,
+            ecn: packet.ecn,
             payload: tcp.payload(),
         };
         Ok((flow, segment))
@@ -265,6 +268,8 @@ pub struct Outgoing<'a> {
     pub window: u16,
     /// Options.
     pub options: SegmentOptions,
+    /// The ECN field of its packet.
+    pub ecn: Ecn,
     /// The data: the first piece and what follows it.
     pub payload: (&'a [u8], &'a [u8]),
 }
@@ -318,8 +323,19 @@ impl Outgoing<'_> {
         let (ip, transport) = room.get_mut(..len)?.split_at_mut_checked(ip_header)?;
         match repr {
             // smoltcp sets "don't fragment" and identification 0, which RFC 6864 4.1 allows for such packets.
-            IpRepr::Ipv4(repr) => repr.emit(&mut Ipv4Packet::new_unchecked(ip), &ChecksumCapabilities::default()),
-            IpRepr::Ipv6(repr) => repr.emit(&mut Ipv6Packet::new_unchecked(ip)),
+            IpRepr::Ipv4(repr) => {
+                let mut ip = Ipv4Packet::new_unchecked(ip);
+                repr.emit(&mut ip, &ChecksumCapabilities::default());
+                if self.ecn != Ecn::NotEct {
+                    ip.set_ecn(self.ecn.bits());
+                    ip.fill_checksum();
+                }
+            }
+            IpRepr::Ipv6(repr) => {
+                let mut ip = Ipv6Packet::new_unchecked(ip);
+                repr.emit(&mut ip);
+                ip.set_traffic_class(self.ecn.bits());
+            }
         }
         self.emit_tcp(transport, header, (local, remote), offload);
         Some(len)
@@ -386,7 +402,8 @@ mod tests {
                 40,
             )
         };
-        Packet { source, destination, hop_limit: 64, protocol: Protocol::Tcp, bytes, payload: &bytes[header..] }
+        let ecn = Ecn::of(if header == 20 { bytes[1] } else { bytes[1] >> 4 });
+        Packet { source, destination, hop_limit: 64, ecn, protocol: Protocol::Tcp, bytes, payload: &bytes[header..] }
     }
 
     fn v4() -> Flow {
@@ -405,6 +422,7 @@ mod tests {
             flags: Flags { psh: true, ..Flags::default() },
             window: 0x1234,
             options: SegmentOptions { timestamp: Some(Timestamp { value: 1, echo: 2 }), ..SegmentOptions::default() },
+            ecn: Ecn::NotEct,
             payload: (b"ab", b"c"),
         }
     }
@@ -438,6 +456,20 @@ mod tests {
         masked[10..12].copy_from_slice(&expected[10..12]);
         masked[36..38].copy_from_slice(&expected[36..38]);
         assert_eq!(masked[..len], expected);
+    }
+
+    #[test]
+    fn golden_ecn_fields() {
+        let (mut room, ipv4, ipv6) = ([0xff; 100], v4(), v6());
+        // Without the field the checksum is 0xae99.
+        for (ecn, octet, checksum) in
+            [(Ecn::Ect1, 1, [0xae, 0x98]), (Ecn::Ect0, 2, [0xae, 0x97]), (Ecn::Ce, 3, [0xae, 0x96])]
+        {
+            Outgoing { ecn, ..golden(&ipv4) }.emit(&mut room, true).unwrap();
+            assert_eq!((room[1], &room[10..12]), (octet, &checksum[..]));
+            Outgoing { ecn, ..golden(&ipv6) }.emit(&mut room, true).unwrap();
+            assert_eq!(room[..4], [0x60, octet << 4, 0, 0]);
+        }
     }
 
     #[test]
@@ -525,18 +557,20 @@ mod tests {
         fn parse_gives_back_what_emit_wrote(
             seq in any::<u32>(), ack in any::<Option<u32>>(), bits in any::<[bool; 6]>(), window in any::<u16>(),
             options in options(), data in prop::collection::vec(any::<u8>(), 0..1400), cut in any::<prop::sample::Index>(),
-            ipv6 in any::<bool>(),
+            ipv6 in any::<bool>(), ecn in 0u8..4,
         ) {
             let flow = if ipv6 { v6() } else { v4() };
             let [syn, fin, rst, psh, ece, cwr] = bits;
             let flags = Flags { syn, fin, rst, psh, ece, cwr };
             let payload = data.split_at(cut.index(data.len() + 1));
-            let (seq, ack) = (Seq(seq), ack.map(Seq));
+            let (seq, ack, ecn) = (Seq(seq), ack.map(Seq), Ecn::of(ecn));
             let mut room = [0xaa; 1600];
-            let len = Outgoing { flow: &flow, seq, ack, flags, window, options, payload }.emit(&mut room, false).unwrap();
-            let (seen, segment) = Segment::parse(&packet(&room[..len]), false).unwrap();
+            let len = Outgoing { flow: &flow, seq, ack, flags, window, options, ecn, payload }.emit(&mut room, false).unwrap();
+            let whole = Packet::parse(&room[..len], false).unwrap();
+            prop_assert_eq!(whole, packet(&room[..len]));
+            let (seen, segment) = Segment::parse(&whole, false).unwrap();
             prop_assert_eq!(seen, flow.reversed());
-            prop_assert_eq!(segment, Segment { seq, ack, flags, window, options, payload: &data });
+            prop_assert_eq!(segment, Segment { seq, ack, flags, window, options, ecn, payload: &data });
         }
 
         #[test]

@@ -226,3 +226,14 @@ proptest! {
         prop_assert_eq!(packet.protocol, Protocol::Other(17));
     }
 }
+
+#[test]
+fn the_ecn_field_is_read_beside_any_class_of_traffic() {
+    for (bits, ecn) in [(0, Ecn::NotEct), (1, Ecn::Ect1), (2, Ecn::Ect0), (3, Ecn::Ce)] {
+        let v4 = ipv4(|bytes| bytes[1] = 0xb8 | ecn.bits());
+        let mut v6 = ipv6(59, &[]);
+        (v6[0], v6[1]) = (0x6b, 0x8f | (ecn.bits() << 4));
+        assert_eq!((ecn.bits(), Packet::parse(&v4, false).unwrap().ecn), (bits, ecn));
+        assert_eq!(Packet::parse(&v6, false).unwrap().ecn, ecn);
+    }
+}

@@ -48,9 +48,9 @@ fn check_packet(bytes: &[u8], packet: &Packet<'_>) {
     assert!(flow.local().port() != 0 && flow.remote().port() != 0);
 
     let back = flow.reversed();
-    let Segment { seq, ack, flags, window, options, payload } = segment;
+    let Segment { seq, ack, flags, window, options, ecn, payload } = segment;
     let split = payload.split_at(payload.len() / 2);
-    let outgoing = Outgoing { flow: &back, seq, ack, flags, window, options, payload: split };
+    let outgoing = Outgoing { flow: &back, seq, ack, flags, window, options, ecn, payload: split };
     let ip_header = if matches!(source, IpAddr::V4(_)) { IPV4_HEADER } else { IPV6_HEADER };
     let size = ip_header + TCP_HEADER + options.len() + payload.len();
     let mut room = vec![0xa5; size + 7];

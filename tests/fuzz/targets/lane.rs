@@ -26,7 +26,7 @@ use sealane::sim::clock::Clock;
 use sealane::sim::server::Server;
 use sealane::tcp::{self, ConnectionId, Readable, Token};
 use sealane::ticket::Schedule;
-use sealane::wire::{Flags, Frame, Outgoing, Segment, SegmentOptions, Seq};
+use sealane::wire::{Ecn, Flags, Frame, Outgoing, Segment, SegmentOptions, Seq};
 use sealane_fuzz::{Host, IDENTITY, NAME, frame, pool, ring, tls_service};
 use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress};
 
@@ -337,6 +337,7 @@ impl Bench {
             flags: Flags { syn: flags & 3 == 3, fin: flags & 12 == 12, rst: flags & 48 == 48, ..Flags::default() },
             window,
             options: SegmentOptions::default(),
+            ecn: Ecn::of(flags >> 6),
             payload: (bytes, &[]),
         };
         let mut room = [0; 1500];

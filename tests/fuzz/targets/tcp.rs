@@ -13,7 +13,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use sealane::base::{Duration, Flow, Instant, Random};
 use sealane::tcp::{ConnectionId, Counters, Event, Readable, Settings, Stack, Token};
-use sealane::wire::{Flags, Packet, Segment, SegmentOptions, Seq, Timestamp};
+use sealane::wire::{Ecn, Flags, Packet, Segment, SegmentOptions, Seq, Timestamp};
 
 const LOCAL: ([u8; 4], u16) = ([198, 18, 0, 1], 443);
 const PORTS: u8 = 8;
@@ -167,6 +167,7 @@ impl Bench {
                     },
                     window: *window,
                     options: self.options(options, next),
+                    ecn: Ecn::of(*flags >> 2),
                     payload: &PAYLOAD[..usize::from(*payload) % (PAYLOAD.len() + 1)],
                 };
                 self.stack.on_segment(&flow(*port), &segment, self.now);
