@@ -198,6 +198,7 @@ fn every_bound_of_tcp_is_a_key_and_none_changes_at_run_time() {
     for key in keys {
         let other = match key.split_once(" = ").unwrap() {
             (name, "true") => format!("{name} = false"),
+            (name, "\"accept\"") => format!("{name} = \"offer\""),
             (name, "\"cubic\"") => format!("{name} = \"new-reno\""),
             (name, time) if time.starts_with('"') => format!("{name} = \"7s\""),
             (name, number) => format!("{name} = {}", number.parse::<u64>().unwrap() - 1),
@@ -205,7 +206,7 @@ fn every_bound_of_tcp_is_a_key_and_none_changes_at_run_time() {
         let name = key.split(' ').next().unwrap();
         let told = with(&[other]).prove_successor_of(&old).unwrap_err();
         let told: Vec<_> = told.faults().iter().map(|fault| (fault.line, fault.key.clone())).collect();
-        assert_eq!(told, [(38, format!("engine.tcp.{name}"))]);
+        assert_eq!(told, [(39, format!("engine.tcp.{name}"))]);
     }
 }
 
@@ -281,7 +282,7 @@ fn what_cannot_change_at_run_time_is_told_by_key() {
         told,
         [
             (11, "engine.cores", "write [0, 1] again, or restart the engine"),
-            (42, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
+            (43, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
         ]
     );
 }

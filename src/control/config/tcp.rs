@@ -6,12 +6,13 @@ use super::model::Fixed;
 use super::reader::{Located, Section, boolean, choice, duration, integer};
 use super::sections::{DAY, HOUR, MINUTE, SECOND};
 use crate::base::Duration;
-use crate::tcp::{Congestion, Settings};
+use crate::tcp::{Congestion, EcnMode, Settings};
 
 /// Connections that must find room for full buffers: with less memory the engine would live in scarcity.
 const CONNECTIONS_MIN: usize = 8;
 const MIB: i64 = 1 << 20;
 const TIB: i64 = 1 << 40;
+const ECN: [(&str, EcnMode); 3] = [("off", EcnMode::Off), ("accept", EcnMode::Accept), ("offer", EcnMode::Offer)];
 const CONGESTION: [(&str, Congestion); 2] = [("cubic", Congestion::Cubic), ("new-reno", Congestion::NewReno)];
 
 /// Reads `[engine.tcp]`; `lanes` lanes will each take so much.
@@ -27,6 +28,7 @@ pub(super) fn tcp(report: &mut Report, engine: &mut Section<'_>, lanes: usize, m
     tcp.timestamps = section.or(report, "timestamps", tcp.timestamps, boolean).value;
     tcp.sack = section.or(report, "sack", tcp.sack, boolean).value;
     tcp.syn_cookies = section.or(report, "syn_cookies", tcp.syn_cookies, boolean).value;
+    tcp.ecn = section.or(report, "ecn", tcp.ecn, choice(&ECN)).value;
     tcp.congestion = section.or(report, "congestion", tcp.congestion, choice(&CONGESTION)).value;
     section.finish(report);
     prove_memory(report, &tcp, line, lanes, machine);
@@ -97,6 +99,7 @@ pub(super) fn lines(report: &Report, engine: &Section<'_>) -> impl Fn(&str) -> u
 pub(super) fn fixed(tcp: &Settings, line: impl Fn(&str) -> usize) -> Vec<Fixed> {
     let time = |time: Duration| humantime::format_duration(time).to_string();
     let congestion = CONGESTION.iter().find(|(_, congestion)| *congestion == tcp.congestion);
+    let ecn = ECN.iter().find(|(_, mode)| *mode == tcp.ecn);
     [
         ("connections_max", tcp.connections_max.to_string()),
         ("half_open_max", tcp.half_open_max.to_string()),
@@ -112,6 +115,7 @@ pub(super) fn fixed(tcp: &Settings, line: impl Fn(&str) -> usize) -> Vec<Fixed> 
         ("timestamps", tcp.timestamps.to_string()),
         ("sack", tcp.sack.to_string()),
         ("syn_cookies", tcp.syn_cookies.to_string()),
+        ("ecn", ecn.map_or_else(String::new, |(word, _)| format!("{word:?}"))),
         ("congestion", congestion.map_or_else(String::new, |(word, _)| format!("{word:?}"))),
         ("resets_per_second", tcp.resets_per_second.to_string()),
     ]
