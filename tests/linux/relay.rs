@@ -13,6 +13,8 @@ use crate::namespace::{Clock, Tun, wait};
 const BATCH: usize = 64;
 /// How long the relay sleeps at most.
 const WAIT_MAX: Duration = Duration::from_millis(20);
+/// What a measurement at a round trip of one millisecond can bear.
+const TARDY: Duration = Duration::from_micros(500);
 /// How much late a wake-up may be.
 const TIMER_SLACK_NANOS: u64 = 1_000;
 
@@ -60,6 +62,8 @@ pub(crate) struct Tally {
     pub(crate) dropped: u64,
     pub(crate) repeated: u64,
     pub(crate) held: u64,
+    /// Left the relay more than [`TARDY`] after their time, because the machine was busy.
+    pub(crate) tardy: u64,
 }
 
 /// One direction of the path.
@@ -130,7 +134,8 @@ impl Path {
     }
 
     fn poll(&mut self, now: Instant) -> Option<Vec<u8>> {
-        self.poll_at().filter(|at| *at <= now)?;
+        let due = self.poll_at().filter(|at| *at <= now)?;
+        self.tally.tardy += u64::from(now.since(due) > TARDY);
         let Reverse((_, _, packet)) = self.under_way.pop()?;
         self.tally.carried += 1;
         Some(packet)

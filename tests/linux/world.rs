@@ -17,6 +17,7 @@ use crate::relay::{self, Path};
 
 /// Which of a host's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "the bench, which shares this file, uses one")]
 pub(crate) enum Family {
     Ipv4,
     Ipv6,
@@ -41,6 +42,8 @@ const CONGESTION: &str = "cubic";
 /// Two Linux hosts, of which the right one has an engine beside it.
 pub(crate) struct World {
     pub(crate) left: Namespace,
+    #[allow(dead_code, reason = "for the bench, which shares this file")]
+    pub(crate) right: Namespace,
     left_wire: Tun,
     right_wire: Tun,
     pub(crate) engine: Tun,
@@ -61,7 +64,7 @@ impl World {
         right.run("ip route add 2001:db8:1::/64 dev engine");
         right.set("ipv4/ip_forward", "1");
         right.set("ipv6/conf/all/forwarding", "1");
-        Self { left, left_wire, right_wire, engine }
+        Self { left, right, left_wire, right_wire, engine }
     }
 
     /// Does something while the relay carries packets: `there` from right to left, `back` the other way.
