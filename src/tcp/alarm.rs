@@ -91,6 +91,7 @@ impl Connection {
             return;
         }
         env.counters.retransmission_timeouts.increment();
+        let flight = self.sender.flight();
         self.timing = None;
         let first = self.rtt.back_off();
         if matches!(self.state, State::SynSent | State::SynReceived) {
@@ -98,12 +99,12 @@ impl Connection {
         } else if let Some(selective) = &mut self.selective {
             selective.on_timeout(first, self.rtt.srtt(), &mut self.recovery, env);
         } else {
-            let (max, flight) = (self.sender.snd_max, self.sender.flight());
-            self.recovery.on_timeout(max, flight, first);
+            self.recovery.on_timeout(self.sender.snd_max, flight, first);
             // Everything in flight is taken for lost and sent again as the window grows.
             self.sender.snd_nxt = self.sender.snd_una;
             self.retransmit = false;
         }
         self.retransmit_at = Some(env.now + self.rtt.rto());
+        env.tracer.timeout(self, flight, env.now);
     }
 }

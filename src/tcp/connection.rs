@@ -10,6 +10,7 @@ use crate::tcp::rtt::Rtt;
 use crate::tcp::selective::Selective;
 use crate::tcp::send::Sender;
 use crate::tcp::state::{State, Step};
+use crate::tcp::trace::Tracer;
 use crate::tcp::{Close, Counters, Settings, Token};
 use crate::wire::segment::{IPV4_HEADER, IPV6_HEADER, TCP_HEADER};
 use crate::wire::{SegmentOptions, Seq};
@@ -31,6 +32,7 @@ pub(super) struct Env<'a> {
     pub(super) counters: &'a Counters,
     pub(super) now: Instant,
     pub(super) memory: Memory,
+    pub(super) tracer: &'a Tracer,
 }
 
 /// Timestamps (RFC 7323), once both sides have offered them.

@@ -18,20 +18,28 @@ impl Stack {
     /// Takes one received segment.
     pub fn on_segment(&mut self, flow: &Flow, segment: &Segment<'_>, now: Instant) {
         self.counters.segments_received.increment();
-        match self.index.get(flow).copied() {
+        let place = self.index.get(flow).copied();
+        match place {
             Some(Place::Connection(index)) => self.on_connection(index, segment, now),
             Some(Place::HalfOpen(index)) => self.on_half_open(index, segment, now),
             Some(Place::TimeWait(index)) => self.on_time_wait(index, segment, now),
             None => self.on_stranger(flow, segment, None, now),
         }
+        let is_connection = |place| matches!(place, Some(&Place::Connection(_)));
+        // A connection that has just come of it has traced the segment itself.
+        if !is_connection(place.as_ref()) && self.is_traced(flow) && !is_connection(self.index.get(flow)) {
+            self.tracer.received_alone(flow, segment, now);
+        }
         self.publish();
     }
 
     fn on_connection(&mut self, index: u32, segment: &Segment<'_>, now: Instant) {
-        let (settings, counters, memory) = (&self.settings, &*self.counters, self.memory());
+        let (settings, counters, memory, tracer) = (&self.settings, &*self.counters, self.memory(), &self.tracer);
         let Some(connection) = self.connections.at_mut(index) else { return };
         let flow = connection.flow;
-        match connection.on_segment(segment, Env { settings, counters, now, memory }) {
+        let response = connection.on_segment(segment, Env { settings, counters, now, memory, tracer });
+        tracer.received(connection, segment, now);
+        match response {
             Response::None => {}
             Response::Reset(seq) => self.send_reset(&flow, seq, None, now),
         }

@@ -5,6 +5,7 @@ use crate::tcp::isn;
 use crate::tcp::selective::Selective;
 use crate::tcp::send::Chunk;
 use crate::tcp::state::State;
+use crate::tcp::trace::{Header, Reason};
 use crate::wire::{Ecn, Flags, Outgoing, SegmentOptions, Seq, Timestamp};
 
 /// A segment that wants to leave.
@@ -103,20 +104,19 @@ impl Connection {
         let new = matches!(plan, Plan::Next(_) | Plan::TailProbe(_)) && chunk.len > 0;
         let may_be_marked = self.ecn.may_be_marked() && new && chunk.seq.at_or_after(self.sender.snd_max);
         let cwr = may_be_marked && self.recovery.is_reduced();
+        let flags =
+            Flags { fin: chunk.fin, psh: self.sender.is_last(chunk), ece: self.ecn.echoes(), cwr, ..Flags::default() };
+        let ecn = if may_be_marked { Ecn::Ect0 } else { Ecn::NotEct };
+        let options = self.options(plan, env);
+        let traced = env.tracer.takes(self.timestamp_offset).then(|| self.reason(plan, chunk.seq));
         let outgoing = Outgoing {
             flow: &self.flow,
             seq: chunk.seq,
             ack: Some(ack),
-            flags: Flags {
-                fin: chunk.fin,
-                psh: self.sender.is_last(chunk),
-                ece: self.ecn.echoes(),
-                cwr,
-                ..Flags::default()
-            },
+            flags,
             window,
-            options: self.options(plan, env),
-            ecn: if may_be_marked { Ecn::Ect0 } else { Ecn::NotEct },
+            options,
+            ecn,
             payload: if chunk.len > 0 { self.sender.payload(chunk) } else { (&[], &[]) },
         };
         let len = outgoing.emit(room, offload)?;
@@ -126,6 +126,10 @@ impl Connection {
         self.last_ack_sent = ack;
         self.receiver.on_acknowledged();
         self.on_sent(plan, chunk, env);
+        if let Some(reason) = traced {
+            let header = Header { seq: chunk.seq, ack: Some(ack), flags, window, len: chunk.len, options, ecn };
+            env.tracer.sent(self, header, reason, env.now);
+        }
         Some(len)
     }
 
@@ -151,12 +155,12 @@ impl Connection {
         };
         let again = self.sender.snd_max == self.sender.iss + 1;
         let offers = !answer && self.ecn.offer(settings.ecn, again);
-        let outgoing = Outgoing {
-            flow: &self.flow,
+        let header = Header {
             seq: self.sender.iss,
             ack: answer.then_some(self.receiver.rcv_nxt),
             flags: Flags { syn: true, ece: offers || self.ecn.is_capable(), cwr: offers, ..Flags::default() },
             window: window_offered(settings),
+            len: 0,
             options: SegmentOptions {
                 mss: Some(mss_offered(settings, &self.flow)),
                 window_scale: scale.then(|| shift_offered(settings)),
@@ -165,9 +169,11 @@ impl Connection {
                 ..SegmentOptions::default()
             },
             ecn: Ecn::NotEct,
-            payload: (&[], &[]),
         };
+        let Header { seq, ack, flags, window, options, ecn, .. } = header;
+        let outgoing = Outgoing { flow: &self.flow, seq, ack, flags, window, options, ecn, payload: (&[], &[]) };
         let len = outgoing.emit(room, offload)?;
+        let traced = env.tracer.takes(self.timestamp_offset).then(|| self.reason(Plan::Syn, self.sender.iss));
         self.syn_wanted = false;
         if answer {
             self.receiver.on_acknowledged();
@@ -185,7 +191,21 @@ impl Connection {
         self.last_sent = env.now;
         self.retransmit_at = Some(env.now + self.rtt.rto());
         self.unanswered_since.get_or_insert(env.now);
+        if let Some(reason) = traced {
+            env.tracer.sent(self, header, reason, env.now);
+        }
         Some(len)
+    }
+
+    /// Why a segment from `seq` on leaves, as the trace says it.
+    fn reason(&self, plan: Plan, seq: Seq) -> Reason {
+        match plan {
+            Plan::Keepalive => Reason::Keepalive,
+            Plan::WindowProbe(_) => Reason::WindowProbe,
+            Plan::TailProbe(_) => Reason::TailProbe,
+            Plan::Syn | Plan::Again(_) | Plan::Next(_) if seq.before(self.sender.snd_max) => Reason::Again,
+            Plan::Syn | Plan::Again(_) | Plan::Next(_) | Plan::Ack => Reason::Turn,
+        }
     }
 
     fn on_sent(&mut self, plan: Plan, chunk: Chunk, env: Env<'_>) {

@@ -15,6 +15,7 @@
 //! - `cubic`, `hystart`: how the congestion window grows; `ecn`: marks that say before a loss that it is too large.
 //! - `isn`: where sequence numbers start; `cookie`: where they start when the half-open table is full.
 //! - [`testbed`]: all of it in a program's hands, with raw packets and a clock of its own; `audit`: what must be true between any two calls.
+//! - [`trace`]: what connections have just done, for people, after the fact.
 //!
 //! Not there yet, and where it enters: path MTU discovery (`send`'s mss), pacing (`depart`).
 
@@ -50,6 +51,7 @@ mod storm;
 mod table;
 pub mod testbed;
 mod time_wait;
+pub mod trace;
 
 use crate::base::Duration;
 

@@ -14,6 +14,7 @@ use crate::tcp::queue::Queue;
 use crate::tcp::state::{State, Step};
 use crate::tcp::table::{Index, Place, Table};
 use crate::tcp::time_wait::{TimeWait, TimeWaits};
+use crate::tcp::trace::{Trace, Tracer};
 use crate::tcp::{Close, ConnectionId, Counters, Event, Inspection, Readable, Refused, Settings, Token};
 use crate::wire::{Ecn, Flags, Outgoing, SegmentOptions, Seq};
 
@@ -62,6 +63,7 @@ pub struct Stack {
     /// Connections with events to fetch.
     pub(super) news: Queue,
     pub(super) buffered: usize,
+    pub(super) tracer: Tracer,
 }
 
 impl Stack {
@@ -82,9 +84,15 @@ impl Stack {
             turn: BURST,
             news: Queue::new(),
             buffered: 0,
+            tracer: Tracer::new(Arc::new(Trace::off())),
             settings,
             counters,
         }
+    }
+
+    /// Writes what connections do into `trace` from now on. Without, nothing is traced.
+    pub fn trace_into(&mut self, trace: Arc<Trace>) {
+        self.tracer = Tracer::new(trace);
     }
 
     /// Accepts connections to `local`.
@@ -183,10 +191,11 @@ impl Stack {
             match alarm {
                 Alarm::HalfOpen(index) => self.on_half_open_timeout(index, now),
                 Alarm::Connection(index) => {
-                    let (settings, counters, memory) = (&self.settings, &*self.counters, self.memory());
+                    let (settings, counters, memory, tracer) =
+                        (&self.settings, &*self.counters, self.memory(), &self.tracer);
                     if let Some(connection) = self.connections.at_mut(index) {
                         connection.timer = None;
-                        connection.on_timeout(Env { settings, counters, now, memory });
+                        connection.on_timeout(Env { settings, counters, now, memory, tracer });
                         self.settle(index, now);
                     }
                 }
@@ -240,13 +249,16 @@ impl Stack {
     /// With `offload` the transport checksum field holds the pseudo header's sum only, for the NIC to finish.
     pub fn poll_transmit(&mut self, room: &mut [u8], offload: bool, now: Instant) -> Option<usize> {
         if let Some(reply) = self.replies.pop_front() {
+            if self.is_traced(&reply.flow) {
+                self.tracer.sent_alone(&reply, now);
+            }
             let Reply { flow, seq, ack, flags, window, options } = reply;
             let payload: (&[u8], &[u8]) = (&[], &[]);
             self.counters.segments_sent.increment();
             let ecn = Ecn::NotEct;
             return Outgoing { flow: &flow, seq, ack, flags, window, options, ecn, payload }.emit(room, offload);
         }
-        let (settings, counters, memory) = (&self.settings, &*self.counters, self.memory());
+        let (settings, counters, memory, tracer) = (&self.settings, &*self.counters, self.memory(), &self.tracer);
         while let Some(index) = self.sending.front() {
             let plan = self.connections.at_mut(index).and_then(|connection| Some((connection.plan()?, connection)));
             let Some((plan, connection)) = plan else {
@@ -254,7 +266,7 @@ impl Stack {
                 self.turn = BURST;
                 continue;
             };
-            let len = connection.transmit(plan, room, offload, Env { settings, counters, now, memory })?;
+            let len = connection.transmit(plan, room, offload, Env { settings, counters, now, memory, tracer })?;
             self.turn -= 1;
             if self.turn == 0 {
                 self.turn = BURST;
@@ -363,6 +375,7 @@ impl Stack {
             let options = SegmentOptions { timestamp: connection.timestamp(env), ..SegmentOptions::default() };
             let flags = Flags { rst: true, ..Flags::default() };
             let flow = connection.flow;
+            self.tracer.aborted(connection, now);
             self.counters.resets_sent.increment();
             self.reply(Reply { flow, seq, ack: Some(ack), flags, window: 0, options });
         }
@@ -384,7 +397,13 @@ impl Stack {
     }
 
     pub(super) fn env(&self, now: Instant) -> Env<'_> {
-        Env { settings: &self.settings, counters: &self.counters, now, memory: self.memory() }
+        let memory = self.memory();
+        Env { settings: &self.settings, counters: &self.counters, now, memory, tracer: &self.tracer }
+    }
+
+    /// Whether a flow without a connection is in the trace's sample: as it will be once it has one.
+    pub(super) fn is_traced(&self, flow: &Flow) -> bool {
+        self.tracer.is_on() && self.tracer.takes(self.isn.timestamp_offset(flow))
     }
 
     fn find(&self, id: ConnectionId) -> Option<&Connection> {
@@ -405,8 +424,8 @@ impl Stack {
 
     /// After every touch of a connection: queues what it wants, sets its timer, and takes it out of the index when it is over.
     pub(super) fn settle(&mut self, index: u32, now: Instant) {
-        let (settings, counters, memory) = (&self.settings, &*self.counters, self.memory());
-        let env = Env { settings, counters, now, memory };
+        let (settings, counters, memory, tracer) = (&self.settings, &*self.counters, self.memory(), &self.tracer);
+        let env = Env { settings, counters, now, memory, tracer };
         let Some(connection) = self.connections.at_mut(index) else { return };
         let held = connection.memory();
         self.buffered = self.buffered + held - std::mem::replace(&mut connection.accounted, held);
@@ -440,11 +459,14 @@ impl Stack {
 
     /// The connection is over: only its user knows it from now on.
     fn detach(&mut self, index: u32, now: Instant) {
-        let (settings, counters, memory) = (&self.settings, &*self.counters, self.memory());
-        let env = Env { settings, counters, now, memory };
+        let (settings, counters, memory, tracer) = (&self.settings, &*self.counters, self.memory(), &self.tracer);
+        let env = Env { settings, counters, now, memory, tracer };
         let Some(connection) = self.connections.at_mut(index) else { return };
         if std::mem::replace(&mut connection.detached, true) {
             return self.publish();
+        }
+        if let Some(how) = connection.over {
+            tracer.ended(connection, how, now);
         }
         if let Some((timer, _)) = connection.timer.take() {
             self.timers.cancel(timer);
