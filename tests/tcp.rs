@@ -1,6 +1,9 @@
 //! Replays the TCP dialogues of `tests/tcp/*.pkt` against [`sealane::tcp::Stack`] in virtual time; those under `must-fail/` must fail.
 //!
-//! A file is one test. Its first line names the rule, `# RFC 9293 3.5: …`. Every other line may begin with `+seconds`, the time since the line before.
+//! `cargo test --test tcp -- NAME` runs those with NAME in their name, `-- --list` prints what each shows, by RFC and section. A file is one test. It runs
+//! over IPv4 and then over IPv6 with an MTU that is 20 bytes larger, as its header is, so that segments are equally long; unless it is about one of them.
+//!
+//! Its first line names the rule, `# RFC 9293 3.5: …`, or several, `# RFC 5681 4.1, RFC 9438 5.8: …`. Every other line may begin with `+seconds`, the time since the line before.
 //!
 //! | line | meaning |
 //! | --- | --- |
@@ -19,18 +22,23 @@
 //! | `hold`, `release` | nothing is fetched from the engine in between |
 //! | `flow 2` | from here on lines are about another peer port |
 //! | `set time_wait 10` | a setting, before anything else |
+//! | `set family ipv6` | it is about this family alone, and its MTU is what it says |
+//! | `<! . 1:1(0) ack 1 <raw 2>` | the peer sends this, and it is malformed |
+//! | `rto 0.3` `cwnd 10000` `ssthresh 7000` | what the connection says of itself |
+//! | `isn advanced 250000` | by how much this handshake's number is beyond that of the one before |
 //!
-//! Flags are `S`, `F`, `R`, `P`, `E` (ECE), `W` (CWR) and `.` (ACK), or `-` for none. `[ect0]`, `[ect1]` or `[ce]` before them is the IP header's ECN field;
+//! Flags are `S`, `F`, `R`, `P`, `E` (ECE), `W` (CWR), `U` (URG, with `urg 5` for its pointer) and `.` (ACK), or `-` for none. `[ect0]`, `[ect1]` or `[ce]` before them is the IP header's ECN field;
 //! without, it is zero, on either side.
 //!
-//! A SACK option is written `sack 11:21 31:41`. Timestamps, SACK and SYN cookies are off unless a script sets them on,
-//! and congestion control is NewReno unless it says `set congestion cubic`. `cwnd 10000` and `ssthresh 7000` are what the connection says of itself.
+//! A SACK option is written `sack 11:21 31:41`, one that has no name here byte by byte, `raw fd 04 12 34`; it goes before the others. Timestamps, SACK and SYN cookies are off unless a script sets them on,
+//! and congestion control is NewReno unless it says `set congestion cubic`.
 //!
 //! Data is the same pattern in both directions, and checked. Timestamps count from the engine's first.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -39,7 +47,13 @@ use sealane::base::{Duration, Flow, Instant, Random};
 use sealane::tcp::{
     Congestion, ConnectionId, Counters, EcnMode, Event, Readable, Refused, Settings, Stack, State, Token,
 };
-use sealane::wire::{Ecn, Flags, Outgoing, Packet, Segment, SegmentOptions, Seq, Timestamp};
+use sealane::wire::segment::{IPV4_HEADER, IPV6_HEADER};
+use sealane::wire::{Flags, Outgoing, Packet, Segment, Seq};
+
+#[path = "tcp/script.rs"]
+mod script;
+
+use script::{MARKS, Written};
 
 /// The peer's first sequence number: near the wrap, so that every dialogue crosses it.
 const PEER_ISN: Seq = Seq(u32::MAX - 99);
@@ -48,22 +62,38 @@ const TOLERANCE: Duration = Duration::from_millis(2);
 
 type Outcome<T = ()> = Result<T, String>;
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    Ipv4,
+    Ipv6,
+}
+
 fn main() -> ExitCode {
-    let filter: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tcp");
-    let mut failed = 0;
-    let mut passed = 0;
+    if arguments.iter().any(|argument| argument == "--list") {
+        list(&folder);
+        return ExitCode::SUCCESS;
+    }
+    let filter: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let (mut failed, mut passed, mut again) = (0, 0, 0);
     for (files, must_fail) in [(scripts(&folder), false), (scripts(&folder.join("must-fail")), true)] {
         for file in files {
             let name = file.strip_prefix(&folder).unwrap().display().to_string();
-            if !filter.is_empty() && !filter.iter().any(|part| name.contains(part)) {
+            if !filter.is_empty() && !filter.iter().any(|part| name.contains(*part)) {
                 continue;
             }
-            let outcome = replay(&std::fs::read_to_string(&file).unwrap());
-            let verdict = match (outcome, must_fail) {
-                (Ok(()), false) | (Err(_), true) => Ok(()),
-                (Ok(()), true) => Err("passed, though it must fail".to_owned()),
-                (Err(why), false) => Err(why),
+            let text = std::fs::read_to_string(&file).unwrap();
+            let (first, second) = match family_of(&text) {
+                Some(family) => (replay(&text, family, false), None),
+                None => (replay(&text, Family::Ipv4, false), Some(replay(&text, Family::Ipv6, true))),
+            };
+            again += usize::from(second.is_some());
+            let verdict = if must_fail {
+                let all = first.is_err() && second.is_none_or(|second| second.is_err());
+                all.then_some(()).ok_or("passed, though it must fail".to_owned())
+            } else {
+                first.and(second.unwrap_or(Ok(())).map_err(|why| format!("{why}, over IPv6")))
             };
             match verdict {
                 Ok(()) => passed += 1,
@@ -74,9 +104,34 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("\ndialogues: {passed} passed; {failed} failed");
+    println!("\ndialogues: {passed} passed, {again} of them over IPv4 and IPv6; {failed} failed");
     // A wrong folder must not look like success.
     if failed == 0 && (passed > 0 || !filter.is_empty()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What the dialogues show, in the order of RFCs and their sections.
+fn list(folder: &Path) {
+    let mut lines = Vec::new();
+    for file in scripts(folder) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let first = text.lines().next().unwrap_or_default();
+        let says = first.split_once(": ").map_or("", |(_, says)| says);
+        let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+        lines.extend(script::rules(first).into_iter().map(|rule| (rule, format!("{name}: {says}"))));
+    }
+    lines.sort();
+    let mut out = std::io::stdout().lock();
+    for ((_, _, rule), line) in lines {
+        // Who reads no further is no error.
+        if writeln!(out, "{rule:<28} {line}").is_err() {
+            return;
+        }
+    }
+}
+
+fn family_of(text: &str) -> Option<Family> {
+    let about = text.lines().find_map(|line| line.strip_prefix("set family "))?;
+    Some(if about.trim() == "ipv6" { Family::Ipv6 } else { Family::Ipv4 })
 }
 
 fn scripts(folder: &Path) -> Vec<PathBuf> {
@@ -86,9 +141,10 @@ fn scripts(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn replay(text: &str) -> Outcome {
+/// With `wide`, segments are as long as over IPv4.
+fn replay(text: &str, family: Family, wide: bool) -> Outcome {
     let first = text.lines().next().unwrap_or_default();
-    if !first.starts_with("# RFC ") {
+    if script::rules(first).is_empty() {
         return Err("1: the first line must name an RFC section".to_owned());
     }
     let mut settings = Settings {
@@ -116,7 +172,7 @@ fn replay(text: &str) -> Outcome {
             }
             set(&mut settings, setting).map_err(at)?;
         } else {
-            world.get_or_insert_with(|| World::new(settings.clone())).line(line).map_err(at)?;
+            world.get_or_insert_with(|| World::new(settings.clone(), family, wide)).line(line).map_err(at)?;
         }
     }
     world.ok_or("nothing in it".to_owned())?.end().map_err(|why| format!("{last}: end of file\n    {why}"))
@@ -142,6 +198,7 @@ fn set(settings: &mut Settings, line: &str) -> Outcome {
         "timestamps" => settings.timestamps = value == "on",
         "sack" => settings.sack = value == "on",
         "syn_cookies" => settings.syn_cookies = value == "on",
+        "family" if ["ipv4", "ipv6"].contains(&value) => {}
         "congestion" => {
             settings.congestion = match value {
                 "cubic" => Congestion::Cubic,
@@ -168,6 +225,8 @@ fn set(settings: &mut Settings, line: &str) -> Outcome {
 struct Peer {
     id: Option<ConnectionId>,
     isn: Option<Seq>,
+    /// The one of the handshake before.
+    isn_before: Option<Seq>,
     clock: Option<u32>,
     events: VecDeque<Event>,
     written: usize,
@@ -181,6 +240,7 @@ struct World {
     peers: BTreeMap<u16, Peer>,
     current: u16,
     sent: VecDeque<(Instant, Vec<u8>)>,
+    family: Family,
     mtu: usize,
     held: bool,
 }
@@ -194,8 +254,9 @@ fn bytes(offset: usize, len: usize) -> Vec<u8> {
 }
 
 impl World {
-    fn new(settings: Settings) -> Self {
+    fn new(mut settings: Settings, family: Family, wide: bool) -> Self {
         let counters = Arc::new(Counters::default());
+        settings.mtu += if wide { IPV6_HEADER - IPV4_HEADER } else { 0 };
         let mtu = settings.mtu;
         Self {
             stack: Stack::new(settings, Random::from_seed(1), counters.clone()),
@@ -204,17 +265,25 @@ impl World {
             peers: BTreeMap::new(),
             current: 1,
             sent: VecDeque::new(),
+            family,
             mtu,
             held: false,
         }
     }
 
-    fn local() -> SocketAddr {
-        ([198, 18, 0, 1], 443).into()
+    fn address(&self, host: u8) -> IpAddr {
+        match self.family {
+            Family::Ipv4 => [198, 18, 0, host].into(),
+            Family::Ipv6 => [0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()].into(),
+        }
+    }
+
+    fn local(&self) -> SocketAddr {
+        (self.address(1), 443).into()
     }
 
     fn flow(&self) -> Flow {
-        Flow::new(Self::local(), ([198, 18, 0, 2], 50_000 + self.current).into())
+        Flow::new(self.local(), (self.address(2), 50_000 + self.current).into())
     }
 
     fn peer(&mut self) -> &mut Peer {
@@ -292,7 +361,9 @@ impl World {
             return Err(format!("unexpected, {early:?} ago: {}", self.describe(&sent.clone())));
         }
         if let Some(segment) = rest.strip_prefix("< ") {
-            self.deliver(segment)?;
+            self.deliver(segment)??;
+        } else if let Some(segment) = rest.strip_prefix("<! ") {
+            self.deliver(segment)?.err().ok_or("it is well formed")?;
         } else {
             self.call(rest)?;
         }
@@ -307,11 +378,12 @@ impl World {
             ["quiet"] => {}
             ["hold"] => self.held = true,
             ["release"] => self.held = false,
-            ["listen"] => self.stack.listen(Self::local(), Token(7)).map_err(|why| format!("{why:?}"))?,
-            ["unlisten"] => self.stack.unlisten(Self::local()),
+            ["listen"] => self.stack.listen(self.local(), Token(7)).map_err(|why| format!("{why:?}"))?,
+            ["unlisten"] => self.stack.unlisten(self.local()),
             ["connect"] => {
                 let id = self.stack.connect(self.flow(), Token(8), now).map_err(|why| format!("{why:?}"))?;
-                *self.peer() = Peer { id: Some(id), ..Peer::default() };
+                let isn = self.peer().isn;
+                *self.peer() = Peer { id: Some(id), isn, ..Peer::default() };
             }
             ["connect", "refused", why] => {
                 let expected = match why {
@@ -375,6 +447,22 @@ impl World {
                 let got = if words[0] == "cwnd" { inside.cwnd } else { inside.ssthresh };
                 same(&number(value)?, &(got as usize))?;
             }
+            ["rto", seconds] => {
+                let id = self.id()?;
+                let expected = Duration::from_secs_f64(seconds.parse().map_err(|_| "seconds expected")?);
+                let got = self.stack.inspect(id).ok_or("the connection is gone")?.rto;
+                if expected.abs_diff(got) > TOLERANCE {
+                    return Err(format!("it is {got:?}"));
+                }
+            }
+            ["isn", "advanced", by] => {
+                let (expected, peer) = (number(by)? as u32, self.peer());
+                let (isn, before) = peer.isn.zip(peer.isn_before).ok_or("there were no two handshakes")?;
+                // It counts every 4 microseconds.
+                if isn.since(before).abs_diff(expected) > 1000 {
+                    return Err(format!("it advanced by {}", isn.since(before)));
+                }
+            }
             ["unacknowledged", value] => {
                 let id = self.id()?;
                 same(&number(value)?, &self.stack.unacknowledged(id))?;
@@ -420,7 +508,8 @@ impl World {
         same(&what, &got.as_str())
     }
 
-    fn deliver(&mut self, text: &str) -> Outcome {
+    /// The inner outcome is that of the parser.
+    fn deliver(&mut self, text: &str) -> Outcome<Outcome> {
         let written = Written::parse(text)?;
         let peer = self.peer();
         let (isn, clock) = (peer.isn.unwrap_or_default(), peer.clock.unwrap_or_default());
@@ -442,9 +531,14 @@ impl World {
         let (flags, ecn) = (written.flags, written.ecn);
         let outgoing = Outgoing { flow: &reversed, seq, ack, flags, window, options, ecn, payload: (&payload, &[]) };
         let len = outgoing.emit(&mut room, false).ok_or("too long for a packet")?;
-        let (flow, segment) = Segment::parse(&packet(&room[..len]), false).map_err(|why| format!("{why:?}"))?;
-        self.stack.on_segment(&flow, &segment, self.now);
-        Ok(())
+        let bytes = script::disfigure(&room[..len], &written.raw, written.urgent);
+        Ok(match Segment::parse(&packet(&bytes), false) {
+            Ok((flow, segment)) => {
+                self.stack.on_segment(&flow, &segment, self.now);
+                Ok(())
+            }
+            Err(why) => Err(format!("{why:?}")),
+        })
     }
 
     fn expect_segment(&mut self, text: &str, target: Instant) -> Outcome {
@@ -470,8 +564,8 @@ impl World {
             return differs("flow");
         }
         let peer = self.peer();
-        if segment.flags.syn {
-            peer.isn = Some(segment.seq);
+        if segment.flags.syn && peer.isn != Some(segment.seq) {
+            peer.isn_before = peer.isn.replace(segment.seq);
         }
         if let (Some(timestamp), None) = (segment.options.timestamp, peer.clock) {
             peer.clock = Some(timestamp.value);
@@ -557,94 +651,4 @@ fn name(event: Event) -> String {
 
 fn packet(bytes: &[u8]) -> Packet<'_> {
     Packet::parse(bytes, false).unwrap()
-}
-
-/// How scripts write the ECN field.
-const MARKS: [(&str, Ecn); 3] = [("[ect1]", Ecn::Ect1), ("[ect0]", Ecn::Ect0), ("[ce]", Ecn::Ce)];
-
-/// A segment as a script writes it.
-struct Written {
-    ecn: Ecn,
-    flags: Flags,
-    seq: u32,
-    len: usize,
-    ack: Option<u32>,
-    window: Option<u16>,
-    options: Option<SegmentOptions>,
-}
-
-impl Written {
-    fn parse(text: &str) -> Outcome<Self> {
-        let (head, options) = match text.split_once('<') {
-            Some((head, options)) => {
-                let list = options.strip_suffix('>').ok_or("> expected")?;
-                (head, Some(parse_options(list)?))
-            }
-            None => (text, None),
-        };
-        let mut words = head.split_whitespace();
-        let mut letters = words.next().ok_or("flags expected")?;
-        let mark = MARKS.iter().find(|(mark, _)| *mark == letters);
-        if mark.is_some() {
-            letters = words.next().ok_or("flags expected")?;
-        }
-        let ecn = mark.map_or(Ecn::NotEct, |(_, ecn)| *ecn);
-        let mut flags = Flags::default();
-        for letter in letters.chars() {
-            match letter {
-                'S' => flags.syn = true,
-                'F' => flags.fin = true,
-                'R' => flags.rst = true,
-                'P' => flags.psh = true,
-                'E' => flags.ece = true,
-                'W' => flags.cwr = true,
-                '.' | '-' => {}
-                _ => return Err(format!("no flag {letter}")),
-            }
-        }
-        let range = words.next().ok_or("first:last(length) expected")?;
-        let (seq, len) = parse_range(range).ok_or_else(|| format!("first:last(length) expected, not {range}"))?;
-        let mut written = Self { ecn, flags, seq, len, ack: None, window: None, options };
-        while let Some(word) = words.next() {
-            let value: u32 = words.next().and_then(|value| value.parse().ok()).ok_or("a number expected")?;
-            match word {
-                "ack" => written.ack = Some(value),
-                "win" => written.window = Some(u16::try_from(value).map_err(|_| "the field has 16 bits")?),
-                _ => return Err(format!("no field {word}")),
-            }
-        }
-        if letters.contains('.') != written.ack.is_some() {
-            return Err("`.` and `ack` go together".to_owned());
-        }
-        Ok(written)
-    }
-}
-
-fn parse_range(text: &str) -> Option<(u32, usize)> {
-    let (first, rest) = text.split_once(':')?;
-    let (last, len) = rest.strip_suffix(')')?.split_once('(')?;
-    let (first, last, len): (i64, i64, i64) = (first.parse().ok()?, last.parse().ok()?, len.parse().ok()?);
-    (last - first == len).then_some(((first & 0xffff_ffff) as u32, len as usize))
-}
-
-fn parse_options(list: &str) -> Outcome<SegmentOptions> {
-    let mut options = SegmentOptions::default();
-    for option in list.split(',').map(str::trim).filter(|option| !option.is_empty()) {
-        let words: Vec<&str> = option.split_whitespace().collect();
-        let number = |word: &str| word.parse::<u32>().map_err(|_| format!("a number expected, not {word}"));
-        match words[..] {
-            ["mss", mss] => options.mss = Some(number(mss)? as u16),
-            ["wscale", shift] => options.window_scale = Some(number(shift)? as u8),
-            ["sackOK"] => options.sack_permitted = true,
-            ["ts", value, echo] => options.timestamp = Some(Timestamp { value: number(value)?, echo: number(echo)? }),
-            ["sack", ref ranges @ ..] if ranges.len() <= 4 => {
-                for (block, range) in options.sack.iter_mut().zip(ranges) {
-                    let (left, right) = range.split_once(':').ok_or("left:right expected")?;
-                    *block = Some((Seq(number(left)?), Seq(number(right)?)));
-                }
-            }
-            _ => return Err(format!("no option {option}")),
-        }
-    }
-    Ok(options)
 }
