@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// A local and a remote endpoint of one address family, 36 bytes. IPv4 addresses are held IPv4-mapped (RFC 4291 2.5.5.2).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Flow {
     local: [u8; 16],
     remote: [u8; 16],
@@ -27,6 +27,20 @@ impl Flow {
         SocketAddr::new(unpack(self.local), self.local_port)
     }
 
+    /// This engine's address and port as bytes, to look it up by.
+    pub fn local_key(&self) -> [u8; 18] {
+        let mut key = [0; 18];
+        let (address, port) = key.split_at_mut(16);
+        address.copy_from_slice(&self.local);
+        port.copy_from_slice(&self.local_port.to_be_bytes());
+        key
+    }
+
+    /// The peer's address as bytes.
+    pub fn remote_key(&self) -> [u8; 16] {
+        self.remote
+    }
+
     /// The peer's endpoint.
     pub fn remote(&self) -> SocketAddr {
         SocketAddr::new(unpack(self.remote), self.remote_port)
@@ -35,6 +49,21 @@ impl Flow {
     /// The same flow as the peer sees it.
     pub fn reversed(&self) -> Self {
         Self { local: self.remote, remote: self.local, local_port: self.remote_port, remote_port: self.local_port }
+    }
+}
+
+impl std::hash::Hash for Flow {
+    /// All of it at once: every segment costs at least one hash, and a keyed one takes its time over each piece.
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let mut bytes = [0; 36];
+        let (local, rest) = bytes.split_at_mut(16);
+        let (remote, ports) = rest.split_at_mut(16);
+        let (local_port, remote_port) = ports.split_at_mut(2);
+        local.copy_from_slice(&self.local);
+        remote.copy_from_slice(&self.remote);
+        local_port.copy_from_slice(&self.local_port.to_be_bytes());
+        remote_port.copy_from_slice(&self.remote_port.to_be_bytes());
+        state.write(&bytes);
     }
 }
 

@@ -4,8 +4,9 @@
 //! transmit queue and the buffers. Nothing happens by itself, so one thread may drive all ends in an order of its own; the
 //! ends may also live on threads of their own.
 
-use std::sync::Arc;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use crossbeam::queue::ArrayQueue;
 use smoltcp::wire::{EthernetAddress, IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket};
@@ -76,11 +77,24 @@ pub struct Wire {
 /// A frame in one of the port's buffers, which goes back to the pool when the frame is dropped.
 #[derive(Debug)]
 pub struct Frame {
-    room: Box<[u8; FRAME_MAX]>,
+    /// There until the frame is dropped.
+    room: Option<Room>,
     len: usize,
     checksum: ReceivedChecksum,
     offload: Option<usize>,
     pool: Arc<Pool>,
+}
+
+type Room = Box<[u8; FRAME_MAX]>;
+
+/// Rooms of dropped frames, for the next ones. A thread keeps [`ROOMS_KEPT`] of its own and exchanges whole stacks of them with the others, as DPDK's pools
+/// do: buffers that one thread fills and another one empties cost no allocation.
+static ROOMS: LazyLock<ArrayQueue<Vec<Room>>> = LazyLock::new(|| ArrayQueue::new(ROOMS_STACKS));
+const ROOMS_KEPT: usize = 64;
+const ROOMS_STACKS: usize = 256;
+
+thread_local! {
+    static OWN_ROOMS: RefCell<Vec<Room>> = const { RefCell::new(Vec::new()) };
 }
 
 #[derive(Debug)]
@@ -102,7 +116,7 @@ impl Pool {
         let more = |in_use| (in_use < self.capacity).then_some(in_use + 1);
         self.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         Some(Frame {
-            room: Box::new([0; FRAME_MAX]),
+            room: Some(take_room()),
             len: 0,
             checksum: ReceivedChecksum::Unknown,
             offload: None,
@@ -115,9 +129,36 @@ impl Pool {
     }
 }
 
+fn take_room() -> Room {
+    let kept = OWN_ROOMS.try_with(|own| {
+        let mut own = own.borrow_mut();
+        if own.is_empty()
+            && let Some(more) = ROOMS.pop()
+        {
+            *own = more;
+        }
+        own.pop()
+    });
+    kept.ok().flatten().unwrap_or_else(|| Box::new([0; FRAME_MAX]))
+}
+
+fn keep_room(room: Room) {
+    // A thread that ends has nowhere to keep it, and a full store lets it go.
+    let _ended = OWN_ROOMS.try_with(|own| {
+        let mut own = own.borrow_mut();
+        own.push(room);
+        if own.len() >= 2 * ROOMS_KEPT {
+            let _full = ROOMS.push(own.split_off(ROOMS_KEPT));
+        }
+    });
+}
+
 impl Drop for Frame {
     fn drop(&mut self) {
         self.pool.in_use.fetch_sub(1, Ordering::Relaxed);
+        if let Some(room) = self.room.take() {
+            keep_room(room);
+        }
     }
 }
 
@@ -127,7 +168,7 @@ impl Wire {
     pub fn push(&self, bytes: &[u8], queue: usize) -> bool {
         let Some(queue) = self.shared.receive.get(queue) else { return false };
         let Some(mut frame) = self.shared.pool.take() else { return false };
-        let Some(room) = frame.room.get_mut(..bytes.len()) else { return false };
+        let Some(room) = super::Frame::room(&mut frame).get_mut(..bytes.len()) else { return false };
         room.copy_from_slice(bytes);
         frame.len = bytes.len();
         if self.shared.info.offload.receive_checksum {
@@ -138,9 +179,14 @@ impl Wire {
 
     /// Takes the oldest frame that a lane transmitted.
     pub fn pop(&self) -> Option<Vec<u8>> {
+        self.pop_with(<[u8]>::to_vec)
+    }
+
+    /// Takes the oldest frame that a lane transmitted and shows it to `see`.
+    pub fn pop_with<R>(&self, see: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let mut frame = self.shared.transmit.pop()?;
         frame.finish_checksums();
-        Some(super::Frame::bytes(&frame).to_vec())
+        Some(see(super::Frame::bytes(&frame)))
     }
 
     /// Occupancy of the buffer pool. Frames that wait on the wire's side count.
@@ -176,11 +222,11 @@ impl QueuePair for Queue {
 
 impl super::Frame for Frame {
     fn bytes(&self) -> &[u8] {
-        self.room.get(..self.len).unwrap_or_default()
+        self.room.as_ref().and_then(|room| room.get(..self.len)).unwrap_or_default()
     }
 
     fn room(&mut self) -> &mut [u8] {
-        self.room.as_mut_slice()
+        self.room.as_mut().map(|room| room.as_mut_slice()).unwrap_or_default()
     }
 
     fn set_len(&mut self, len: usize) {
@@ -202,7 +248,8 @@ impl Frame {
     /// header's sum.
     fn finish_checksums(&mut self) {
         let Some(header_len) = self.offload.take() else { return };
-        let Some(packet) = self.room.get_mut(ETHERNET_LEN..self.len) else { return };
+        let len = self.len;
+        let Some(packet) = super::Frame::room(self).get_mut(ETHERNET_LEN..len) else { return };
         if packet.first().is_some_and(|byte| byte >> 4 == 4) {
             if let Ok(mut ipv4) = Ipv4Packet::new_checked(&mut *packet) {
                 ipv4.fill_checksum();

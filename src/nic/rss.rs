@@ -34,6 +34,9 @@ static TABLES: [[u32; 256]; INPUT_MAX] = tables();
 /// # Panics
 /// When `lanes` is 0.
 pub fn lane_of(flow: &Flow, lanes: u16) -> LaneId {
+    if lanes == 1 {
+        return LaneId(0);
+    }
     let entry = hash(flow.remote(), flow.local()) % INDIRECTION_ENTRIES;
     LaneId(u16::try_from(entry % u32::from(lanes)).expect("smaller than lanes, which is 16 bits wide"))
 }

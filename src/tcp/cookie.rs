@@ -5,8 +5,8 @@
 //! offers timestamps it must echo ours from the last two minutes besides, whose start depends on the flow, so one bit of the hash can say whether it
 //! offered ECN: then a guess is right once in 2^37.
 
-use crate::base::{Duration, Flow, Instant, Random};
-use crate::tcp::isn::{self, Keyed};
+use crate::base::{Duration, Instant, Random};
+use crate::tcp::isn::{self, Keyed, Origin};
 use crate::wire::{Seq, Timestamp};
 
 /// A cookie is good for one to two of these.
@@ -62,10 +62,17 @@ impl Cookies {
     }
 
     /// The initial sequence number to answer a SYN with number `irs`.
-    pub(super) fn bake(&mut self, flow: &Flow, irs: Seq, offer: Offer, timestamps: bool, now: Instant) -> Option<Seq> {
+    pub(super) fn bake(
+        &mut self,
+        origin: Origin,
+        irs: Seq,
+        offer: Offer,
+        timestamps: bool,
+        now: Instant,
+    ) -> Option<Seq> {
         let bits = offer.encode()?;
         self.good_until = now + PERIOD * 2;
-        Some(self.cookie(flow, irs, bits, timestamps.then_some(offer.ecn), period(now)))
+        Some(self.cookie(origin, irs, bits, timestamps.then_some(offer.ecn), period(now)))
     }
 
     /// Whether cookies may be out.
@@ -73,14 +80,13 @@ impl Cookies {
         now < self.good_until
     }
 
-    /// What the SYN had offered, if `iss` is the answer that it got. `offset` is that of the flow's timestamp clock.
+    /// What the SYN had offered, if `iss` is the answer that it got.
     pub(super) fn check(
         &self,
-        flow: &Flow,
+        origin: Origin,
         irs: Seq,
         iss: Seq,
         timestamp: Option<Timestamp>,
-        offset: u32,
         now: Instant,
     ) -> Option<Offer> {
         let period = period(now);
@@ -89,18 +95,20 @@ impl Cookies {
         let period = period.checked_sub(age)?;
         let bits = u8::try_from((iss.0 >> HASH_BITS) & 0xff).ok()?;
         let fresh = timestamp.is_none_or(|timestamp| {
-            let age = isn::timestamp(offset, now).wrapping_sub(timestamp.echo);
+            let age = isn::timestamp(origin.timestamp_offset(), now).wrapping_sub(timestamp.echo);
             Duration::from_millis(age.into()) <= PERIOD * 2
         });
         let ecn = timestamp.map(|_| iss.0 & ECN != 0);
-        let right = self.cookie(flow, irs, bits, ecn, period) == iss;
+        let right = self.cookie(origin, irs, bits, ecn, period) == iss;
         (right && fresh).then(|| Offer { ecn: ecn == Some(true), ..Offer::decode(bits) })
     }
 
-    /// `ecn` is none where there are no timestamps.
-    fn cookie(&self, flow: &Flow, irs: Seq, bits: u8, ecn: Option<bool>, period: u64) -> Seq {
+    /// `ecn` is none where there are no timestamps. The flow enters by its origin, which is a keyed hash of it already: whoever finds two flows of one origin
+    /// gains a cookie of one for the other.
+    fn cookie(&self, origin: Origin, irs: Seq, bits: u8, ecn: Option<bool>, period: u64) -> Seq {
         use std::hash::BuildHasher;
-        let hash = self.key.hash_one((flow, irs, bits, ecn, period));
+        let options = u64::from(bits) | ecn.map_or(0, |offered| 0x100 | u64::from(offered) << 9);
+        let hash = self.key.hash_one((origin, u64::from(irs.0) << 32 | options, period));
         let hash = u32::try_from(hash & ((1 << HASH_BITS) - 1)).unwrap_or_default();
         let hash = match ecn {
             Some(offered) => (hash & (ECN - 1)) | if offered { ECN } else { 0 },
@@ -120,9 +128,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::Flow;
+    use crate::tcp::isn::Isn;
 
-    fn flow(port: u16) -> Flow {
-        Flow::new(([198, 18, 0, 1], 443).into(), ([198, 18, 0, 2], port).into())
+    fn flow(port: u16) -> Origin {
+        let flow = Flow::new(([198, 18, 0, 1], 443).into(), ([198, 18, 0, 2], port).into());
+        Isn::new(&mut Random::from_seed(7)).origin(&flow)
     }
 
     proptest! {
@@ -133,9 +144,9 @@ mod tests {
             let mut cookies = Cookies::new(&mut Random::from_seed(1));
             let offer = Offer { mss, window_scale: scale, sack, ecn: false };
             let now = Instant::START + Duration::from_secs(start);
-            let iss = cookies.bake(&flow(1), Seq(irs), offer, false, now).unwrap();
+            let iss = cookies.bake(flow(1), Seq(irs), offer, false, now).unwrap();
             let later = now + Duration::from_secs(wait);
-            match cookies.check(&flow(1), Seq(irs), iss, None, 0, later) {
+            match cookies.check(flow(1), Seq(irs), iss, None, later) {
                 Some(back) => {
                     prop_assert!(wait <= 128);
                     prop_assert_eq!(back, Offer { mss: back.mss, ..offer });
@@ -151,15 +162,15 @@ mod tests {
         let mut cookies = Cookies::new(&mut Random::from_seed(1));
         let (now, irs) = (Instant::START + Duration::from_secs(1000), Seq(5));
         let offer = Offer { mss: 1460, window_scale: Some(7), sack: true, ecn: false };
-        let iss = cookies.bake(&flow(1), irs, offer, false, now).unwrap();
-        assert_eq!(cookies.check(&flow(1), irs, iss, None, 0, now), Some(offer));
-        assert_eq!(cookies.check(&flow(2), irs, iss, None, 0, now), None);
-        assert_eq!(cookies.check(&flow(1), Seq(6), iss, None, 0, now), None);
-        assert_eq!(cookies.check(&flow(1), irs, iss + 1, None, 0, now), None);
+        let iss = cookies.bake(flow(1), irs, offer, false, now).unwrap();
+        assert_eq!(cookies.check(flow(1), irs, iss, None, now), Some(offer));
+        assert_eq!(cookies.check(flow(2), irs, iss, None, now), None);
+        assert_eq!(cookies.check(flow(1), Seq(6), iss, None, now), None);
+        assert_eq!(cookies.check(flow(1), irs, iss + 1, None, now), None);
         // Another offer cannot be put in.
-        assert_eq!(cookies.check(&flow(1), irs, Seq(iss.0 ^ (1 << HASH_BITS)), None, 0, now), None);
+        assert_eq!(cookies.check(flow(1), irs, Seq(iss.0 ^ (1 << HASH_BITS)), None, now), None);
         let other = Cookies::new(&mut Random::from_seed(2));
-        assert_eq!(other.check(&flow(1), irs, iss, None, 0, now), None);
+        assert_eq!(other.check(flow(1), irs, iss, None, now), None);
     }
 
     #[test]
@@ -167,31 +178,31 @@ mod tests {
         let mut cookies = Cookies::new(&mut Random::from_seed(1));
         let now = Instant::START + Duration::from_secs(1000);
         let offer = Offer { mss: 1460, window_scale: None, sack: false, ecn: false };
-        let iss = cookies.bake(&flow(1), Seq(5), offer, true, now).unwrap();
-        let check = |echo: u32| cookies.check(&flow(1), Seq(5), iss, Some(Timestamp { value: 1, echo }), 77, now);
-        let clock = isn::timestamp(77, now);
+        let iss = cookies.bake(flow(1), Seq(5), offer, true, now).unwrap();
+        let check = |echo: u32| cookies.check(flow(1), Seq(5), iss, Some(Timestamp { value: 1, echo }), now);
+        let clock = isn::timestamp(flow(1).timestamp_offset(), now);
         assert_eq!(check(clock), Some(offer));
         assert_eq!(check(clock - 127_000), Some(offer));
         assert_eq!(check(clock - 129_000), None);
         assert_eq!(check(clock + 1), None);
         // Timestamps that were offered cannot be left away.
-        assert_eq!(cookies.check(&flow(1), Seq(5), iss, None, 77, now), None);
+        assert_eq!(cookies.check(flow(1), Seq(5), iss, None, now), None);
     }
 
     #[test]
     fn ecn_comes_back_where_there_are_timestamps() {
         let mut cookies = Cookies::new(&mut Random::from_seed(1));
         let now = Instant::START + Duration::from_secs(1000);
-        let timestamp = Timestamp { value: 1, echo: isn::timestamp(77, now) };
+        let timestamp = Timestamp { value: 1, echo: isn::timestamp(flow(1).timestamp_offset(), now) };
         for ecn in [false, true] {
             let offer = Offer { mss: 1460, window_scale: Some(7), sack: true, ecn };
-            let iss = cookies.bake(&flow(1), Seq(5), offer, true, now).unwrap();
-            assert_eq!(cookies.check(&flow(1), Seq(5), iss, Some(timestamp), 77, now), Some(offer));
+            let iss = cookies.bake(flow(1), Seq(5), offer, true, now).unwrap();
+            assert_eq!(cookies.check(flow(1), Seq(5), iss, Some(timestamp), now), Some(offer));
             // It cannot be put in or left away.
             let forged = Seq(iss.0 ^ ECN);
-            assert_eq!(cookies.check(&flow(1), Seq(5), forged, Some(timestamp), 77, now), None);
-            let iss = cookies.bake(&flow(1), Seq(5), offer, false, now).unwrap();
-            assert_eq!(cookies.check(&flow(1), Seq(5), iss, None, 77, now), Some(Offer { ecn: false, ..offer }));
+            assert_eq!(cookies.check(flow(1), Seq(5), forged, Some(timestamp), now), None);
+            let iss = cookies.bake(flow(1), Seq(5), offer, false, now).unwrap();
+            assert_eq!(cookies.check(flow(1), Seq(5), iss, None, now), Some(Offer { ecn: false, ..offer }));
         }
     }
 
@@ -200,10 +211,10 @@ mod tests {
         let mut cookies = Cookies::new(&mut Random::from_seed(3));
         let mut random = Random::from_seed(4);
         let now = Instant::START + Duration::from_secs(1000);
-        cookies.bake(&flow(1), Seq(5), Offer { mss: 1460, window_scale: None, sack: false, ecn: false }, false, now);
+        cookies.bake(flow(1), Seq(5), Offer { mss: 1460, window_scale: None, sack: false, ecn: false }, false, now);
         let taken = (0..100_000).filter(|_| {
             let (irs, iss) = (Seq(random.next_u32()), Seq(random.next_u32()));
-            cookies.check(&flow(9), irs, iss, None, 0, now).is_some()
+            cookies.check(flow(9), irs, iss, None, now).is_some()
         });
         assert_eq!(taken.count(), 0);
     }

@@ -6,7 +6,7 @@ use crate::tcp::connection::{Connection, Env, mss_accepted, mss_offered, shift_o
 use crate::tcp::cookie::Offer;
 use crate::tcp::ecn::is_setup;
 use crate::tcp::half_open::{HalfOpen, RETRIES};
-use crate::tcp::isn;
+use crate::tcp::isn::{self, Origin};
 use crate::tcp::memory::Memory;
 use crate::tcp::stack::{Alarm, Reply, Stack};
 use crate::tcp::table::Place;
@@ -53,7 +53,7 @@ impl Stack {
             counters.strangers.increment();
             return;
         }
-        let listener = self.listeners.get(&flow.local()).copied();
+        let listener = self.listeners.get(&flow.local_key()).copied();
         let (Some(token), true, None) = (listener, segment.flags.syn, segment.ack) else {
             if segment.flags.syn && listener.is_none() {
                 counters.no_listener.increment();
@@ -72,19 +72,27 @@ impl Stack {
             counters.memory_full.increment();
             return;
         }
-        let half = self.half_open_for(flow, token, segment, now);
+        let origin = self.isn.origin(flow);
+        let half = self.half_open_for(flow, token, segment, origin, now);
         if self.half_open.len() >= self.settings.half_open_max {
-            return self.send_cookie(half, after.is_some(), now);
+            return self.send_cookie(half, origin, after.is_some(), now);
         }
         self.remember_half_open(half, after, now);
     }
 
-    fn half_open_for(&self, flow: &Flow, token: Token, segment: &Segment<'_>, now: Instant) -> HalfOpen {
+    fn half_open_for(
+        &self,
+        flow: &Flow,
+        token: Token,
+        segment: &Segment<'_>,
+        origin: Origin,
+        now: Instant,
+    ) -> HalfOpen {
         let options = &segment.options;
         HalfOpen {
             flow: *flow,
             token,
-            iss: self.isn.sequence(flow, now),
+            iss: origin.sequence(now),
             irs: segment.seq,
             mss: mss_accepted(options, flow).min(mss_offered(&self.settings, flow)),
             window: segment.window,
@@ -92,6 +100,7 @@ impl Stack {
             sack: options.sack_permitted && self.settings.sack,
             ecn: is_setup(segment) && self.settings.ecn != EcnMode::Off,
             timestamp: options.timestamp.filter(|_| self.settings.timestamps).map(|timestamp| timestamp.value),
+            timestamp_offset: origin.timestamp_offset(),
             retries: 0,
             sent_at: Some(now),
             timer: None,
@@ -117,7 +126,7 @@ impl Stack {
     }
 
     /// Answers a SYN without keeping anything. One that follows a connection in TIME-WAIT needs a number of its own and is dropped.
-    fn send_cookie(&mut self, mut half: HalfOpen, follows: bool, now: Instant) {
+    fn send_cookie(&mut self, mut half: HalfOpen, origin: Origin, follows: bool, now: Instant) {
         self.counters.half_open_full.increment();
         if follows || !self.settings.syn_cookies {
             return;
@@ -126,7 +135,7 @@ impl Stack {
         // There is a bit for it only where the echo of a timestamp proves as much as the bit did.
         half.ecn &= timestamps;
         let offer = Offer { mss: half.mss, window_scale: half.window_scale, sack: half.sack, ecn: half.ecn };
-        let Some(iss) = self.cookies.bake(&half.flow, half.irs, offer, timestamps, now) else { return };
+        let Some(iss) = self.cookies.bake(origin, half.irs, offer, timestamps, now) else { return };
         half.iss = iss;
         self.counters.cookies_sent.increment();
         let reply = self.syn_ack(&half, now);
@@ -137,9 +146,9 @@ impl Stack {
     fn on_cookie(&mut self, flow: &Flow, token: Token, segment: &Segment<'_>, now: Instant) -> bool {
         let Some(ack) = segment.ack.filter(|_| !segment.flags.syn && self.cookies.are_out(now)) else { return false };
         let (irs, iss) = (segment.seq - 1, ack - 1);
-        let offset = self.isn.timestamp_offset(flow);
+        let origin = self.isn.origin(flow);
         let timestamp = segment.options.timestamp.filter(|_| self.settings.timestamps);
-        let Some(offer) = self.cookies.check(flow, irs, iss, timestamp, offset, now) else {
+        let Some(offer) = self.cookies.check(origin, irs, iss, timestamp, now) else {
             self.counters.cookies_refused.increment();
             return false;
         };
@@ -164,6 +173,7 @@ impl Stack {
             sack,
             ecn,
             timestamp,
+            timestamp_offset: origin.timestamp_offset(),
             retries,
             sent_at,
             timer,
@@ -179,7 +189,7 @@ impl Stack {
     }
 
     fn syn_ack(&self, half: &HalfOpen, now: Instant) -> Reply {
-        let clock = isn::timestamp(self.isn.timestamp_offset(&half.flow), now);
+        let clock = isn::timestamp(half.timestamp_offset, now);
         Reply {
             flow: half.flow,
             seq: half.iss,
@@ -247,7 +257,7 @@ impl Stack {
     }
 
     fn timestamp_option(&self, flow: &Flow, echo: Option<u32>, now: Instant) -> SegmentOptions {
-        let value = isn::timestamp(self.isn.timestamp_offset(flow), now);
+        let value = isn::timestamp(self.isn.origin(flow).timestamp_offset(), now);
         SegmentOptions { timestamp: echo.map(|echo| Timestamp { value, echo }), ..SegmentOptions::default() }
     }
 
@@ -258,8 +268,7 @@ impl Stack {
             self.counters.table_full.increment();
             return self.send_reset(&half.flow, half.iss + 1, None, now);
         }
-        let offset = self.isn.timestamp_offset(&half.flow);
-        let connection = Connection::accept(half, offset, self.env(now));
+        let connection = Connection::accept(half, half.timestamp_offset, self.env(now));
         let index = self.connections.insert(connection);
         self.index.insert(half.flow, Place::Connection(index));
         self.counters.accepted.increment();
@@ -296,7 +305,7 @@ impl Stack {
                 self.time_wait.restart(index, now);
                 self.acknowledge_time_wait(index, now);
             }
-            Answer::Reopen if self.listeners.contains_key(&entry.flow.local()) => {
+            Answer::Reopen if self.listeners.contains_key(&entry.flow.local_key()) => {
                 self.counters.time_wait_reopened.increment();
                 self.forget_time_wait(index);
                 self.on_stranger(&entry.flow, segment, Some(entry.snd_nxt), now);

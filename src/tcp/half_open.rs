@@ -27,6 +27,8 @@ pub(super) struct HalfOpen {
     pub(super) ecn: bool,
     /// TS.Recent.
     pub(super) timestamp: Option<u32>,
+    /// What our own timestamp clock started at.
+    pub(super) timestamp_offset: u32,
     pub(super) retries: u32,
     /// When SYN-ACK left, if that is known.
     pub(super) sent_at: Option<Instant>,

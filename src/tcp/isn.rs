@@ -38,14 +38,25 @@ impl Isn {
         Self(Keyed::new(random))
     }
 
+    /// Where this flow starts.
+    pub(super) fn origin(&self, flow: &Flow) -> Origin {
+        Origin(self.0.hash(flow))
+    }
+}
+
+/// F(flow, secret): where a flow's numbers start. It is hashed once for all that needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Origin(u64);
+
+impl Origin {
     /// RFC 6528 3: ISN = M + F(flow, secret), M counting every 4 microseconds.
-    pub(super) fn sequence(&self, flow: &Flow, now: Instant) -> Seq {
-        Seq(low(self.0.hash(flow)).wrapping_add(low(now.as_nanos() / 4000)))
+    pub(super) fn sequence(self, now: Instant) -> Seq {
+        Seq(low(self.0).wrapping_add(low(now.as_nanos() / 4000)))
     }
 
     /// What the flow's timestamp clock shows at the start of time.
-    pub(super) fn timestamp_offset(&self, flow: &Flow) -> u32 {
-        low(self.0.hash(flow) >> 32)
+    pub(super) fn timestamp_offset(self) -> u32 {
+        low(self.0 >> 32)
     }
 }
 
@@ -67,9 +78,9 @@ mod tests {
     fn one_flow_counts_on_and_others_are_unrelated() {
         let isn = Isn::new(&mut Random::from_seed(1));
         let flow = |port| Flow::new(([198, 18, 0, 1], 443).into(), ([198, 18, 0, 2], port).into());
-        let first = isn.sequence(&flow(1), Instant::START);
-        assert_eq!(isn.sequence(&flow(1), Instant::START + Duration::from_millis(1)).since(first), 250);
-        assert_ne!(isn.sequence(&flow(2), Instant::START), first);
-        assert_ne!(Isn::new(&mut Random::from_seed(2)).sequence(&flow(1), Instant::START), first);
+        let first = isn.origin(&flow(1)).sequence(Instant::START);
+        assert_eq!(isn.origin(&flow(1)).sequence(Instant::START + Duration::from_millis(1)).since(first), 250);
+        assert_ne!(isn.origin(&flow(2)).sequence(Instant::START), first);
+        assert_ne!(Isn::new(&mut Random::from_seed(2)).origin(&flow(1)).sequence(Instant::START), first);
     }
 }

@@ -128,7 +128,8 @@ fn run(seed: u64, network: &Network, settings: &Settings, connections: u16, byte
     ends[1].stack.listen((server, 443).into(), Token(0)).unwrap();
     let flow = |port: u16| Flow::new((client, port).into(), (server, 443).into());
     let first = if network.near_wrap {
-        let near = |port: &u16| (u32::MAX - 200_000..).contains(&ends[0].stack.isn.sequence(&flow(*port), now).0);
+        let near =
+            |port: &u16| (u32::MAX - 200_000..).contains(&ends[0].stack.isn.origin(&flow(*port)).sequence(now).0);
         let Some(port) = (1..60_000).find(near) else { return ends };
         port
     } else {

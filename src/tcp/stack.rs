@@ -48,7 +48,8 @@ pub struct Stack {
     pub(super) counters: Arc<Counters>,
     pub(super) isn: Isn,
     pub(super) cookies: Cookies,
-    pub(super) listeners: HashMap<SocketAddr, Token, Keyed>,
+    /// By [`Flow::local_key`].
+    pub(super) listeners: HashMap<[u8; 18], Token, Keyed>,
     pub(super) index: Index,
     pub(super) connections: Table<Connection>,
     pub(super) half_open: HalfOpens,
@@ -100,16 +101,17 @@ impl Stack {
     /// # Errors
     /// [`Refused::InUse`] when there is a listener already.
     pub fn listen(&mut self, local: SocketAddr, token: Token) -> Result<(), Refused> {
-        if self.listeners.contains_key(&local) {
+        let key = Flow::new(local, local).local_key();
+        if self.listeners.contains_key(&key) {
             return Err(Refused::InUse);
         }
-        self.listeners.insert(local, token);
+        self.listeners.insert(key, token);
         Ok(())
     }
 
     /// Accepts no more connections to `local`. Those that are open stay, and handshakes that have begun may end.
     pub fn unlisten(&mut self, local: SocketAddr) {
-        self.listeners.remove(&local);
+        self.listeners.remove(&Flow::new(local, local).local_key());
     }
 
     /// Begins a connection.
@@ -128,9 +130,14 @@ impl Stack {
             self.counters.memory_full.increment();
             return Err(Refused::TableFull);
         }
-        let iss = self.isn.sequence(&flow, now);
-        let offset = self.isn.timestamp_offset(&flow);
-        let index = self.connections.insert(Connection::open(flow, token, iss, offset, self.env(now)));
+        let origin = self.isn.origin(&flow);
+        let index = self.connections.insert(Connection::open(
+            flow,
+            token,
+            origin.sequence(now),
+            origin.timestamp_offset(),
+            self.env(now),
+        ));
         self.index.insert(flow, Place::Connection(index));
         self.counters.connected.increment();
         self.settle(index, now);
@@ -403,7 +410,7 @@ impl Stack {
 
     /// Whether a flow without a connection is in the trace's sample: as it will be once it has one.
     pub(super) fn is_traced(&self, flow: &Flow) -> bool {
-        self.tracer.is_on() && self.tracer.takes(self.isn.timestamp_offset(flow))
+        self.tracer.is_on() && self.tracer.takes(self.isn.origin(flow).timestamp_offset())
     }
 
     fn find(&self, id: ConnectionId) -> Option<&Connection> {
