@@ -34,6 +34,14 @@ pub(super) enum Verdict {
     Retransmit,
 }
 
+/// Everything that a reduction changes, for taking it back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before {
+    control: Control,
+    cwnd: u32,
+    ssthresh: u32,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recovery {
     control: Control,
@@ -222,10 +230,14 @@ impl Recovery {
         self.set_cwnd(pipe.saturating_add(self.mss));
     }
 
-    /// The reduction was wrong.
-    pub(super) fn restore(&mut self, (cwnd, ssthresh): (u32, u32)) {
-        (self.cwnd, self.ssthresh) = (cwnd.max(self.cwnd), ssthresh);
-        self.restart();
+    /// What a reduction is about to change.
+    pub(super) fn before(&self) -> Before {
+        Before { control: self.control, cwnd: self.cwnd, ssthresh: self.ssthresh }
+    }
+
+    /// The reduction was wrong: the curve goes on, too, as if it had not been (RFC 9438 4.9).
+    pub(super) fn restore(&mut self, Before { control, cwnd, ssthresh }: Before) {
+        (self.control, self.cwnd, self.ssthresh) = (control, cwnd.max(self.cwnd), ssthresh);
     }
 
     pub(super) fn mss(&self) -> u32 {
@@ -375,6 +387,33 @@ mod tests {
         assert_eq!(recovery.on_duplicate(una, max, 9 * MSS), Verdict::Retransmit);
         assert_eq!(recovery.windows(), (8 * MSS, 5 * MSS));
         assert!(!recovery.on_echo(una + MSS, max, 9 * MSS), "a mark in the window of a loss");
+    }
+
+    #[test]
+    fn a_reduction_that_was_wrong_leaves_nothing_behind() {
+        let mut recovery = Recovery::new(MSS, Congestion::Cubic);
+        recovery.ssthresh = 0;
+        let grow = |recovery: &mut Recovery, from: u64, until: u64| {
+            for millis in (from..until).step_by(10) {
+                recovery.grow(MSS, u32::MAX, Some(Duration::from_millis(100)), Instant::from_nanos(millis * 1_000_000));
+            }
+        };
+        recovery.set_cwnd(100 * MSS);
+        recovery.reduce(100 * MSS);
+        recovery.set_cwnd(70 * MSS);
+        grow(&mut recovery, 0, 2000);
+        let mut reduced = recovery;
+        let before = reduced.before();
+        let flight = reduced.windows().0;
+        reduced.reduce(flight);
+        reduced.collapse(0);
+        reduced.restore(before);
+        assert_eq!(reduced.windows(), recovery.windows());
+        // W_max, K and the epoch are what they were: the same acknowledgements lead to the same window.
+        grow(&mut recovery, 2000, 6000);
+        grow(&mut reduced, 2000, 6000);
+        assert_eq!(reduced.windows(), recovery.windows());
+        assert!(reduced.windows().0 > 90 * MSS);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use crate::base::Duration;
 use crate::tcp::connection::Env;
-use crate::tcp::recovery::Recovery;
+use crate::tcp::recovery::{Before, Recovery};
 use crate::tcp::scoreboard::{Blocks, Scoreboard};
 use crate::wire::Seq;
 
@@ -29,8 +29,8 @@ struct Episode {
     out: u32,
     /// What cwnd comes to.
     target: u32,
-    /// cwnd and ssthresh as they were, until they are known to be rightly reduced.
-    before: Option<(u32, u32)>,
+    /// Congestion control as it was, until it is known to be rightly reduced.
+    before: Option<Before>,
     /// The first segment that was sent again, and by our clock when.
     first: Option<(Seq, u32)>,
 }
@@ -164,7 +164,7 @@ impl Selective {
     }
 
     fn begin(&mut self, cause: Cause, out: u32, control: &mut Recovery, env: Env<'_>) {
-        let before = Some(control.windows());
+        let before = Some(control.before());
         let target = match (self.episode, cause) {
             // RFC 5681 3.1, RFC 3168 6.1.2: a second loss in one episode, or one that follows a mark, is the same congestion.
             (Some(episode), _) => episode.target,
