@@ -201,12 +201,12 @@ fn every_bound_of_tcp_is_a_key_and_none_changes_at_run_time() {
             (name, "\"accept\"") => format!("{name} = \"offer\""),
             (name, "\"cubic\"") => format!("{name} = \"new-reno\""),
             (name, time) if time.starts_with('"') => format!("{name} = \"7s\""),
-            (name, number) => format!("{name} = {}", number.parse::<u64>().unwrap() - 1),
+            (name, number) => format!("{name} = {}", number.parse::<u64>().unwrap() ^ 1),
         };
         let name = key.split(' ').next().unwrap();
         let told = with(&[other]).prove_successor_of(&old).unwrap_err();
         let told: Vec<_> = told.faults().iter().map(|fault| (fault.line, fault.key.clone())).collect();
-        assert_eq!(told, [(39, format!("engine.tcp.{name}"))]);
+        assert_eq!(told, [(42, format!("engine.tcp.{name}"))]);
     }
 }
 
@@ -282,7 +282,7 @@ fn what_cannot_change_at_run_time_is_told_by_key() {
         told,
         [
             (11, "engine.cores", "write [0, 1] again, or restart the engine"),
-            (43, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
+            (46, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
         ]
     );
 }

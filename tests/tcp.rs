@@ -21,6 +21,7 @@
 //! | `unreachable 1001` | an ICMP error that quotes the segment with this number |
 //! | `hold`, `release` | nothing is fetched from the engine in between |
 //! | `flow 2` | from here on lines are about another peer port |
+//! | `source 2`, `source 2 host 9` | from here on lines are about peers at another address: over IPv6 in another /64, and which host in it |
 //! | `set time_wait 10` | a setting, before anything else |
 //! | `set family ipv6` | it is about this family alone, and its MTU is what it says |
 //! | `<! . 1:1(0) ack 1 <raw 2>` | the peer sends this, and it is malformed |
@@ -185,6 +186,9 @@ fn set(settings: &mut Settings, line: &str) -> Outcome {
     match name {
         "connections_max" => settings.connections_max = count()?,
         "half_open_max" => settings.half_open_max = count()?,
+        "source_connections_max" => settings.source_connections_max = Some(count()? as u32),
+        "source_connections_per_second" => settings.source_connections_per_second = Some(count()? as u32),
+        "source_half_open_max" => settings.source_half_open_max = Some(count()? as u32),
         "time_wait_max" => settings.time_wait_max = count()?,
         "receive_buffer" => settings.receive_buffer = count()?,
         "send_buffer" => settings.send_buffer = count()?,
@@ -237,8 +241,8 @@ struct World {
     stack: Stack,
     counters: Arc<Counters>,
     now: Instant,
-    peers: BTreeMap<u16, Peer>,
-    current: u16,
+    peers: BTreeMap<SocketAddr, Peer>,
+    current: SocketAddr,
     sent: VecDeque<(Instant, Vec<u8>)>,
     family: Family,
     mtu: usize,
@@ -258,12 +262,13 @@ impl World {
         let counters = Arc::new(Counters::default());
         settings.mtu += if wide { IPV6_HEADER - IPV4_HEADER } else { 0 };
         let mtu = settings.mtu;
+        let current = (address(family, 1, 2), 50_001).into();
         Self {
             stack: Stack::new(settings, Random::from_seed(1), counters.clone()),
             counters,
             now: Instant::START + Duration::from_secs(100),
             peers: BTreeMap::new(),
-            current: 1,
+            current,
             sent: VecDeque::new(),
             family,
             mtu,
@@ -271,19 +276,12 @@ impl World {
         }
     }
 
-    fn address(&self, host: u8) -> IpAddr {
-        match self.family {
-            Family::Ipv4 => [198, 18, 0, host].into(),
-            Family::Ipv6 => [0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()].into(),
-        }
-    }
-
     fn local(&self) -> SocketAddr {
-        (self.address(1), 443).into()
+        (address(self.family, 1, 1), 443).into()
     }
 
     fn flow(&self) -> Flow {
-        Flow::new(self.local(), (self.address(2), 50_000 + self.current).into())
+        Flow::new(self.local(), self.current)
     }
 
     fn peer(&mut self) -> &mut Peer {
@@ -304,13 +302,13 @@ impl World {
         }
         for _ in 0..100_000 {
             let Some((id, _, event)) = self.stack.poll_event() else { return Ok(()) };
-            let known = self.peers.iter().find(|(_, peer)| peer.id == Some(id)).map(|(port, _)| *port);
-            let port = match (known, self.stack.flow(id)) {
-                (Some(port), _) => port,
-                (None, Some(flow)) => flow.remote().port() - 50_000,
+            let known = self.peers.iter().find(|(_, peer)| peer.id == Some(id)).map(|(remote, _)| *remote);
+            let remote = match (known, self.stack.flow(id)) {
+                (Some(remote), _) => remote,
+                (None, Some(flow)) => flow.remote(),
                 (None, None) => return Err(format!("{event:?} of an unknown connection")),
             };
-            let peer = self.peers.entry(port).or_default();
+            let peer = self.peers.entry(remote).or_default();
             peer.id = Some(id);
             peer.events.push_back(event);
         }
@@ -352,7 +350,14 @@ impl World {
             return self.expect_segment(expected, target);
         }
         if let Some(which) = rest.strip_prefix("flow ") {
-            self.current = which.parse().map_err(|_| "a number expected")?;
+            let port: u16 = which.parse().map_err(|_| "a number expected")?;
+            self.current.set_port(50_000 + port);
+            return self.pass(target, false);
+        }
+        if let Some(which) = rest.strip_prefix("source ") {
+            let (network, host) = which.split_once(" host ").unwrap_or((which, "2"));
+            let [network, host] = [network, host].map(|number| number.parse().map_err(|_| "a number expected"));
+            self.current.set_ip(address(self.family, network?, host?));
             return self.pass(target, false);
         }
         self.pass(target, false)?;
@@ -609,8 +614,8 @@ impl World {
 
     fn describe(&mut self, sent: &[u8]) -> String {
         let (flow, segment) = Segment::parse(&packet(sent), false).unwrap();
-        let port = flow.local().port() - 50_000;
-        let peer = self.peers.entry(port).or_default();
+        let remote = flow.local();
+        let peer = self.peers.entry(remote).or_default();
         let isn = if segment.flags.syn { segment.seq } else { peer.isn.unwrap_or_default() };
         let Flags { syn, fin, rst, psh, ece, cwr } = segment.flags;
         let ack = segment.ack.is_some();
@@ -621,7 +626,7 @@ impl World {
         let ack = segment.ack.map(|ack| format!(" ack {}", ack.since(PEER_ISN))).unwrap_or_default();
         let end = seq.wrapping_add(len as u32);
         let mark = MARKS.iter().find(|(_, ecn)| *ecn == segment.ecn).map_or("", |(mark, _)| mark);
-        format!("flow {port}: {mark} {letters} {seq}:{end}({len}){ack} win {} {:?}", segment.window, segment.options)
+        format!("to {remote}: {mark} {letters} {seq}:{end}({len}){ack} win {} {:?}", segment.window, segment.options)
     }
 
     fn end(mut self) -> Outcome {
@@ -629,12 +634,19 @@ impl World {
         if let Some((_, sent)) = self.sent.pop_front() {
             return Err(format!("unexpected: {}", self.describe(&sent)));
         }
-        for (port, peer) in &self.peers {
+        for (remote, peer) in &self.peers {
             if let Some(event) = peer.events.iter().find(|event| matches!(event, Event::Closed(_))) {
-                return Err(format!("flow {port}: nobody expected {event:?}"));
+                return Err(format!("{remote}: nobody expected {event:?}"));
             }
         }
         Ok(())
+    }
+}
+
+fn address(family: Family, network: u8, host: u8) -> IpAddr {
+    match family {
+        Family::Ipv4 => [198, 18, network - 1, host].into(),
+        Family::Ipv6 => [0x2001, 0xdb8, 0, u16::from(network) - 1, 0, 0, 0, host.into()].into(),
     }
 }
 

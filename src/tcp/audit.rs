@@ -38,6 +38,7 @@ impl Stack {
             self.audit_place(index, connection).map_err(whose)?;
             self.audit_timer(index, connection, env).map_err(whose)?;
         }
+        self.audit_sources()?;
         self.audit_half_open()?;
         self.audit_time_wait()?;
         self.audit_queues()?;
@@ -107,6 +108,14 @@ impl Stack {
         Ok(())
     }
 
+    /// Every source is known for what it holds, and held by whom it is known for.
+    fn audit_sources(&self) -> Verdict {
+        let connections = self.connections.indices().into_iter().filter_map(|index| self.connections.at(index));
+        let connections = connections.map(|connection| (connection.flow, connection.source, false));
+        let handshakes = self.half_open.iter().map(|(_, half)| (half.flow, half.source, true));
+        self.sources.audit(connections.chain(handshakes))
+    }
+
     fn audit_queues(&self) -> Verdict {
         for (name, queue) in [("sending", &self.sending), ("news", &self.news)] {
             for slot in queue.iter() {
@@ -133,6 +142,7 @@ impl Stack {
             ("connections", &self.counters.connections, live.len()),
             ("half_open", &self.counters.half_open, self.half_open.len()),
             ("time_wait", &self.counters.time_wait, self.time_wait.len()),
+            ("sources", &self.counters.sources, self.sources.len()),
             ("buffered_bytes", &self.counters.buffered_bytes, self.buffered),
             ("timers", &self.counters.timers, timers),
         ] {
@@ -294,7 +304,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_damage_is_noticed() {
-        let cases: [(usize, &str, Damage); 24] = [
+        let cases: [(usize, &str, Damage); 27] = [
             (0, "SND.UNA", |stack| connection(stack).sender.snd_nxt = connection(stack).sender.snd_una - 1),
             (0, "sent", |stack| connection(stack).sender.snd_max = connection(stack).sender.snd_max + 100_000),
             (0, "the buffer begins", |stack| connection(stack).sender.snd_una = connection(stack).sender.snd_una + 1),
@@ -322,6 +332,11 @@ mod tests {
                 connection(stack).receiver.rcv_adv = connection(stack).receiver.rcv_nxt - 1
             }),
             (1, "touches", |stack| connection(stack).receiver.rcv_nxt = connection(stack).receiver.rcv_nxt + 1460),
+            (1, "which is not its source", |stack| {
+                stack.half_open.iter_mut().for_each(|(_, half)| half.flow = half.flow.reversed())
+            }),
+            (1, "is held by", |stack| stack.half_open.iter_mut().for_each(|(_, half)| half.source = None)),
+            (1, "sources: told", |stack| stack.counters.sources.set(7)),
             (1, "half-open and its timer", |stack| stack.half_open.iter_mut().for_each(|(_, half)| half.timer = None)),
         ];
         for (number, (side, words, damage)) in cases.into_iter().enumerate() {

@@ -9,6 +9,7 @@ use crate::tcp::recovery::Recovery;
 use crate::tcp::rtt::Rtt;
 use crate::tcp::selective::Selective;
 use crate::tcp::send::Sender;
+use crate::tcp::source::SourceId;
 use crate::tcp::state::{State, Step};
 use crate::tcp::trace::Tracer;
 use crate::tcp::{Close, Counters, Settings, Token};
@@ -101,6 +102,8 @@ pub(super) struct Connection {
     pub(super) challenge_allowed_at: Instant,
     /// The stack's timer for the earliest of these.
     pub(super) timer: Option<(TimerId, Instant)>,
+    /// The source that it counts against, if connections are and the peer has opened it.
+    pub(super) source: Option<SourceId>,
     /// Bytes of memory that the stack has accounted for.
     pub(super) accounted: usize,
 }
@@ -141,6 +144,7 @@ impl Connection {
             keepalive_probes: 0,
             challenge_allowed_at: Instant::START,
             timer: None,
+            source: None,
             accounted: 0,
         }
     }

@@ -8,6 +8,7 @@ use crate::tcp::ecn::is_setup;
 use crate::tcp::half_open::{HalfOpen, RETRIES};
 use crate::tcp::isn::{self, Origin};
 use crate::tcp::memory::Memory;
+use crate::tcp::source::{Excess, Limits};
 use crate::tcp::stack::{Alarm, Reply, Stack};
 use crate::tcp::table::Place;
 use crate::tcp::time_wait::Answer;
@@ -72,10 +73,24 @@ impl Stack {
             counters.memory_full.increment();
             return;
         }
+        // A SYN may be forged: it is not answered, so that nobody else is sent our resets, and whoever is honest sends it again.
+        if let Err(excess) = self.sources.may_open(flow, Limits::of(&self.settings), now) {
+            return self.count_excess(excess);
+        }
         let origin = self.isn.origin(flow);
-        let half = self.half_open_for(flow, token, segment, origin, now);
+        let mut half = self.half_open_for(flow, token, segment, origin, now);
         if self.half_open.len() >= self.settings.half_open_max {
+            self.counters.half_open_full.increment();
             return self.send_cookie(half, origin, after.is_some(), now);
+        }
+        // Where no cookie can answer there is no limit. A connection in TIME-WAIT has proven its address.
+        let max = self.settings.source_half_open_max.filter(|_| self.settings.syn_cookies && after.is_none());
+        match self.sources.begin(flow, max, now) {
+            Ok(source) => half.source = source,
+            Err(excess) => {
+                self.count_excess(excess);
+                return self.send_cookie(half, origin, false, now);
+            }
         }
         self.remember_half_open(half, after, now);
     }
@@ -104,6 +119,7 @@ impl Stack {
             retries: 0,
             sent_at: Some(now),
             timer: None,
+            source: None,
         }
     }
 
@@ -127,7 +143,6 @@ impl Stack {
 
     /// Answers a SYN without keeping anything. One that follows a connection in TIME-WAIT needs a number of its own and is dropped.
     fn send_cookie(&mut self, mut half: HalfOpen, origin: Origin, follows: bool, now: Instant) {
-        self.counters.half_open_full.increment();
         if follows || !self.settings.syn_cookies {
             return;
         }
@@ -177,6 +192,7 @@ impl Stack {
             retries,
             sent_at,
             timer,
+            source: None,
         };
         self.promote(&half, segment, now);
         true
@@ -210,7 +226,7 @@ impl Stack {
         if segment.flags.rst {
             if segment.seq == rcv_nxt {
                 self.counters.half_open_reset.increment();
-                self.forget_half_open(index);
+                self.forget_half_open(index, now);
             } else {
                 self.counters.resets_ignored.increment();
             }
@@ -236,7 +252,7 @@ impl Stack {
             }
         } else {
             let half = half.clone();
-            self.forget_half_open(index);
+            self.forget_half_open(index, now);
             self.promote(&half, segment, now);
         }
     }
@@ -268,11 +284,30 @@ impl Stack {
             self.counters.table_full.increment();
             return self.send_reset(&half.flow, half.iss + 1, None, now);
         }
-        let connection = Connection::accept(half, half.timestamp_offset, self.env(now));
+        let source = match self.sources.open(&half.flow, Limits::of(&self.settings), now) {
+            Ok(source) => source,
+            Err(excess) => {
+                // The peer takes the connection for open.
+                self.count_excess(excess);
+                return self.send_reset(&half.flow, half.iss + 1, None, now);
+            }
+        };
+        let mut connection = Connection::accept(half, half.timestamp_offset, self.env(now));
+        connection.source = source;
         let index = self.connections.insert(connection);
         self.index.insert(half.flow, Place::Connection(index));
         self.counters.accepted.increment();
         self.on_connection(index, segment, now);
+    }
+
+    fn count_excess(&self, excess: Excess) {
+        let counters = &self.counters;
+        let counter = match excess {
+            Excess::Connections => &counters.source_connections_full,
+            Excess::Rate => &counters.source_rate_full,
+            Excess::HalfOpen => &counters.source_half_open_full,
+        };
+        counter.increment();
     }
 
     pub(super) fn on_half_open_timeout(&mut self, index: u32, now: Instant) {
@@ -280,7 +315,7 @@ impl Stack {
         half.timer = None;
         if half.retries >= RETRIES {
             self.counters.half_open_timed_out.increment();
-            return self.forget_half_open(index);
+            return self.forget_half_open(index, now);
         }
         half.retries += 1;
         half.timer = Some(self.timers.arm(half.next_retry(now), Alarm::HalfOpen(index)));
@@ -288,10 +323,15 @@ impl Stack {
         self.send_syn_ack(index, now);
     }
 
-    fn forget_half_open(&mut self, index: u32) {
+    fn forget_half_open(&mut self, index: u32, now: Instant) {
         let Some(half) = self.half_open.try_remove(index as usize) else { return };
         if let Some(timer) = half.timer {
             self.timers.cancel(timer);
+        }
+        if let Some(source) = half.source
+            && self.sources.ended(source, now)
+        {
+            self.counters.sources_forgotten.increment();
         }
         self.index.remove(&half.flow);
     }

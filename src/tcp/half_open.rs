@@ -4,6 +4,7 @@ use slab::Slab;
 
 use crate::base::{Duration, Flow, Instant, TimerId};
 use crate::tcp::Token;
+use crate::tcp::source::SourceId;
 use crate::wire::{SegmentOptions, Seq, Timestamp};
 
 /// How often SYN-ACK is sent again, after 1, 2, 4, 8 and 16 s, before the entry is given up after 32 s more.
@@ -33,6 +34,8 @@ pub(super) struct HalfOpen {
     /// When SYN-ACK left, if that is known.
     pub(super) sent_at: Option<Instant>,
     pub(super) timer: Option<TimerId>,
+    /// The source that it counts against, if handshakes are.
+    pub(super) source: Option<SourceId>,
 }
 
 impl HalfOpen {

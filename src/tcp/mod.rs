@@ -13,6 +13,7 @@
 //! - `receive`, `send`: its two halves; `buffer` and `reassembly` their memory, `memory` what they may take of it.
 //! - `rtt`, `recovery`: when something is lost, and how much may be in flight; with SACK, `scoreboard` finds losses and `selective` answers them.
 //! - `cubic`, `hystart`: how the congestion window grows; `ecn`: marks that say before a loss that it is too large.
+//! - `source`: what one source address may have of all this.
 //! - `isn`: where sequence numbers start; `cookie`: where they start when the half-open table is full.
 //! - [`testbed`]: all of it in a program's hands, with raw packets and a clock of its own; `audit`: what must be true between any two calls.
 //! - [`trace`]: what connections have just done, for people, after the fact.
@@ -44,6 +45,7 @@ mod scoreboard;
 mod selective;
 mod send;
 mod settings;
+mod source;
 mod stack;
 mod state;
 #[cfg(test)]
@@ -157,12 +159,20 @@ crate::counters! {
         counter connected,
         /// SYNs that found too many handshakes going on: answered by a cookie or dropped
         counter half_open_full,
-        /// SYNs answered by a cookie because too many handshakes were going on
+        /// SYNs answered by a cookie
         counter cookies_sent,
         /// Connections that a cookie has opened; they count as accepted too
         counter cookies_accepted,
         /// Acknowledgements that were no cookie while cookies were out
         counter cookies_refused,
+        /// SYNs dropped and handshakes reset because their source had as many connections as one may have
+        counter source_connections_full,
+        /// SYNs dropped and handshakes reset because their source had opened connections as fast as one may
+        counter source_rate_full,
+        /// SYNs that found too many handshakes of their source going on: answered by a cookie
+        counter source_half_open_full,
+        /// Sources forgotten before their rate was earned again, to make room
+        counter sources_forgotten,
         /// SYNs and connects refused because the connection table was full
         counter table_full,
         /// SYNs and connects refused because the buffers of all connections took all the memory they may
@@ -251,6 +261,8 @@ crate::counters! {
         gauge half_open,
         /// Connections in TIME-WAIT
         gauge time_wait,
+        /// Source addresses that are counted against a limit
+        gauge sources,
         /// Bytes of memory in send and receive buffers
         gauge buffered_bytes,
         /// Timers armed

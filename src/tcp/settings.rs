@@ -3,6 +3,7 @@
 use crate::base::{Duration, Flow};
 use crate::tcp::connection::Connection;
 use crate::tcp::half_open::HalfOpen;
+use crate::tcp::source::{RESTING_MAX, Sources};
 use crate::tcp::table::Place;
 use crate::tcp::time_wait::TimeWait;
 
@@ -35,6 +36,14 @@ pub struct Settings {
     pub connections_max: usize,
     /// Most connections that have not finished their handshake.
     pub half_open_max: usize,
+    /// Most connections of one source (an IPv4 address or a /64 of IPv6) that peers have opened. More SYNs of it are dropped; a handshake that completes all
+    /// the same is reset. `None` for no limit, here and below.
+    pub source_connections_max: Option<u32>,
+    /// Most connections a second that one source opens, and at once after a pause. More are answered likewise.
+    pub source_connections_per_second: Option<u32>,
+    /// Most connections of one source that have not finished their handshake. More SYNs are answered by cookies; without cookies there is no limit, as
+    /// SYNs may be forged.
+    pub source_half_open_max: Option<u32>,
     /// Most entries in TIME-WAIT.
     pub time_wait_max: usize,
     /// Bytes that a connection keeps for the reader; the advertised window never exceeds it.
@@ -77,7 +86,13 @@ impl Settings {
         let flows = self.connections_max.saturating_add(self.half_open_max).saturating_add(self.time_wait_max);
         // The index doubles when it is seven eighths full, and keeps a byte beside each entry.
         let index = (flows.saturating_mul(8) / 7).checked_next_power_of_two().unwrap_or(usize::MAX);
+        let counted = |limited: bool, most: usize| if limited { most } else { 0 };
+        let rate = self.source_connections_per_second.is_some();
+        let sources = counted(rate || self.source_connections_max.is_some(), self.connections_max)
+            .saturating_add(counted(self.source_half_open_max.is_some(), self.half_open_max))
+            .saturating_add(counted(rate, RESTING_MAX));
         entry(self.connections_max, size_of::<Connection>())
+            .saturating_add(entry(sources, Sources::entry_bound()))
             .saturating_add(entry(self.half_open_max, size_of::<HalfOpen>()))
             .saturating_add(entry(self.time_wait_max, size_of::<TimeWait>()))
             .saturating_add(entry(index, size_of::<(Flow, Place)>() + 1))
@@ -85,12 +100,15 @@ impl Settings {
 }
 
 impl Default for Settings {
-    /// A lane of a middling machine: 262,144 connections, 16,384 half-open, 65,536 in TIME-WAIT; 256 KiB each way a connection at most and 1 GiB for all;
+    /// A lane of a middling machine: 262,144 connections, 16,384 half-open, 1,024 of them of one source, 65,536 in TIME-WAIT; 256 KiB each way a connection at most and 1 GiB for all;
     /// 2 MSL of 60 s and no keepalive, as Linux, and where it is switched on five probes 15 s apart; a user timeout of 120 s (RFC 9293 3.8.3 asks for 100 s at least); an Ethernet MTU; 1,000 resets a second.
     fn default() -> Self {
         Self {
             connections_max: 262_144,
             half_open_max: 16_384,
+            source_connections_max: None,
+            source_connections_per_second: None,
+            source_half_open_max: Some(1024),
             time_wait_max: 65_536,
             receive_buffer: 256 * 1024,
             send_buffer: 256 * 1024,

@@ -11,6 +11,7 @@ use crate::tcp::half_open::HalfOpens;
 use crate::tcp::isn::{Isn, Keyed};
 use crate::tcp::memory::Memory;
 use crate::tcp::queue::Queue;
+use crate::tcp::source::{SourceId, Sources};
 use crate::tcp::state::{State, Step};
 use crate::tcp::table::{Index, Place, Table};
 use crate::tcp::time_wait::{TimeWait, TimeWaits};
@@ -54,6 +55,7 @@ pub struct Stack {
     pub(super) connections: Table<Connection>,
     pub(super) half_open: HalfOpens,
     pub(super) time_wait: TimeWaits,
+    pub(super) sources: Sources,
     pub(super) timers: Wheel<Alarm>,
     pub(super) replies: VecDeque<Reply>,
     pub(super) reset_limit: Bucket,
@@ -78,6 +80,7 @@ impl Stack {
             connections: Table::new(),
             half_open: HalfOpens::new(),
             time_wait: TimeWaits::new(settings.time_wait),
+            sources: Sources::new(&mut random),
             timers: Wheel::new(),
             replies: VecDeque::new(),
             reset_limit: Bucket::new(settings.resets_per_second, settings.resets_per_second),
@@ -194,6 +197,7 @@ impl Stack {
         {
             self.forget_time_wait(index);
         }
+        self.sources.on_timeout(now);
         while let Some(alarm) = self.timers.expire(now) {
             match alarm {
                 Alarm::HalfOpen(index) => self.on_half_open_timeout(index, now),
@@ -214,7 +218,7 @@ impl Stack {
     /// When [`on_timeout`](Self::on_timeout) is wanted next.
     pub fn poll_at(&self) -> Option<Instant> {
         let time_wait = self.time_wait.oldest().map(|(_, entry)| entry.expires_at);
-        self.timers.poll_at().into_iter().chain(time_wait).min()
+        self.timers.poll_at().into_iter().chain(time_wait).chain(self.sources.poll_at()).min()
     }
 
     /// The next event. At most one of each kind waits for each connection, so their number is bounded by the table.
@@ -386,6 +390,8 @@ impl Stack {
             self.counters.resets_sent.increment();
             self.reply(Reply { flow, seq, ack: Some(ack), flags, window: 0, options });
         }
+        let source = self.connections.at_mut(index).and_then(|connection| connection.source.take());
+        self.leave_source(source, now);
         self.release(index);
         self.publish();
     }
@@ -479,7 +485,7 @@ impl Stack {
             self.timers.cancel(timer);
         }
         self.sending.remove(index);
-        let flow = connection.flow;
+        let (flow, source) = (connection.flow, connection.source.take());
         self.index.remove(&flow);
         if connection.state == State::TimeWait {
             let (seq, ack) = connection.last_numbers();
@@ -494,7 +500,17 @@ impl Stack {
             }
             self.remember(entry, now);
         }
+        self.leave_source(source, now);
         self.publish();
+    }
+
+    /// A connection that its peer had opened is over.
+    fn leave_source(&mut self, source: Option<SourceId>, now: Instant) {
+        if let Some(source) = source
+            && self.sources.closed(source, now)
+        {
+            self.counters.sources_forgotten.increment();
+        }
     }
 
     fn remember(&mut self, entry: TimeWait, now: Instant) {
@@ -540,6 +556,7 @@ impl Stack {
         self.counters.connections.set(count(self.connections.len()));
         self.counters.half_open.set(count(self.half_open.len()));
         self.counters.time_wait.set(count(self.time_wait.len()));
+        self.counters.sources.set(count(self.sources.len()));
         self.counters.buffered_bytes.set(count(self.buffered));
         self.counters.timers.set(count(self.timers.len()));
     }

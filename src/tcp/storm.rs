@@ -33,6 +33,9 @@ impl Storm {
         let settings = Settings {
             connections_max: 6,
             half_open_max: 3,
+            source_connections_max: (seed % 4 == 1).then_some(3),
+            source_connections_per_second: (seed % 5 == 2).then_some(2),
+            source_half_open_max: (seed % 3 == 1).then_some(2),
             time_wait_max: 2,
             receive_buffer: 3000,
             send_buffer: 3000,
@@ -169,10 +172,11 @@ impl Storm {
             &counters.connections,
             &counters.half_open,
             &counters.time_wait,
+            &counters.sources,
             &counters.buffered_bytes,
             &counters.timers,
         ];
-        assert_eq!(left.map(|gauge| gauge.value()), [0; 5]);
+        assert_eq!(left.map(|gauge| gauge.value()), [0; 6]);
     }
 }
 
@@ -192,7 +196,8 @@ fn no_sequence_of_segments_and_calls_breaks_a_stack() {
 #[test]
 fn replies_beyond_their_bound_are_dropped_and_counted() {
     let counters = Arc::new(Counters::default());
-    let mut stack = Stack::new(Settings::default(), Random::from_seed(1), counters.clone());
+    let settings = Settings { source_half_open_max: None, ..Settings::default() };
+    let mut stack = Stack::new(settings, Random::from_seed(1), counters.clone());
     stack.listen(SocketAddr::from(LOCAL), Token(0)).unwrap();
     let syn = Segment {
         seq: Seq(0),

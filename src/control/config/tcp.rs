@@ -47,6 +47,7 @@ fn bounds(report: &mut Report, section: &mut Section<'_>, tcp: &mut Settings) {
         report.fault(line, section.key("half_open_max"), wrong(what, remedy));
     }
     tcp.half_open_max = half_open_max;
+    sources(report, section, tcp);
     tcp.time_wait_max = section.or(report, "time_wait_max", tcp.time_wait_max, integer(16..=4_194_304)).value;
     tcp.receive_buffer = section.or(report, "receive_buffer", tcp.receive_buffer, integer(4096..=16_777_216)).value;
     tcp.send_buffer = section.or(report, "send_buffer", tcp.send_buffer, integer(4096..=16_777_216)).value;
@@ -60,6 +61,18 @@ fn bounds(report: &mut Report, section: &mut Section<'_>, tcp: &mut Settings) {
     tcp.memory_max = memory.value;
     tcp.resets_per_second =
         section.or(report, "resets_per_second", tcp.resets_per_second, integer(0..=1_000_000)).value;
+}
+
+/// The limits of one source. Zero is no limit.
+fn sources(report: &mut Report, section: &mut Section<'_>, tcp: &mut Settings) {
+    let mut limit = |key, default: Option<u32>, most| {
+        let limit = section.or(report, key, default.unwrap_or(0), integer(0..=most)).value;
+        Some(limit).filter(|limit| *limit > 0)
+    };
+    tcp.source_connections_max = limit("source_connections_max", tcp.source_connections_max, 4_194_304);
+    tcp.source_connections_per_second =
+        limit("source_connections_per_second", tcp.source_connections_per_second, 1_000_000);
+    tcp.source_half_open_max = limit("source_half_open_max", tcp.source_half_open_max, 1_048_576);
 }
 
 fn times(report: &mut Report, section: &mut Section<'_>, tcp: &mut Settings) {
@@ -98,11 +111,15 @@ pub(super) fn lines(report: &Report, engine: &Section<'_>) -> impl Fn(&str) -> u
 /// Keys that cannot change while the engine runs: all of them.
 pub(super) fn fixed(tcp: &Settings, line: impl Fn(&str) -> usize) -> Vec<Fixed> {
     let time = |time: Duration| humantime::format_duration(time).to_string();
+    let limit = |limit: Option<u32>| limit.unwrap_or(0).to_string();
     let congestion = CONGESTION.iter().find(|(_, congestion)| *congestion == tcp.congestion);
     let ecn = ECN.iter().find(|(_, mode)| *mode == tcp.ecn);
     [
         ("connections_max", tcp.connections_max.to_string()),
         ("half_open_max", tcp.half_open_max.to_string()),
+        ("source_connections_max", limit(tcp.source_connections_max)),
+        ("source_connections_per_second", limit(tcp.source_connections_per_second)),
+        ("source_half_open_max", limit(tcp.source_half_open_max)),
         ("time_wait_max", tcp.time_wait_max.to_string()),
         ("receive_buffer", tcp.receive_buffer.to_string()),
         ("send_buffer", tcp.send_buffer.to_string()),
