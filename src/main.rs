@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use sealane::control::config::{self, Configuration, Machine};
 use sealane::control::keys::{self, KeysCommand, inspect};
 use sealane::control::publish;
+use sealane::control::trace::command::{self as trace, TraceArgs};
 
 /// A TLS-terminating load balancer that bypasses the kernel
 #[derive(Debug, Parser)]
@@ -39,6 +40,8 @@ enum Command {
     /// Look into session tickets
     #[command(subcommand)]
     Ticket(inspect::TicketCommand),
+    /// Show what connections of an engine have just done: each segment of a sample of them, timeouts and resets of all
+    Trace(TraceArgs),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Check { config } => check(&config),
         Command::Keys(command) => keys::run(command),
         Command::Ticket(inspect::TicketCommand::Inspect(inspect)) => inspect_ticket(&inspect),
+        Command::Trace(arguments) => trace::run(&arguments),
     };
     done.unwrap_or_else(|error| {
         eprintln!("{error:#}");

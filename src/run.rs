@@ -10,6 +10,7 @@ use sealane::base::{LaneId, Random};
 use sealane::control::config::{self, Configuration, Machine};
 use sealane::control::publish::{self, Shared};
 use sealane::control::run::{Command, Control, Parts, keys_source};
+use sealane::control::trace::Traces;
 use sealane::control::{admin, clock, events};
 use sealane::health::Monitors;
 use sealane::lane::{self, Handle, Lane, Steering, SystemClock};
@@ -33,10 +34,15 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
 
     let macs = engine.ports().map(|port| port.mac).collect();
     let shared = Shared::new(engine.lanes());
-    let handles: Vec<_> =
-        (0..).map(LaneId).take(engine.lanes()).map(|lane| Handle::new(lane, configuration.ports.len())).collect();
+    let clock = SystemClock::start();
+    let trace = &configuration.engine.trace;
+    let handle = |lane| Handle::new(lane, configuration.ports.len()).traced(trace.rings, clock.epoch());
+    let handles: Vec<_> = (0..).map(LaneId).take(engine.lanes()).map(handle).collect();
+    if let Some(file) = &trace.file {
+        Traces::of(&handles).save_on_panic(file.clone());
+    }
     let (lanes_ended, wait_for_lanes) = blocking::channel::<()>();
-    let lanes = make_lanes(&configuration, &handles, &shared, keys.current(), &mut random, &lanes_ended);
+    let lanes = make_lanes(&configuration, &handles, &shared, keys.current(), clock, &mut random, &lanes_ended);
     drop(lanes_ended);
 
     let stopper = engine.stopper();
@@ -73,10 +79,10 @@ fn make_lanes(
     handles: &[Handle],
     shared: &Shared,
     ring: &Arc<Ring>,
+    clock: SystemClock,
     random: &mut Random,
     ended: &blocking::Sender<()>,
 ) -> Vec<impl FnOnce(Vec<sealane::nic::dpdk::Queue>) -> Box<dyn FnMut()> + Send + use<>> {
-    let clock = SystemClock::start();
     let lanes = u16::try_from(handles.len()).expect("the configuration has fewer cores than that");
     let make = |(handle, steering): (&Handle, Steering<_>)| {
         let handle = handle.clone();

@@ -211,6 +211,29 @@ fn every_bound_of_tcp_is_a_key_and_none_changes_at_run_time() {
 }
 
 #[test]
+fn connections_are_traced_unless_it_is_switched_off_and_the_sample_may_change_at_run_time() {
+    let directory = directory();
+    let old = parse(TAP, directory.path()).unwrap();
+    assert_eq!((old.engine.trace.rings.one_in, old.engine.trace.rings.records), (64, 8192));
+    assert_eq!(old.engine.trace.file, None);
+    let with = |keys: &str| {
+        let text = TAP.replace("[engine.log]", &format!("[engine.trace]\n{keys}\n[engine.log]"));
+        parse(&text, directory.path()).unwrap_or_else(|errors| panic!("{errors}"))
+    };
+    let commented = TAP.lines().skip_while(|line| !line.starts_with("# [engine.trace]")).skip(1).take(2);
+    let defaults: Vec<_> = commented.map(|line| line.trim_start_matches("# ")).collect();
+    assert_eq!(with(&defaults.join("\n")).engine.trace, old.engine.trace);
+    let off = with("one_in = 0");
+    assert_eq!(off.engine.trace.rings.one_in, 0);
+    off.prove_successor_of(&old).unwrap();
+    let other = with("records = 0\nfile = \"engine.trace\"");
+    assert_eq!(other.engine.trace.file, Some(directory.path().join("engine.trace")));
+    let told = other.prove_successor_of(&old).unwrap_err();
+    let told: Vec<_> = told.faults().iter().map(|fault| (fault.line, fault.key.as_str())).collect();
+    assert_eq!(told, [(42, "engine.trace.records"), (43, "engine.trace.file")]);
+}
+
+#[test]
 fn fewer_connections_mean_fewer_handshakes_unless_they_are_named() {
     let directory = directory();
     let text = TAP.replace("[engine.log]", "[engine.tcp]\nconnections_max = 1000\n[engine.log]");
@@ -282,7 +305,7 @@ fn what_cannot_change_at_run_time_is_told_by_key() {
         told,
         [
             (11, "engine.cores", "write [0, 1] again, or restart the engine"),
-            (46, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
+            (51, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
         ]
     );
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sealane::balance::Loads;
-use sealane::base::{Duration, Instant, LaneId, Random, UnixTime};
+use sealane::base::{Duration, Flow, Instant, LaneId, Random, UnixTime};
 use sealane::control::config::{self, Machine};
 use sealane::control::publish::{self, Shared};
 use sealane::control::{Command, Control, Parts, admin, identity, run};
@@ -20,11 +20,14 @@ use sealane::lane::{self, Clock, Handle, Lane, Order, Record, Snapshot, Steering
 use sealane::nic::memory;
 use sealane::persistence::Reason;
 use sealane::relay::End;
+use sealane::tcp::{self, Stack, Token};
 use sealane::ticket::Ring;
 use smoltcp::wire::EthernetAddress;
 use tempfile::TempDir;
 
 const WALL: UnixTime = UnixTime(1_767_225_600);
+/// When the lanes' clock started: 2026-01-01, in nanoseconds.
+const EPOCH: u64 = 1_767_225_600_000_000_000;
 
 fn at(milliseconds: u64) -> Instant {
     Instant::START + Duration::from_millis(milliseconds)
@@ -40,6 +43,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(&text())
+    }
+
+    fn with(text: &str) -> Self {
         let directory = TempDir::new().unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate =
@@ -49,10 +56,10 @@ impl Bench {
             std::fs::write(directory.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
         }
         let file = directory.path().join("sealane.toml");
-        std::fs::write(&file, text()).unwrap();
+        std::fs::write(&file, text).unwrap();
         let machine = Machine { cores: vec![0, 1], memory: 64 << 30, now: WALL };
         let configuration = config::load(&file, &machine).unwrap();
-        let handles: Vec<_> = (0..2).map(|lane| Handle::new(LaneId(lane), 1)).collect();
+        let handles: Vec<_> = (0..2).map(|lane| Handle::new(LaneId(lane), 1).traced(trace(), EPOCH)).collect();
         let stopped = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&stopped);
         let parts = Parts {
@@ -109,6 +116,15 @@ impl Bench {
         self.control.on_tick(at(milliseconds), WALL);
     }
 
+    /// A connection on lane 1 that sends its SYN at `milliseconds`.
+    fn connect(&self, milliseconds: u64) {
+        let mut stack = Stack::new(tcp::Settings::default(), Random::from_seed(1), Arc::default());
+        stack.trace_into(Arc::clone(&self.handles[1].trace));
+        let flow = Flow::new("198.18.0.2:40000".parse().unwrap(), "198.18.0.1:8001".parse().unwrap());
+        stack.connect(flow, Token(0), at(milliseconds)).unwrap();
+        stack.poll_transmit(&mut [0; 1500], false, at(milliseconds)).unwrap();
+    }
+
     fn metrics(&self) -> String {
         self.control.metrics().encode().unwrap()
     }
@@ -116,6 +132,10 @@ impl Bench {
     fn unfit(&self) -> Option<String> {
         self.control.view().borrow().unfit.clone()
     }
+}
+
+fn trace() -> tcp::trace::Settings {
+    tcp::trace::Settings { one_in: 1, records: 64 }
 }
 
 fn text() -> String {
@@ -437,7 +457,7 @@ fn the_admin_api_answers_over_a_socket() {
     let address = listener.local_addr().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().unwrap();
     runtime.block_on(async {
-        tokio::spawn(admin::serve(listener, admin::router(bench.control.metrics(), bench.control.view())));
+        tokio::spawn(admin::serve(listener, admin::router(bench.control.metrics(), bench.control.view(), bench.control.traces())));
         let ask =
             |path: &'static str| async move { tokio::task::spawn_blocking(move || get(address, path)).await.unwrap() };
         bench.control.on_tick(at(250), WALL);
@@ -453,7 +473,55 @@ fn the_admin_api_answers_over_a_socket() {
         );
         assert!(answer.contains("sealane_lane_breaths_total{lane=\"0\"} 1\n"), "{answer}");
         assert!(ask("/").await.starts_with("HTTP/1.1 404 "));
+        bench.connect(1500);
+        let show = move || sealane(&["trace", "--from", &address.to_string(), "--flow", "198.18.0.1:8001"]);
+        let shown = tokio::task::spawn_blocking(show).await.unwrap();
+        let line = "2026-01-01T00:00:01.500000Z +0.000000 lane 1 198.18.0.2:40000 198.18.0.1:8001 > S 0:0(0) win 65535 <mss 1460";
+        assert!(shown.starts_with(line) && shown.lines().count() == 1, "{shown}");
     });
+}
+
+/// What the program says on standard output.
+fn sealane(arguments: &[&str]) -> String {
+    let ended = std::process::Command::new(env!("CARGO_BIN_EXE_sealane")).args(arguments).output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    String::from_utf8(ended.stdout).unwrap()
+}
+
+#[test]
+fn a_reload_changes_how_many_connections_are_traced() {
+    let mut bench = Bench::new();
+    let traced = |bench: &Bench| bench.control.traces().document().lanes[1].reading.written;
+    bench.reload(&text().replace("[engine.log]", "[engine.trace]\none_in = 0\n[engine.log]"));
+    bench.connect(1);
+    assert_eq!(traced(&bench), 0);
+    bench.reload(&text().replace("[engine.log]", "[engine.trace]\none_in = 1\n[engine.log]"));
+    bench.connect(2);
+    assert_eq!(traced(&bench), 1);
+    // What is refused changes nothing.
+    bench.reload(&text().replace("[engine.log]", "[engine.trace]\none_in = 0\nrecords = 1\n[engine.log]"));
+    bench.connect(3);
+    assert_eq!(traced(&bench), 2);
+}
+
+#[test]
+fn an_engine_that_stops_or_panics_leaves_its_trace_behind() {
+    let text = text().replace("[engine.log]", "[engine.trace]\nfile = \"engine.trace\"\n[engine.log]");
+    let mut bench = Bench::with(&text);
+    let file = bench.path("engine.trace");
+    bench.connect(5);
+    assert!(!file.exists());
+    bench.control.stop(at(10));
+    let lines = || sealane(&["trace", "--file", file.to_str().unwrap()]).lines().count();
+    assert_eq!(lines(), 1);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+
+    bench.connect(20);
+    bench.control.traces().save_on_panic(file.clone());
+    let lane = std::thread::spawn(|| panic!("as a lane may"));
+    assert!(lane.join().is_err());
+    assert_eq!(lines(), 2);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The admin API on a kernel address: `/metrics` for Prometheus and `/healthz` for whoever decides whether this engine gets clients.
+//! The admin API on a kernel address: `/metrics` for Prometheus, `/healthz` for whoever decides whether this engine gets clients,
+//! `/trace` for `sealane trace`: what connections have just done, addresses but no data.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -12,6 +13,7 @@ use axum::routing::get;
 use tokio::sync::watch;
 
 use crate::control::metrics::{CONTENT_TYPE, Metrics, View};
+use crate::control::trace::Traces;
 
 /// Why the admin API cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +42,17 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, Unbound> {
 struct Shown {
     metrics: Arc<Metrics>,
     view: watch::Receiver<View>,
+    traces: Traces,
 }
 
 /// The routes.
-pub fn router(metrics: Metrics, view: watch::Receiver<View>) -> Router {
-    let shown = Shown { metrics: Arc::new(metrics), view };
-    Router::new().route("/metrics", get(metrics_page)).route("/healthz", get(health_page)).with_state(shown)
+pub fn router(metrics: Metrics, view: watch::Receiver<View>, traces: Traces) -> Router {
+    let shown = Shown { metrics: Arc::new(metrics), view, traces };
+    Router::new()
+        .route("/metrics", get(metrics_page))
+        .route("/healthz", get(health_page))
+        .route("/trace", get(trace_page))
+        .with_state(shown)
 }
 
 /// Serves the routes for as long as the runtime lives.
@@ -68,4 +75,8 @@ async fn health_page(State(shown): State<Shown>) -> (StatusCode, String) {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
+}
+
+async fn trace_page(State(shown): State<Shown>) -> Response {
+    ([(header::CONTENT_TYPE, "application/octet-stream")], shown.traces.document().encode()).into_response()
 }

@@ -15,5 +15,6 @@ pub mod outbox;
 pub mod publish;
 pub mod records;
 pub mod run;
+pub mod trace;
 
 pub use run::{Command, Control, Parts, Unstartable};

@@ -18,6 +18,7 @@ use crate::control::metrics::{Counters, Metrics, View};
 use crate::control::outbox::Outbox;
 use crate::control::publish::{self, Shared, Unpublishable};
 use crate::control::records::{Names, Records, Written};
+use crate::control::trace::Traces;
 use crate::control::{admin, clock, keys};
 use crate::lane::Handle;
 use crate::lane::handle::{RECORDS_MAX, VERDICTS_MAX};
@@ -254,6 +255,7 @@ impl Control {
             return Err(Unstartable::from(error).into());
         }
         self.records = records;
+        self.traces().sample(self.configuration.engine.trace.rings.one_in);
         self.keys.set_schedule(self.configuration.ticket_keys.schedule);
         Ok(())
     }
@@ -307,6 +309,9 @@ impl Control {
         }
         self.take_records(now);
         self.take_verdicts();
+        if let Some(file) = &self.configuration.engine.trace.file {
+            self.traces().save_and_tell(file);
+        }
     }
 
     fn flush(&mut self) {
@@ -412,6 +417,11 @@ impl Control {
         Metrics::new(&handles, ports, board, loads, Arc::clone(&self.counters), self.view.subscribe())
     }
 
+    /// What the lanes' connections have just done.
+    pub fn traces(&self) -> Traces {
+        Traces::of(self.lanes.iter().map(|lane| &lane.handle))
+    }
+
     /// What the admin API shows of control.
     pub fn view(&self) -> watch::Receiver<View> {
         self.view.subscribe()
@@ -435,7 +445,7 @@ impl Control {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> io::Result<()> {
         if let Some(listener) = self.admin.take() {
             let address = listener.local_addr()?;
-            let router = admin::router(self.metrics(), self.view());
+            let router = admin::router(self.metrics(), self.view(), self.traces());
             tokio::spawn(async move {
                 if let Err(error) = admin::serve(listener, router).await {
                     tracing::error!("the admin API ended: {error}");

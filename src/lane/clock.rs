@@ -18,6 +18,7 @@ const WALL_CLOCK_KEPT: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     start: std::time::Instant,
+    epoch: u64,
     wall: UnixTime,
     wall_read: Option<Instant>,
 }
@@ -26,7 +27,14 @@ impl SystemClock {
     /// A clock that starts now.
     #[expect(clippy::disallowed_methods, reason = "this is the lane clock")]
     pub fn start() -> Self {
-        Self { start: std::time::Instant::now(), wall: UnixTime(0), wall_read: None }
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let epoch = u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX);
+        Self { start: std::time::Instant::now(), epoch, wall: UnixTime(0), wall_read: None }
+    }
+
+    /// When it started, in nanoseconds since 1970. The monotonic clock does not follow a wall clock that is set later.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 }
 

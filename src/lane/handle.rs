@@ -28,10 +28,12 @@ pub struct Handle {
     pub records: Arc<ArrayQueue<Record>>,
     /// Changes of server health, oldest first, from the lane that runs the monitors.
     pub verdicts: Arc<ArrayQueue<health::Verdict>>,
+    /// What its TCP connections have just done, for control to read at any time.
+    pub trace: Arc<tcp::trace::Trace>,
 }
 
 impl Handle {
-    /// A handle for a lane that drives `ports` ports.
+    /// A handle for a lane that drives `ports` ports and traces nothing.
     pub fn new(lane: LaneId, ports: usize) -> Self {
         Self {
             lane,
@@ -39,7 +41,14 @@ impl Handle {
             counters: Arc::new(Counters::new(ports)),
             records: Arc::new(ArrayQueue::new(RECORDS_MAX)),
             verdicts: Arc::new(ArrayQueue::new(VERDICTS_MAX)),
+            trace: Arc::new(tcp::trace::Trace::off()),
         }
+    }
+
+    /// The same for a lane that traces its connections. `epoch` says when its clock started, in nanoseconds since 1970.
+    #[must_use]
+    pub fn traced(self, settings: tcp::trace::Settings, epoch: u64) -> Self {
+        Self { trace: Arc::new(tcp::trace::Trace::new(settings, epoch)), ..self }
     }
 }
 

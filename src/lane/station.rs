@@ -43,6 +43,8 @@ impl<Q: QueuePair> Station<Q> {
         mut random: Random,
     ) -> Self {
         let counters = &handle.counters;
+        let mut stack = Stack::new(tcp, random.fork(), Arc::clone(&counters.tcp));
+        stack.trace_into(Arc::clone(&handle.trace));
         let ports = queues
             .into_iter()
             .zip(&counters.links)
@@ -58,7 +60,7 @@ impl<Q: QueuePair> Station<Q> {
             steering,
             ports,
             received: Vec::with_capacity(BURST),
-            stack: Stack::new(tcp, random.fork(), Arc::clone(&counters.tcp)),
+            stack,
             random,
         }
     }

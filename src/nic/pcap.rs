@@ -10,27 +10,41 @@ use crate::nic::FRAME_MAX;
 const MAGIC_NANOSECONDS: u32 = 0xa1b2_3c4d;
 
 /// LINKTYPE_ETHERNET.
-const LINK_TYPE: u32 = 1;
+const LINK_ETHERNET: u32 = 1;
+/// LINKTYPE_RAW: IPv4 or IPv6 by its first four bits.
+const LINK_IP: u32 = 101;
 
-/// Writes captured frames. Times are those of the world's monotonic clock: the capture begins near 1970.
+/// Writes captured frames. Times count from 1970; with those of a world's monotonic clock the capture begins near it.
 #[derive(Debug)]
 pub struct Writer<W> {
     to: W,
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a capture. Give it a buffered writer: every field is written by itself.
+    /// Begins a capture of frames. Give it a buffered writer: every field is written by itself.
     ///
     /// # Errors
     /// Those of `to`.
-    pub fn new(mut to: W) -> io::Result<Self> {
+    pub fn new(to: W) -> io::Result<Self> {
+        Self::begin(to, LINK_ETHERNET)
+    }
+
+    /// Begins a capture of IP packets without Ethernet headers.
+    ///
+    /// # Errors
+    /// Those of `to`.
+    pub fn of_packets(to: W) -> io::Result<Self> {
+        Self::begin(to, LINK_IP)
+    }
+
+    fn begin(mut to: W, link_type: u32) -> io::Result<Self> {
         let snap_len = u32::try_from(FRAME_MAX).unwrap_or(u32::MAX);
         // Version 2.4, no time zone, no accuracy given.
         let [major, minor] = [2u16, 4];
         to.write_all(&MAGIC_NANOSECONDS.to_le_bytes())?;
         to.write_all(&major.to_le_bytes())?;
         to.write_all(&minor.to_le_bytes())?;
-        for field in [0, 0, snap_len, LINK_TYPE] {
+        for field in [0, 0, snap_len, link_type] {
             to.write_all(&field.to_le_bytes())?;
         }
         Ok(Self { to })
@@ -41,11 +55,19 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Those of the writer, and one when `now` is 136 years after the start.
     pub fn write(&mut self, now: Instant, bytes: &[u8]) -> io::Result<()> {
+        self.write_part(now, bytes, bytes.len())
+    }
+
+    /// Adds what was kept of a frame that was `original` bytes long.
+    ///
+    /// # Errors
+    /// Those of [`write`](Self::write).
+    pub fn write_part(&mut self, now: Instant, bytes: &[u8], original: usize) -> io::Result<()> {
         let seconds = u32::try_from(now.as_nanos() / 1_000_000_000).map_err(io::Error::other)?;
         let nanos = u32::try_from(now.as_nanos() % 1_000_000_000).map_err(io::Error::other)?;
         let kept = bytes.get(..FRAME_MAX).unwrap_or(bytes);
         let captured = u32::try_from(kept.len()).map_err(io::Error::other)?;
-        let original = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        let original = u32::try_from(original).map_err(io::Error::other)?;
         for field in [seconds, nanos, captured, original] {
             self.to.write_all(&field.to_le_bytes())?;
         }
@@ -78,5 +100,14 @@ mod tests {
         let golden = hex::decode(golden.replace(' ', "")).unwrap();
         assert_eq!(file[..golden.len()], golden);
         assert_eq!(file[golden.len()..], [0xcc; FRAME_MAX]);
+    }
+
+    #[test]
+    fn the_headers_of_a_packet_tell_its_length() {
+        let mut writer = Writer::of_packets(Vec::new()).unwrap();
+        writer.write_part(Instant::from_nanos(3_000_000_004), &[0x45, 0], 1500).unwrap();
+        let file = writer.finish().unwrap();
+        let golden = "4d3cb2a1 0200 0400 00000000 00000000 ea050000 65000000  03000000 04000000 02000000 dc050000 4500";
+        assert_eq!(file, hex::decode(golden.replace(' ', "")).unwrap());
     }
 }

@@ -17,6 +17,7 @@ mod sections;
 mod services;
 mod summary;
 mod tcp;
+mod trace;
 
 use std::io::Read;
 use std::path::Path;
@@ -26,7 +27,7 @@ use toml::de::DeTable;
 pub use fault::{Errors, Fault};
 pub use model::{
     ADDRESSES_MAX, CERTIFICATES_MAX, CORES_MAX, Configuration, Device, Engine, FILE_MAX, Hugepages, KeySource, Log,
-    LogFormat, POOLS_MAX, PORTS_MAX, Pool, Port, SERVERS_MAX, SERVICES_MAX, Server, TicketKeys, VirtualService,
+    LogFormat, POOLS_MAX, PORTS_MAX, Pool, Port, SERVERS_MAX, SERVICES_MAX, Server, TicketKeys, Trace, VirtualService,
 };
 
 use crate::base::UnixTime;
@@ -130,6 +131,7 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     let engine_lines =
         engine_section.as_ref().map(|section| ENGINE_FIXED.map(|key| (key, section.line_of(report, key))));
     let tcp_lines = engine_section.as_ref().map(|section| tcp::lines(report, section));
+    let trace_lines = engine_section.as_ref().map(|section| trace::lines(report, section));
     let engine = engine_section.and_then(|section| sections::engine(report, section, directory, machine));
     let faults = report.count();
     let ports = sections::ports(report, &mut root);
@@ -148,6 +150,7 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     let (engine, ticket_keys) = (engine?, ticket_keys?);
     let mut fixed = engine_fixed(&engine, &engine_lines?);
     fixed.extend(tcp::fixed(&engine.tcp, tcp_lines?));
+    fixed.extend(trace::fixed(&engine.trace, &trace_lines?));
     fixed.extend(ports.iter().flat_map(port_fixed));
     let names = ports.iter().map(|port| port.value.name.as_str()).collect::<Vec<_>>().join(", ");
     fixed.push(Fixed { key: "port".to_owned(), line: ports.first().map_or(0, |port| port.line), value: names });

@@ -78,7 +78,7 @@ pub struct Engine {
     pub control_core: usize,
     /// What a lane does when there is nothing to do.
     pub poll: Poll,
-    /// Where `/metrics` and `/healthz` are served.
+    /// Where `/metrics`, `/healthz` and `/trace` are served.
     pub admin: SocketAddr,
     /// Whether packet buffers are in hugepages.
     pub hugepages: Hugepages,
@@ -90,6 +90,17 @@ pub struct Engine {
     pub log: Log,
     /// Bounds and times of each lane's TCP; the MTU is the ports' and not here.
     pub tcp: tcp::Settings,
+    /// What its lanes keep of what their connections have just done.
+    pub trace: Trace,
+}
+
+/// `[engine.trace]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// Each lane's ring.
+    pub rings: tcp::trace::Settings,
+    /// Where the rings are written when the engine ends, one way or another.
+    pub file: Option<PathBuf>,
 }
 
 /// Whether packet buffers are in hugepages.

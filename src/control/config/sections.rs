@@ -13,7 +13,7 @@ use super::model::{
     ADDRESSES_MAX, CORES_MAX, Device, Engine, Hugepages, KeySource, Log, LogFormat, PORTS_MAX, Port, TicketKeys,
 };
 use super::reader::{Located, Section, choice, duration, integer, name, parsed, text};
-use super::tcp;
+use super::{tcp, trace};
 use crate::base::Duration;
 use crate::control::{identity, keys};
 use crate::lane::Poll;
@@ -60,6 +60,7 @@ pub(super) fn engine(
     let drain_timeout = section.or(report, "drain_timeout", 30 * SECOND, duration(Duration::ZERO..=DAY));
     let log = log(report, &mut section, directory);
     let tcp = tcp::tcp(report, &mut section, cores.len(), machine);
+    let trace = trace::trace(report, &mut section, directory);
     if let Some(control) = &control_core {
         if !machine.cores.contains(&control.value) {
             report.fault(control.line, section.key("control_core"), no_such_core(control.value, machine));
@@ -85,6 +86,7 @@ pub(super) fn engine(
         drain_timeout: drain_timeout.value,
         log,
         tcp,
+        trace,
     })
 }
 

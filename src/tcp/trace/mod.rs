@@ -29,7 +29,7 @@ pub(super) use tracer::{Header, Tracer};
 pub struct Settings {
     /// One connection in so many is traced; 1 for all, 0 for none and no events either.
     pub one_in: u32,
-    /// Records that a lane keeps; rounded up to a power of two.
+    /// Records that a lane keeps, 128 bytes each; rounded up to a power of two. 0 for none: then nothing can be traced.
     pub records: usize,
 }
 

@@ -7,13 +7,14 @@
 - `servers`: servers that refuse, reset or say nothing, and clients that do so.
 - `closing`: the ends of connections, each way.
 - `reload`: SIGHUP.
+- `trace`: what `sealane trace` says of connections.
 - `volume`: 1 GiB each way, many connections, one that stalls.
 - `after`: everything has been given back. Runs last, always.
 """
 
-from . import after, closing, frames, handshakes, reach, reload, servers, tickets, volume
+from . import after, closing, frames, handshakes, reach, reload, servers, tickets, trace, volume
 
-MODULES = (reach, frames, handshakes, tickets, servers, closing, reload, volume, after)
+MODULES = (reach, frames, handshakes, tickets, servers, closing, reload, trace, volume, after)
 
 
 def all_cases():

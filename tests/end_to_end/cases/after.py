@@ -1,6 +1,8 @@
 """After everything: nothing is left behind. Runs last."""
 
+from harness.processes import run
 from harness.wait import TimedOut, until
+from harness.world import binary
 
 
 def everything_has_been_given_back(trial):
@@ -29,3 +31,10 @@ def nothing_panicked_and_no_record_was_lost(trial):
 def a_terminated_engine_drains_and_ends_with_status_0(trial):
     status = trial.engine.stop()
     assert status == 0, f"status {status}:\n{trial.engine.child.tail()}"
+
+
+def a_terminated_engine_leaves_its_trace_behind(trial):
+    file = trial.world.directory / "engine.trace"
+    assert file.stat().st_mode & 0o777 == 0o600
+    lines = run(binary(), "trace", "--file", file).stdout.splitlines()
+    return f"{len(lines)} lines"

@@ -25,6 +25,7 @@ def base(**ticket_keys):
             "buffers": 16384,
             "drain_timeout": "10s",
             "log": {"format": "json", "file": "-"},
+            "trace": {"one_in": 64, "file": "engine.trace"},
         },
         "port": [
             {
