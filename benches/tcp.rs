@@ -12,7 +12,9 @@
 //!
 //! Bytes an idle connection are the growth of this process's resident memory, all tables and free memory of the allocator included.
 //!
-//! `cargo bench --no-default-features --bench tcp`
+//! Last, with 1,000 connections, what tracing adds: none traced, one in 64 as by default, and all, in turns within a round.
+//!
+//! `cargo bench --no-default-features --bench tcp`, or with `-- trace` the last alone
 
 #![expect(clippy::indexing_slicing, reason = "every index is a connection, a size or a round that this file has made")]
 
@@ -22,6 +24,7 @@ mod cpu;
 use std::sync::Arc;
 
 use sealane::base::{Duration, Flow, Instant, Random};
+use sealane::tcp::trace::{self, Trace};
 use sealane::tcp::{ConnectionId, Counters, Event, Readable, Settings, Stack, Token};
 use sealane::wire::{Ecn, Flags, Segment, SegmentOptions, Seq, Timestamp};
 
@@ -389,9 +392,58 @@ fn line(name: &str, rounds: &[Vec<f64>]) {
     println!("  {name:32}{costs}   {ratio:6.2} {best:6.2}");
 }
 
+/// What tracing costs a segment.
+fn tracing(clock: u64) {
+    /// One connection in so many.
+    const SAMPLES: [u32; 3] = [0, 64, 1];
+
+    let mut bench = fill(SIZES[BASE], clock);
+    let trace = Arc::new(Trace::new(trace::Settings::default(), 0));
+    bench.stack.trace_into(Arc::clone(&trace));
+    let mut segments = vec![Vec::new(); PAYLOADS.len() * 4];
+    for _ in 0..ROUNDS {
+        let mut round = vec![vec![0.0; SAMPLES.len()]; PAYLOADS.len() * 4];
+        for (sample, one_in) in SAMPLES.into_iter().enumerate() {
+            trace.sample(one_in);
+            for (place, payload) in PAYLOADS.into_iter().enumerate() {
+                for (operation, figure) in bench.segments(0, payload).into_iter().enumerate() {
+                    round[place * 4 + operation][sample] = figure;
+                }
+            }
+        }
+        for (rounds, round) in segments.iter_mut().zip(round) {
+            rounds.push(round);
+        }
+    }
+    println!("  nanoseconds each, one connection traced in {SAMPLES:?}; and the last two over the first");
+    for (place, payload) in PAYLOADS.iter().enumerate() {
+        for operation in 0..4 {
+            let rounds = &segments[place * 4 + operation];
+            let costs: String = (0..SAMPLES.len())
+                .map(|sample| median_and_best(rounds, |round| round[sample]))
+                .map(|(median, best)| format!("{median:7.0} {best:6.0}"))
+                .collect();
+            let over = |sample: usize| median_and_best(rounds, |round| round[sample] / round[0]).0;
+            println!(
+                "  traced: {:24}{costs}   {:6.2} {:6.2}",
+                format!("{} {payload} B", OPERATION_NAMES[operation]),
+                over(1),
+                over(2)
+            );
+        }
+    }
+}
+
 fn main() {
     let clock = clock_cost();
     println!("{ROUNDS} rounds, median and best; reading the clock costs {clock} ns, which is taken off");
+    if !std::env::args().any(|argument| argument == "trace") {
+        sizes(clock);
+    }
+    tracing(clock);
+}
+
+fn sizes(clock: u64) {
     let mut benches: Vec<Bench> = SIZES.iter().map(|size| fill(*size, clock)).collect();
     let orders = ["all", "some"];
     // By what is done, round and size.
