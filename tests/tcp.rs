@@ -19,13 +19,14 @@
 //! | `count out_of_order 1` | a counter's or gauge's value |
 //! | `connect refused in-use` | the call fails |
 //! | `unreachable 1001` | an ICMP error that quotes the segment with this number |
+//! | `too-big 1001 mtu 1340` | an ICMP error, "packet too big" or "fragmentation needed", that quotes this segment and names this MTU; over IPv6 one that is 20 bytes larger, but for 0 |
 //! | `hold`, `release` | nothing is fetched from the engine in between |
 //! | `flow 2` | from here on lines are about another peer port |
 //! | `source 2`, `source 2 host 9` | from here on lines are about peers at another address: over IPv6 in another /64, and which host in it |
 //! | `set time_wait 10` | a setting, before anything else |
 //! | `set family ipv6` | it is about this family alone, and its MTU is what it says |
 //! | `<! . 1:1(0) ack 1 <raw 2>` | the peer sends this, and it is malformed |
-//! | `rto 0.3` `cwnd 10000` `ssthresh 7000` | what the connection says of itself |
+//! | `rto 0.3` `cwnd 10000` `ssthresh 7000` `mss 1300` | what the connection says of itself |
 //! | `isn advanced 250000` | by how much this handshake's number is beyond that of the one before |
 //!
 //! Flags are `S`, `F`, `R`, `P`, `E` (ECE), `W` (CWR), `U` (URG, with `urg 5` for its pointer) and `.` (ACK), or `-` for none. `[ect0]`, `[ect1]` or `[ce]` before them is the IP header's ECN field;
@@ -218,6 +219,7 @@ fn set(settings: &mut Settings, line: &str) -> Outcome {
                 _ => return Err(format!("no mode of ECN {value}")),
             }
         }
+        "mtu_probing" => settings.mtu_probing = value == "on",
         "resets_per_second" => settings.resets_per_second = count()? as u32,
         _ => return Err(format!("no setting {name}")),
     }
@@ -246,6 +248,8 @@ struct World {
     sent: VecDeque<(Instant, Vec<u8>)>,
     family: Family,
     mtu: usize,
+    /// By how much packets are longer than the script says.
+    wider: u32,
     held: bool,
 }
 
@@ -260,7 +264,8 @@ fn bytes(offset: usize, len: usize) -> Vec<u8> {
 impl World {
     fn new(mut settings: Settings, family: Family, wide: bool) -> Self {
         let counters = Arc::new(Counters::default());
-        settings.mtu += if wide { IPV6_HEADER - IPV4_HEADER } else { 0 };
+        let wider = if wide { IPV6_HEADER - IPV4_HEADER } else { 0 };
+        settings.mtu += wider;
         let mtu = settings.mtu;
         let current = (address(family, 1, 2), 50_001).into();
         Self {
@@ -272,6 +277,7 @@ impl World {
             sent: VecDeque::new(),
             family,
             mtu,
+            wider: wider as u32,
             held: false,
         }
     }
@@ -419,6 +425,12 @@ impl World {
                 let seq = self.peer().isn.unwrap_or_default() + number(seq)? as u32;
                 self.stack.on_unreachable_segment(&flow, seq, now);
             }
+            ["too-big", seq, "mtu", mtu] => {
+                let flow = self.flow();
+                let seq = self.peer().isn.unwrap_or_default() + number(seq)? as u32;
+                let mtu = number(mtu)? as u32;
+                self.stack.on_packet_too_big(&flow, seq, if mtu > 0 { mtu + self.wider } else { 0 }, now);
+            }
             ["expect", "no", kind] => {
                 if self.peer().events.iter().any(|event| name(*event).starts_with(kind)) {
                     return Err(format!("there is: {:?}", self.peer().events));
@@ -446,20 +458,7 @@ impl World {
                 });
                 same(&Some(number(value)?), &got)?;
             }
-            ["cwnd" | "ssthresh", value] => {
-                let id = self.id()?;
-                let inside = self.stack.inspect(id).ok_or("the connection is gone")?;
-                let got = if words[0] == "cwnd" { inside.cwnd } else { inside.ssthresh };
-                same(&number(value)?, &(got as usize))?;
-            }
-            ["rto", seconds] => {
-                let id = self.id()?;
-                let expected = Duration::from_secs_f64(seconds.parse().map_err(|_| "seconds expected")?);
-                let got = self.stack.inspect(id).ok_or("the connection is gone")?.rto;
-                if expected.abs_diff(got) > TOLERANCE {
-                    return Err(format!("it is {got:?}"));
-                }
-            }
+            [what @ ("cwnd" | "ssthresh" | "mss" | "rto"), value] => self.inside(what, value)?,
             ["isn", "advanced", by] => {
                 let (expected, peer) = (number(by)? as u32, self.peer());
                 let (isn, before) = peer.isn.zip(peer.isn_before).ok_or("there were no two handshakes")?;
@@ -475,6 +474,23 @@ impl World {
             _ => return Err("not understood".to_owned()),
         }
         Ok(())
+    }
+
+    /// What the connection says of itself.
+    fn inside(&mut self, what: &str, value: &str) -> Outcome {
+        let id = self.id()?;
+        let inside = self.stack.inspect(id).ok_or("the connection is gone")?;
+        let got = match what {
+            "cwnd" => inside.cwnd,
+            "mss" => inside.mss,
+            "ssthresh" => inside.ssthresh,
+            _ => {
+                let expected = Duration::from_secs_f64(value.parse().map_err(|_| "seconds expected")?);
+                let near = expected.abs_diff(inside.rto) <= TOLERANCE;
+                return if near { Ok(()) } else { Err(format!("it is {:?}", inside.rto)) };
+            }
+        };
+        same(&value, &got.to_string().as_str())
     }
 
     fn write(&mut self, len: usize, takes: usize) -> Outcome {

@@ -74,9 +74,14 @@ impl Connection {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= env.now);
         let srtt = self.rtt.srtt();
         let Some(selective) = &mut self.selective else { return };
-        if due(selective.board.reorder_at) && selective.on_reordering_timeout(srtt, &mut self.recovery, env) {
-            self.timing = None;
+        if due(selective.board.reorder_at) {
+            let answer = selective.on_reordering_timeout(srtt, self.path.probe(), &mut self.recovery, env);
+            if answer.lost {
+                self.timing = None;
+                self.on_path_loss(answer.only_the_probe, env);
+            }
         }
+        let Some(selective) = &mut self.selective else { return };
         if due(selective.board.probe_at) {
             selective.board.probe_at = None;
             selective.board.probe_wanted = true;
@@ -96,13 +101,20 @@ impl Connection {
         let first = self.rtt.back_off();
         if matches!(self.state, State::SynSent | State::SynReceived) {
             self.syn_wanted = true;
-        } else if let Some(selective) = &mut self.selective {
-            selective.on_timeout(first, self.rtt.srtt(), &mut self.recovery, env);
         } else {
-            self.recovery.on_timeout(self.sender.snd_max, flight, first);
-            // Everything in flight is taken for lost and sent again as the window grows.
-            self.sender.snd_nxt = self.sender.snd_una;
-            self.retransmit = false;
+            let explained = self.on_path_timeout(env);
+            if let Some(selective) = &mut self.selective {
+                if explained {
+                    selective.on_explained_timeout(self.rtt.srtt(), &mut self.recovery, env);
+                } else {
+                    selective.on_timeout(first, self.rtt.srtt(), &mut self.recovery, env);
+                }
+            } else {
+                self.recovery.on_timeout(self.sender.snd_max, flight, first && !explained);
+                // Everything in flight is taken for lost and sent again as the window grows.
+                self.sender.snd_nxt = self.sender.snd_una;
+                self.retransmit = false;
+            }
         }
         self.retransmit_at = Some(env.now + self.rtt.rto());
         env.tracer.timeout(self, flight, env.now);

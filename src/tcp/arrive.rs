@@ -281,6 +281,7 @@ impl Connection {
         let newly = ack.since(self.sender.snd_una);
         let handshake = self.sender.snd_una == self.sender.iss;
         self.sender.on_ack(ack);
+        self.on_path_ack(ack, env);
         self.measure(ack, segment, env.now);
         if self.selective.is_some() {
             self.on_selective_ack(ack, segment, false, env);
@@ -323,10 +324,12 @@ impl Connection {
         let moves = ack.after(selective.board.start());
         let echo_of_mark = self.ecn.is_echo(segment) && ack.at_or_after(selective.board.start());
         let smallest = self.recovery.is_smallest();
-        let ack = Ack { ack, blocks, moves, bare, echo, age, srtt, echo_of_mark };
+        let probe = self.path.probe();
+        let ack = Ack { ack, blocks, moves, bare, echo, age, srtt, echo_of_mark, probe };
         let answer = selective.on_ack(ack, &mut self.recovery, env);
         if answer.lost {
             self.timing = None;
+            self.on_path_loss(answer.only_the_probe, env);
         }
         if answer.marked && smallest {
             self.hold(env);

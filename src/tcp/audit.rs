@@ -10,6 +10,7 @@ use crate::tcp::send::Sender;
 use crate::tcp::stack::{Alarm, REPLIES_MAX, Stack};
 use crate::tcp::state::State;
 use crate::tcp::table::Place;
+use crate::wire::Seq;
 
 /// What is wrong, in words.
 pub(super) type Verdict = Result<(), String>;
@@ -178,6 +179,7 @@ fn audit_connection(connection: &Connection) -> Verdict {
             "the scoreboard holds {start:?} to {end:?}, in flight is {una:?} to {nxt:?}"
         );
     }
+    audit_path(connection)?;
     if connection.state != State::SynSent {
         audit_receiver(receiver)?;
     }
@@ -191,6 +193,25 @@ fn audit_connection(connection: &Connection) -> Verdict {
     ensure!(wakes || !connection.state.is_synchronized() || !sender.unsent(), "nothing would send what is queued");
     let told = receiver.ack_wanted() || receiver.ack_at.is_some();
     ensure!(told || receiver.unacknowledged == 0, "{} bytes would never be acknowledged", receiver.unacknowledged);
+    Ok(())
+}
+
+/// Segments are as long as the path is thought to let through, and what is being tried is out.
+fn audit_path(connection: &Connection) -> Verdict {
+    let (mss, path) = (connection.sender.mss, &connection.path);
+    same("bytes of a segment", connection.recovery.mss(), mss)?;
+    let (una, max) = (connection.sender.snd_una, connection.sender.snd_max);
+    let is_out = |end: Seq| end.after(una) && end.at_or_before(max);
+    ensure!(path.tried == 0 || path.tried > path.proven, "what has arrived is tried");
+    ensure!(path.tried == 0 || is_out(path.tried_end), "what is tried is not out: {path:?}");
+    let Some(narrow) = &path.narrow else { return Ok(()) };
+    ensure!(mss <= narrow.ceiling.into(), "segments of {mss} bytes, and both ends take {}", narrow.ceiling);
+    ensure!(
+        narrow.pending.is_none_or(|(allowed, _)| u32::from(allowed) < mss),
+        "a message waits that says nothing new"
+    );
+    ensure!(path.probe().is_none_or(|(_, end)| is_out(end)), "a probe is not out: {narrow:?}");
+    ensure!(narrow.probe.is_none_or(|(_, len)| u32::from(len) > mss), "a probe that is no larger than others");
     Ok(())
 }
 
@@ -304,7 +325,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_damage_is_noticed() {
-        let cases: [(usize, &str, Damage); 27] = [
+        let cases: [(usize, &str, Damage); 29] = [
             (0, "SND.UNA", |stack| connection(stack).sender.snd_nxt = connection(stack).sender.snd_una - 1),
             (0, "sent", |stack| connection(stack).sender.snd_max = connection(stack).sender.snd_max + 100_000),
             (0, "the buffer begins", |stack| connection(stack).sender.snd_una = connection(stack).sender.snd_una + 1),
@@ -318,6 +339,8 @@ mod tests {
             }),
             (0, "bytes sacked", |stack| connection(stack).selective.as_mut().unwrap().board.sacked += 1),
             (0, "never be acknowledged", |stack| connection(stack).receiver.ack_at = None),
+            (0, "bytes of a segment", |stack| connection(stack).recovery.resize(100)),
+            (0, "is not out", |stack| connection(stack).path.tried_end = connection(stack).sender.snd_una),
             (0, "the end is", |stack| connection(stack).state = State::TimeWait),
             (0, "FIN has been taken", |stack| connection(stack).receiver.finished = true),
             (0, "the index says None", |stack| stack.index.retain(|_, place| *place != Place::Connection(0))),

@@ -4,6 +4,7 @@ use crate::base::{Flow, Instant, TimerId};
 use crate::tcp::ecn::Notification;
 use crate::tcp::half_open::HalfOpen;
 use crate::tcp::memory::Memory;
+use crate::tcp::path_mtu::PathMtu;
 use crate::tcp::receive::Receiver;
 use crate::tcp::recovery::Recovery;
 use crate::tcp::rtt::Rtt;
@@ -24,7 +25,7 @@ const MSS_MIN: u16 = 64;
 /// RFC 7323 2.3.
 const SHIFT_MAX: u8 = 14;
 /// Bytes that timestamps take in each segment.
-const TIMESTAMP_LEN: u32 = 12;
+pub(super) const TIMESTAMP_LEN: u32 = 12;
 
 /// What every method of a connection needs of its stack.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +65,9 @@ pub(super) struct Connection {
     pub(super) recovery: Recovery,
     /// With SACK, from the first data on.
     pub(super) selective: Option<Box<Selective>>,
+    pub(super) path: PathMtu,
+    /// Expiries of the retransmission timer since SND.UNA moved.
+    pub(super) timeouts: u8,
     pub(super) timestamps: Option<Timestamps>,
     /// Both sides may send SACK options (RFC 2018).
     pub(super) sack: bool,
@@ -121,6 +125,8 @@ impl Connection {
             rtt: Rtt::default(),
             recovery: Recovery::new(mss, env.settings.congestion),
             selective: None,
+            path: PathMtu::default(),
+            timeouts: 0,
             timestamps: None,
             sack: false,
             ecn: Notification::default(),
@@ -239,10 +245,11 @@ impl Connection {
 
     /// Bytes that congestion control lets go now.
     pub(super) fn budget(&self) -> u32 {
-        match &self.selective {
+        let budget = match &self.selective {
             Some(selective) => self.recovery.windows().0.saturating_sub(selective.board.pipe()),
             None => self.recovery.window().saturating_sub(self.sender.flight()),
-        }
+        };
+        self.path.allowance(self.sender.mss).map_or(budget, |allowance| allowance.min(budget))
     }
 
     /// The end may be told: whatever can be read has been read (a reset leaves nothing to read).

@@ -89,7 +89,8 @@ impl Connection {
         let chunk = match plan {
             Plan::Next(chunk) => {
                 // What fits may have shrunk with an idle restart.
-                self.sender.next(self.budget()).unwrap_or(chunk)
+                let chunk = self.sender.next(self.budget()).unwrap_or(chunk);
+                self.widen(chunk, env)
             }
             Plan::Again(chunk) | Plan::TailProbe(chunk) | Plan::WindowProbe(chunk) => chunk,
             Plan::Keepalive => Chunk { seq: self.sender.snd_una - 1, len: 0, fin: false },
@@ -240,6 +241,7 @@ impl Connection {
             env.counters.tail_probes.increment();
             self.timing = self.timing.filter(|_| !again);
         }
+        self.path.on_sent(chunk.len, end);
         if again {
             env.counters.retransmitted.increment();
             self.retransmitted_at = Some(env.now);
@@ -264,7 +266,7 @@ impl Connection {
         let selective = self.selective.get_or_insert_with(|| Box::new(Selective::new(chunk.seq)));
         let again = end.at_or_before(selective.board.end());
         if again {
-            selective.board.on_sent_again(chunk.seq, env.now);
+            selective.board.on_sent_again(chunk.seq, end, env.now);
         } else {
             selective.board.on_sent(end, env.now);
         }

@@ -1,6 +1,6 @@
 //! Two stacks over a network that loses, doubles, delays and reorders, in virtual time: every byte arrives once and in order, and nothing is left behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use smoltcp::wire::{Ipv4Packet, Ipv6Packet};
 
 use crate::base::{Duration, Flow, Instant, Random};
 use crate::tcp::{Close, Congestion, ConnectionId, Counters, EcnMode, Event, Readable, Settings, Stack, Token};
-use crate::wire::{Ecn, Packet, Segment};
+use crate::wire::{Ecn, Packet, Quote, Segment};
 
 /// One end: a stack and what its user has still to do.
 struct End {
@@ -83,6 +83,27 @@ impl End {
     fn is_done(&self) -> bool {
         self.users.values().all(|user| user.closed.is_some())
     }
+
+    /// Everybody has sent and received so many bytes, and nothing is left of it.
+    fn check_all_is_done(&mut self, bytes: usize, now: Instant, whose: &str) {
+        for (key, user) in &self.users {
+            assert_eq!(user.closed, Some(Close::Finished), "{whose} connection {key}");
+            assert_eq!((user.received, user.sent), (bytes, bytes), "{whose} connection {key}");
+        }
+        self.stack.on_timeout(now + Duration::from_secs(200));
+        let counters = &self.counters;
+        let left = [
+            &counters.connections,
+            &counters.half_open,
+            &counters.time_wait,
+            &counters.buffered_bytes,
+            &counters.timers,
+        ];
+        assert_eq!(left.map(|gauge| gauge.value()), [0; 5], "{whose}: something is left");
+        assert_eq!(self.stack.poll_at(), None);
+        assert_eq!(self.stack.poll_event(), None);
+        assert_eq!(self.stack.poll_transmit(&mut [0; 1500], false, now), None);
+    }
 }
 
 /// A stack's own packet, as the other end's lane sees it.
@@ -104,6 +125,7 @@ fn mark(bytes: &mut [u8]) {
     }
 }
 
+#[derive(Default)]
 struct Network {
     loss_percent: u64,
     /// What may be marked and is.
@@ -112,6 +134,16 @@ struct Network {
     jitter_micros: u64,
     /// Whether sequence numbers begin just before they wrap.
     near_wrap: bool,
+    narrow: Option<Narrow>,
+}
+
+/// A link on the way that carries less than both ends, from so long after the start on.
+#[derive(Clone, Copy)]
+struct Narrow {
+    mtu: usize,
+    from: Duration,
+    /// It drops what is too long without a word.
+    silent: bool,
 }
 
 /// Runs `connections` transfers both ways and checks everything. Gives the two ends.
@@ -142,6 +174,7 @@ fn run(seed: u64, network: &Network, settings: &Settings, connections: u16, byte
         ends[0].users.insert(port.into(), user);
     }
     let mut wire: BTreeMap<(Instant, u64), (usize, Vec<u8>)> = BTreeMap::new();
+    let mut errors: VecDeque<(Instant, usize, Quote, u32)> = VecDeque::new();
     let mut serial = 0;
     let mut room = [0; 1500];
     for rounds in 0..2_000_000 {
@@ -149,6 +182,14 @@ fn run(seed: u64, network: &Network, settings: &Settings, connections: u16, byte
             end.stack.on_timeout(now);
             end.on_events(bytes, &mut random, now);
             while let Some(len) = end.stack.poll_transmit(&mut room, false, now) {
+                if let Some(narrow) =
+                    network.narrow.filter(|narrow| len > narrow.mtu && now.since(began) >= narrow.from)
+                {
+                    let quote = Quote::parse(&room[..len]).unwrap();
+                    let mtu = u32::try_from(narrow.mtu).unwrap();
+                    errors.extend((!narrow.silent).then_some((now + Duration::from_millis(3), side, quote, mtu)));
+                    continue;
+                }
                 let copies = if random.below(100) < network.loss_percent {
                     0
                 } else {
@@ -177,34 +218,22 @@ fn run(seed: u64, network: &Network, settings: &Settings, connections: u16, byte
         let due = ends.iter().filter_map(|end| end.stack.poll_at()).min();
         // The lazy reader looks again soon.
         let look = now + Duration::from_millis(50);
-        now = arrival.into_iter().chain(due).chain([look]).min().unwrap().max(now);
+        let error = errors.front().map(|(at, ..)| *at);
+        now = arrival.into_iter().chain(error).chain(due).chain([look]).min().unwrap().max(now);
         while let Some(entry) = wire.first_entry().filter(|entry| entry.key().0 <= now) {
             let (side, bytes) = entry.remove();
             let (flow, segment) = Segment::parse(&packet(&bytes), false).unwrap();
             ends[side].stack.on_segment(&flow, &segment, now);
         }
+        while let Some((_, side, quote, mtu)) = errors.pop_front_if(|(at, ..)| *at <= now) {
+            ends[side].stack.on_packet_too_big(&quote.flow, quote.seq, mtu, now);
+        }
         assert!(now.since(began) < Duration::from_secs(4000), "seed {seed}: it takes for ever");
     }
     for (side, end) in ends.iter_mut().enumerate() {
         assert_eq!(end.users.len(), usize::from(connections), "seed {seed} side {side}");
-        for (key, user) in &end.users {
-            assert_eq!(user.closed, Some(Close::Finished), "seed {seed} side {side} connection {key}");
-            assert_eq!((user.received, user.sent), (bytes, bytes), "seed {seed} side {side} connection {key}");
-        }
         end.took = now.since(began);
-        end.stack.on_timeout(now + Duration::from_secs(200));
-        let counters = &end.counters;
-        let left = [
-            &counters.connections,
-            &counters.half_open,
-            &counters.time_wait,
-            &counters.buffered_bytes,
-            &counters.timers,
-        ];
-        assert_eq!(left.map(|gauge| gauge.value()), [0; 5], "seed {seed} side {side}: something is left");
-        assert_eq!(end.stack.poll_at(), None);
-        assert_eq!(end.stack.poll_event(), None);
-        assert_eq!(end.stack.poll_transmit(&mut room, false, now), None);
+        end.check_all_is_done(bytes, now, &format!("seed {seed} side {side}"));
     }
     ends
 }
@@ -212,7 +241,7 @@ fn run(seed: u64, network: &Network, settings: &Settings, connections: u16, byte
 #[test]
 fn a_clean_network_needs_no_retransmission() {
     let network =
-        Network { loss_percent: 0, mark_percent: 0, duplicate_percent: 0, jitter_micros: 0, near_wrap: false };
+        Network { loss_percent: 0, mark_percent: 0, duplicate_percent: 0, jitter_micros: 0, ..Network::default() };
     let ends = run(1, &network, &Settings::default(), 3, 300_000);
     for end in ends {
         assert_eq!(end.counters.retransmitted.value(), 0);
@@ -230,7 +259,7 @@ fn every_byte_arrives_once_and_in_order_whatever_the_network_does() {
             mark_percent: random.below(20),
             duplicate_percent: random.below(20),
             jitter_micros: random.below(30_000),
-            near_wrap: false,
+            ..Network::default()
         };
         let settings = Settings {
             receive_buffer: 2000 << random.below(8),
@@ -249,8 +278,14 @@ fn every_byte_arrives_once_and_in_order_whatever_the_network_does() {
 
 #[test]
 fn sequence_numbers_wrap_in_the_midst_of_a_transfer() {
-    let network =
-        Network { loss_percent: 3, mark_percent: 3, duplicate_percent: 3, jitter_micros: 9000, near_wrap: true };
+    let network = Network {
+        loss_percent: 3,
+        mark_percent: 3,
+        duplicate_percent: 3,
+        jitter_micros: 9000,
+        near_wrap: true,
+        narrow: None,
+    };
     // With most seeds some port's first number is near the wrap.
     let wrapped = (1..=6).filter(|seed| !run(*seed, &network, &Settings::default(), 1, 250_000)[0].users.is_empty());
     assert!(wrapped.count() >= 2);
@@ -259,7 +294,7 @@ fn sequence_numbers_wrap_in_the_midst_of_a_transfer() {
 #[test]
 fn marks_slow_a_sender_down_without_a_loss() {
     let network =
-        Network { loss_percent: 0, mark_percent: 5, duplicate_percent: 0, jitter_micros: 0, near_wrap: false };
+        Network { loss_percent: 0, mark_percent: 5, duplicate_percent: 0, jitter_micros: 0, ..Network::default() };
     for (seed, sack) in [(1, true), (2, false), (3, true), (4, false)] {
         let settings = Settings { sack, ecn: EcnMode::Offer, ..Settings::default() };
         for end in run(seed, &network, &settings, 1, 600_000) {
@@ -273,9 +308,62 @@ fn marks_slow_a_sender_down_without_a_loss() {
     }
 }
 
+/// A path that lets 1,300 bytes through, in the midst of a transfer, with and without routers that say so.
+fn narrow(seed: u64, silent: bool, from: u64, sack: bool, loss_percent: u64) -> [End; 2] {
+    let narrow = Some(Narrow { mtu: 1300, from: Duration::from_millis(from), silent });
+    let network = Network { loss_percent, narrow, ..Network::default() };
+    run(seed, &network, &Settings { sack, user_timeout: Duration::from_secs(3600), ..Settings::default() }, 1, 400_000)
+}
+
+#[test]
+fn routers_make_segments_smaller_and_congestion_control_does_not_notice() {
+    for (seed, sack) in [(1, true), (2, true), (3, false), (4, false)] {
+        for end in narrow(seed, false, 0, sack, 0) {
+            let counters = &end.counters;
+            assert_eq!((counters.path_mtu_lowered.value(), counters.black_holes.value()), (1, 0), "seed {seed}");
+            assert_eq!(counters.retransmission_timeouts.value(), 0, "seed {seed}");
+            assert_eq!(counters.fast_retransmits.value(), 0, "seed {seed}");
+            assert!(end.took < Duration::from_secs(2), "seed {seed}: {:?}", end.took);
+        }
+        // When segments of the size have arrived, the first timeout confirms what the router says.
+        for end in narrow(seed, false, 30, sack, 0) {
+            let counters = &end.counters;
+            assert_eq!((counters.path_mtu_lowered.value(), counters.black_holes.value()), (1, 0), "seed {seed}");
+            assert!(counters.path_mtu_doubted.value() > 0, "seed {seed}");
+            // Acknowledgements ride on data: the other side's first timeout may be about what had arrived, and disproves the message.
+            assert!((1..=2).contains(&counters.retransmission_timeouts.value()), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_path_that_swallows_large_packets_is_found_out_and_searched() {
+    for (seed, sack) in [(1, true), (2, true), (3, false), (4, false)] {
+        for from in [0, 30] {
+            for end in narrow(seed, true, from, sack, 0) {
+                let counters = &end.counters;
+                assert_eq!((counters.path_mtu_lowered.value(), counters.black_holes.value()), (0, 1), "seed {seed}");
+                assert!(end.took < Duration::from_secs(12), "seed {seed}: {:?}", end.took);
+                // Over IPv6 the smallest MTU is so near to the path's that there is little to search for.
+                assert_eq!(counters.path_probes_sent.value() > 0, sack, "seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lossy_path_that_is_narrow_still_carries_everything() {
+    for seed in 1..=40 {
+        let ends = narrow(seed, seed % 3 == 0, seed % 4 * 20, seed % 5 > 0, seed % 7);
+        let smaller = ends.iter().map(|end| end.counters.path_mtu_lowered.value() + end.counters.black_holes.value());
+        assert!(smaller.sum::<u64>() >= 2, "seed {seed}");
+    }
+}
+
 /// What transfers over a lossy network have cost: milliseconds, segments sent, segments sent again, timeouts.
 fn cost(loss_percent: u64, sack: bool) -> [u64; 4] {
-    let network = Network { loss_percent, mark_percent: 0, duplicate_percent: 0, jitter_micros: 0, near_wrap: false };
+    let network =
+        Network { loss_percent, mark_percent: 0, duplicate_percent: 0, jitter_micros: 0, ..Network::default() };
     let settings = Settings { sack, ..Settings::default() };
     let mut sums = [0; 4];
     for end in (1..=6).flat_map(|seed| run(seed, &network, &settings, 1, 600_000)) {

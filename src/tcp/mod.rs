@@ -13,12 +13,13 @@
 //! - `receive`, `send`: its two halves; `buffer` and `reassembly` their memory, `memory` what they may take of it.
 //! - `rtt`, `recovery`: when something is lost, and how much may be in flight; with SACK, `scoreboard` finds losses and `selective` answers them.
 //! - `cubic`, `hystart`: how the congestion window grows; `ecn`: marks that say before a loss that it is too large.
+//! - `path_mtu`: how long packets may be, by what routers say and by what arrives.
 //! - `source`: what one source address may have of all this.
 //! - `isn`: where sequence numbers start; `cookie`: where they start when the half-open table is full.
 //! - [`testbed`]: all of it in a program's hands, with raw packets and a clock of its own; `audit`: what must be true between any two calls.
 //! - [`trace`]: what connections have just done, for people, after the fact.
 //!
-//! Not there yet, and where it enters: path MTU discovery (`send`'s mss), pacing (`depart`).
+//! Not there yet, and where it enters: pacing (`depart`).
 
 mod alarm;
 mod arrive;
@@ -36,6 +37,7 @@ mod isn;
 #[cfg(test)]
 mod loopback;
 mod memory;
+mod path_mtu;
 mod queue;
 mod reassembly;
 mod receive;
@@ -255,6 +257,26 @@ crate::counters! {
         counter soft_errors,
         /// ICMP errors about segments that are not under way (RFC 5927)
         counter unreachables_ignored,
+        /// Messages that a packet is too big which is not under way, or not larger than they allow
+        counter packets_too_big_ignored,
+        /// Messages that a packet is too big which name an MTU that no link has: taken for 552 bytes over IPv4, dropped over IPv6
+        counter path_mtu_below_minimum,
+        /// Path MTUs lowered because a router said so (RFC 1191, RFC 8201)
+        counter path_mtu_lowered,
+        /// Messages that contradict what has arrived: believed if a timeout confirms them (RFC 5927)
+        counter path_mtu_doubted,
+        /// Messages that waited to be confirmed while what they were about arrived
+        counter path_mtu_disproved,
+        /// Segments made smaller because large ones did not arrive and no router said why (RFC 4821)
+        counter black_holes,
+        /// Larger segments sent to find out whether they arrive (RFC 4821)
+        counter path_probes_sent,
+        /// Larger segments that arrived, so that others may be as large
+        counter path_probes_arrived,
+        /// Larger segments that were lost while everything else arrived
+        counter path_probes_lost,
+        /// Segments made as large as before ten minutes after a path MTU was lowered, where there is no SACK to search by
+        counter path_mtu_retried,
         /// Connections in the table
         gauge connections,
         /// Handshakes that peers have begun

@@ -298,6 +298,22 @@ impl Recovery {
         *self = Self::with(self.control, mss);
     }
 
+    /// Segments have another size from now on. That is no congestion: the window stays, in bytes.
+    pub(super) fn resize(&mut self, mss: u32) {
+        self.mss = mss;
+        self.cwnd = self.cwnd.max(mss);
+        self.ssthresh = self.ssthresh.max(2 * mss);
+    }
+
+    /// Everything up to `snd_max` is sent again, for no congestion. The duplicates that it brings are none of losses (RFC 6582 3.2 step 2).
+    pub(super) fn on_resent(&mut self, snd_max: Seq) {
+        if std::mem::take(&mut self.fast) {
+            self.cwnd = self.cwnd.min(self.ssthresh);
+        }
+        self.duplicates = 0;
+        (self.recover, self.marked) = (Some(snd_max), false);
+    }
+
     /// RFC 6298 5.7 and RFC 5681 3.1: a lost SYN costs the initial window.
     pub(super) fn on_syn_lost(&mut self) {
         self.cwnd = self.mss;

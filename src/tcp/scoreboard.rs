@@ -141,11 +141,17 @@ impl Scoreboard {
         }
     }
 
-    /// The segment that begins at `start` has left again.
-    pub(super) fn on_sent_again(&mut self, start: Seq, now: Instant) {
-        let place = self.segments.partition_point(|sent| sent.end.at_or_before(start));
-        let left =
-            place.checked_sub(1).and_then(|before| self.segments.get(before)).map_or(self.start, |sent| sent.end);
+    /// The segment from `start` on has left again, up to `end`. Where segments have become smaller, the rest of it is one of its own from now on.
+    pub(super) fn on_sent_again(&mut self, start: Seq, end: Seq, now: Instant) {
+        let (place, left) = self.find(start);
+        let Some(sent) = self.segments.get_mut(place) else { return };
+        if end.after(left) && end.before(sent.end) {
+            let rest = *sent;
+            sent.end = end;
+            self.again += usize::from(rest.again);
+            self.sacked_count += usize::from(rest.sacked);
+            self.segments.insert(place + 1, rest);
+        }
         let Some(sent) = self.segments.get_mut(place) else { return };
         if std::mem::take(&mut sent.lost) {
             self.lost -= sent.end.since(left);
@@ -154,6 +160,46 @@ impl Scoreboard {
             self.again += 1;
         }
         sent.sent_at = now;
+    }
+
+    /// Which segment holds `seq`, and where it begins.
+    fn find(&self, seq: Seq) -> (usize, Seq) {
+        let place = self.segments.partition_point(|sent| sent.end.at_or_before(seq));
+        let before = place.checked_sub(1).and_then(|before| self.segments.get(before));
+        (place, before.map_or(self.start, |sent| sent.end))
+    }
+
+    /// Whether the segment that holds `seq` has been selectively acknowledged.
+    pub(super) fn is_sacked(&self, seq: Seq) -> bool {
+        self.segments.get(self.find(seq).0).is_some_and(|sent| sent.sacked)
+    }
+
+    /// Whether the segment that holds `seq` is lost.
+    pub(super) fn is_lost(&self, seq: Seq) -> bool {
+        self.segments.get(self.find(seq).0).is_some_and(|sent| sent.lost)
+    }
+
+    /// Whether this segment is lost and nothing else is.
+    pub(super) fn is_lost_alone(&self, (start, end): (Seq, Seq)) -> bool {
+        self.lost == end.since(start) && self.is_lost(start)
+    }
+
+    /// How long the first segment is.
+    pub(super) fn first_len(&self) -> u32 {
+        self.segments.front().map_or(0, |first| first.end.since(self.start))
+    }
+
+    /// No segment of more than `mss` bytes arrives: those that have not are lost, and no probe of the tail needs to find that out.
+    pub(super) fn lose_larger(&mut self, mss: u32) {
+        let mut left = self.start;
+        for sent in &mut self.segments {
+            let len = sent.end.since(std::mem::replace(&mut left, sent.end));
+            if len > mss && !sent.sacked && !sent.lost {
+                sent.lost = true;
+                self.lost += len;
+            }
+        }
+        (self.probe, self.probe_at, self.probe_wanted) = (None, None, false);
     }
 
     /// The first segment that is lost: start and end.
@@ -235,9 +281,7 @@ impl Scoreboard {
     }
 
     fn on_block(&mut self, left: Seq, right: Seq, now: Instant) -> u32 {
-        let mut place = self.segments.partition_point(|sent| sent.end.at_or_before(left));
-        let mut begin =
-            place.checked_sub(1).and_then(|before| self.segments.get(before)).map_or(self.start, |sent| sent.end);
+        let (mut place, mut begin) = self.find(left);
         let mut bytes = 0;
         while let Some(sent) = self.segments.get_mut(place).filter(|sent| sent.end.at_or_before(right)) {
             // A segment of which only a part has arrived is not here yet.
@@ -421,7 +465,7 @@ mod tests {
     proptest! {
         #[test]
         fn sums_are_those_of_the_segments(
-            steps in prop::collection::vec((0u8..6, 0u32..30, 1u32..20, 0u64..30), 1..120),
+            steps in prop::collection::vec((0u8..7, 0u32..30, 1u32..20, 0u64..30), 1..120),
         ) {
             let mut board = Scoreboard::new(START);
             let mut now = Instant::START;
@@ -431,7 +475,10 @@ mod tests {
                 let (from, len) = (from * 500, len * 500);
                 match what {
                     0 | 1 => board.on_sent(board.end() + len, now),
-                    2 => if let Some((start, _)) = board.first_lost() { board.on_sent_again(start, now) },
+                    2 => if let Some((start, end)) = board.first_lost() {
+                        board.on_sent_again(start, start + end.since(start).min(len), now);
+                    },
+                    6 => board.lose_larger(len),
                     3 => board.on_timeout(srtt, now),
                     _ => {
                         let ack = if what == 5 { (board.start() + from / 3).min(board.end()) } else { board.start() };

@@ -50,6 +50,8 @@ pub(super) struct Ack<'a> {
     pub(super) srtt: Option<Duration>,
     /// It tells of a router's mark.
     pub(super) echo_of_mark: bool,
+    /// A segment whose loss alone is no sign of congestion (RFC 4821 7.6.2): where it begins and ends.
+    pub(super) probe: Option<(Seq, Seq)>,
 }
 
 /// What an acknowledgement has changed.
@@ -57,6 +59,8 @@ pub(super) struct Ack<'a> {
 pub(super) struct Answer {
     /// Something was found lost.
     pub(super) lost: bool,
+    /// That was nothing but the probe.
+    pub(super) only_the_probe: bool,
     /// The window is reduced because of a mark.
     pub(super) marked: bool,
 }
@@ -101,7 +105,8 @@ impl Selective {
         if finished {
             self.finish(control);
         }
-        if lost > 0 && !self.is_recovering() {
+        let only_the_probe = lost > 0 && ack.probe.is_some_and(|probe| self.board.is_lost_alone(probe));
+        if lost > 0 && !only_the_probe && !self.is_recovering() {
             self.begin(Cause::Loss, out, control, env);
         }
         self.answered = self.answered.filter(|end| ack.ack.at_or_before(*end));
@@ -130,29 +135,31 @@ impl Selective {
             // RFC 8985 7.2: where there are holes, RACK finds what is lost; where nothing is out, there is nothing to probe.
             self.board.probe_at = None;
         }
-        Answer { lost: lost > 0, marked }
+        Answer { lost: lost > 0, only_the_probe, marked }
     }
 
-    /// The reordering timer fired. Gives whether something was found lost.
+    /// The reordering timer fired. `probe` as in [`Ack`].
     pub(super) fn on_reordering_timeout(
         &mut self,
         srtt: Option<Duration>,
+        probe: Option<(Seq, Seq)>,
         control: &mut Recovery,
         env: Env<'_>,
-    ) -> bool {
+    ) -> Answer {
         let out = self.board.out();
         let lost = self.board.detect(self.is_recovering(), srtt, env.now) > 0;
-        if lost && !self.is_recovering() {
+        let only_the_probe = lost && probe.is_some_and(|probe| self.board.is_lost_alone(probe));
+        if lost && !only_the_probe && !self.is_recovering() {
             self.begin(Cause::Loss, out, control, env);
         }
         if let Some(episode) = self.episode.filter(|episode| episode.cause == Cause::Loss) {
             let allowance = episode.allowance(self.board.pipe(), 0, false, control.mss());
             control.set_cwnd(self.board.pipe().saturating_add(allowance));
         }
-        lost
+        Answer { lost, only_the_probe, marked: false }
     }
 
-    /// The retransmission timer fired; `first` when it did so for the first time for this segment.
+    /// The retransmission timer fired, and that is a sign of congestion; `first` when it did so for the first time for this segment.
     pub(super) fn on_timeout(&mut self, first: bool, srtt: Option<Duration>, control: &mut Recovery, env: Env<'_>) {
         let out = self.board.out();
         self.board.on_timeout(srtt, env.now);
@@ -160,6 +167,12 @@ impl Selective {
             self.begin(Cause::Timeout, out, control, env);
         }
         // RFC 5681 3.1: one segment. What is still thought to be under way does not keep it from leaving.
+        control.collapse(self.board.pipe());
+    }
+
+    /// The retransmission timer fired, and something else explains it: it takes the clock of acknowledgements, and nothing more.
+    pub(super) fn on_explained_timeout(&mut self, srtt: Option<Duration>, control: &mut Recovery, env: Env<'_>) {
+        self.board.on_timeout(srtt, env.now);
         control.collapse(self.board.pipe());
     }
 

@@ -155,6 +155,13 @@ impl Sender {
         ((chunk.len > 0 && worthwhile) || chunk.fin).then_some(chunk)
     }
 
+    /// A segment of `len` new bytes, whatever the others may have, if as many as `more` may follow it.
+    pub(super) fn larger(&self, len: u32, more: u32, budget: u32) -> Option<Chunk> {
+        let left = if self.snd_nxt.before(self.end()) { self.end().since(self.snd_nxt) } else { 0 };
+        let room = self.snd_wnd.saturating_sub(self.flight()).min(budget).min(left);
+        (room >= len.saturating_add(more)).then_some(Chunk { seq: self.snd_nxt, len, fin: false })
+    }
+
     /// What probes a window that lets nothing go (RFC 9293 3.8.6.1): one byte at least, or what the window allows.
     pub(super) fn probe(&self) -> Option<Chunk> {
         self.unsent().then(|| self.chunk(self.snd_nxt, self.snd_wnd.saturating_sub(self.flight()).max(1)))

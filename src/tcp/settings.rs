@@ -75,6 +75,9 @@ pub struct Settings {
     pub ecn: EcnMode,
     /// Congestion control of new connections.
     pub congestion: Congestion,
+    /// Whether large segments that do not arrive are tried smaller without a router's word, and what the path lets through is searched for (RFC 4821). As Linux's
+    /// `tcp_mtu_probing = 1`, it begins when three timeouts in a row have hit a large segment.
+    pub mtu_probing: bool,
     /// Most resets a second that answer segments of no connection.
     pub resets_per_second: u32,
 }
@@ -124,6 +127,7 @@ impl Default for Settings {
             syn_cookies: true,
             ecn: EcnMode::Accept,
             congestion: Congestion::Cubic,
+            mtu_probing: true,
             resets_per_second: 1000,
         }
     }

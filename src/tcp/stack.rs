@@ -190,6 +190,22 @@ impl Stack {
         }
     }
 
+    /// Takes the news that the packet with this segment of ours is too long for a link of this MTU (RFC 1191, RFC 8201); an MTU of 0 is one that the router
+    /// does not know how to say. Like other errors it counts only where the segment may be under way, and not all that it says is believed (RFC 5927 7.2).
+    pub fn on_packet_too_big(&mut self, flow: &Flow, seq: Seq, mtu: u32, now: Instant) {
+        let (settings, counters, memory, tracer) = (&self.settings, &*self.counters, self.memory(), &self.tracer);
+        let index = match self.index.get(flow) {
+            Some(Place::Connection(index)) => Some(*index),
+            Some(Place::HalfOpen(_) | Place::TimeWait(_)) | None => None,
+        };
+        let connection = index.and_then(|index| Some((index, self.connections.at_mut(index)?)));
+        let Some((index, connection)) = connection.filter(|(_, connection)| connection.sender.is_under_way(seq)) else {
+            return counters.packets_too_big_ignored.increment();
+        };
+        connection.on_packet_too_big(seq, mtu, Env { settings, counters, now, memory, tracer });
+        self.settle(index, now);
+    }
+
     /// Fires the timers that are due.
     pub fn on_timeout(&mut self, now: Instant) {
         while let Some((index, entry)) = self.time_wait.oldest()

@@ -110,7 +110,13 @@ impl Storm {
             12..24 => self.stack.consume(id, len, self.now),
             24..28 => self.stack.shutdown(id, self.now),
             28 => self.stack.abort(id, self.now),
-            _ => self.stack.on_unreachable(&flow(port), self.now),
+            29 => self.stack.on_unreachable(&flow(port), self.now),
+            _ => {
+                let (next, _) = self.aims.get(&port).copied().unwrap_or_default();
+                let (behind, mtu) = (self.below(6000), self.below(1501));
+                let seq = self.near(next - u32::from(behind));
+                self.stack.on_packet_too_big(&flow(port), seq, mtu.into(), self.now);
+            }
         }
     }
 

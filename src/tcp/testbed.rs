@@ -74,7 +74,7 @@ use std::sync::Arc;
 
 use crate::base::{Duration, Flow, Instant, Random};
 use crate::tcp::{Close, ConnectionId, Counters, Event, Inspection, Readable, Refused, Settings, Stack, State, Token};
-use crate::wire::icmp::{Meaning, checksum_holds};
+use crate::wire::icmp::{Meaning, checksum_holds, mtu};
 use crate::wire::{Malformed, Packet, Protocol, Quote, Segment};
 
 /// Events, ends, accepted connections and packets that are kept for whoever asks; beyond it the oldest is forgotten.
@@ -176,7 +176,7 @@ impl Testbed {
     /// | setting | from when on |
     /// | --- | --- |
     /// | `keepalive`, `keepalive_interval`, `keepalive_probes`, `user_timeout` | at once, for every connection |
-    /// | `connections_max`, `half_open_max`, `time_wait_max`, `memory_max`, `syn_cookies` | at once; what is there already stays |
+    /// | `connections_max`, `half_open_max`, `time_wait_max`, `memory_max`, `syn_cookies`, `mtu_probing` | at once; what is there already stays |
     /// | `timestamps`, `sack`, `mtu`, `congestion`, `send_buffer`, `receive_buffer` and whatever else a SYN negotiates | for connections that are opened later; change them while no handshake is going on, or its two halves say different things |
     /// | `time_wait`, `resets_per_second` | never: they are what they were in [`new`](Self::new) |
     pub fn set_options(&mut self, change: impl FnOnce(&mut Settings)) {
@@ -298,8 +298,11 @@ impl Testbed {
         self.collect();
     }
 
-    /// Takes a packet from its IP header on, as if it had just arrived: a TCP segment, or an ICMP error (destination unreachable, packet too big) that
-    /// quotes a segment of ours.
+    /// Takes a packet from its IP header on, as if it had just arrived: a TCP segment, or an ICMP error that quotes a segment of ours. Of errors those count
+    /// that say that a destination is unreachable (ICMP type 3, ICMPv6 type 1), or that a packet was too big, and how long one may be (type 3 code 4 with
+    /// RFC 1191's next-hop MTU, or 0; ICMPv6 type 2). An error is taken if the segment that it quotes may be under way, whoever it comes from; otherwise it
+    /// is counted ([`counters`](Self::counters): `unreachables_ignored`, `packets_too_big_ignored`). What a packet that was too big leads to is seen in
+    /// [`Inspection::mss`] and the counters `path_mtu_lowered` and `path_mtu_doubted`.
     ///
     /// # Errors
     /// [`Malformed`] says why a lane would have dropped it, too; then nothing has changed. [`Malformed::Unsupported`] is a packet that is right and
@@ -322,17 +325,19 @@ impl Testbed {
         if !checksum_holds(packet) {
             return Err(Malformed::Checksum);
         }
-        let [kind, code, _, _, _, _, _, _, ref quoted @ ..] = *packet.payload else { return Err(Malformed::Truncated) };
+        let [kind, code, _, _, a, b, c, d, ref quoted @ ..] = *packet.payload else { return Err(Malformed::Truncated) };
         let meaning = Meaning::of(packet.protocol, kind, code);
         match (meaning, Quote::parse(quoted)) {
             (Meaning::Unreachable, Some(Quote { flow, seq })) => {
                 self.stack.on_unreachable_segment(&flow, seq, self.now);
                 Ok(())
             }
-            (Meaning::Unreachable, None)
-            | (Meaning::PacketTooBig | Meaning::Echo | Meaning::Discovery | Meaning::Other, _) => {
-                Err(Malformed::Unsupported)
+            (Meaning::PacketTooBig, Some(Quote { flow, seq })) => {
+                self.stack.on_packet_too_big(&flow, seq, mtu(packet.protocol, [a, b, c, d]), self.now);
+                Ok(())
             }
+            (Meaning::Unreachable | Meaning::PacketTooBig, None)
+            | (Meaning::Echo | Meaning::Discovery | Meaning::Other, _) => Err(Malformed::Unsupported),
         }
     }
 

@@ -35,6 +35,14 @@ impl Meaning {
     }
 }
 
+/// The MTU of the link that a packet was too big for, from the four bytes behind the checksum (RFC 1191 4, RFC 4443 3.2). Routers older than RFC 1191 say 0.
+pub fn mtu(protocol: Protocol, [a, b, c, d]: [u8; 4]) -> u32 {
+    match protocol {
+        Protocol::Icmpv6 => u32::from_be_bytes([a, b, c, d]),
+        Protocol::Icmp | Protocol::Tcp | Protocol::Other(_) => u16::from_be_bytes([c, d]).into(),
+    }
+}
+
 /// Whether the checksum of a packet that is ICMP or ICMPv6 is right.
 pub fn checksum_holds(packet: &Packet<'_>) -> bool {
     let sum = checksum::data(packet.payload);

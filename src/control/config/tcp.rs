@@ -29,6 +29,7 @@ pub(super) fn tcp(report: &mut Report, engine: &mut Section<'_>, lanes: usize, m
     tcp.sack = section.or(report, "sack", tcp.sack, boolean).value;
     tcp.syn_cookies = section.or(report, "syn_cookies", tcp.syn_cookies, boolean).value;
     tcp.ecn = section.or(report, "ecn", tcp.ecn, choice(&ECN)).value;
+    tcp.mtu_probing = section.or(report, "mtu_probing", tcp.mtu_probing, boolean).value;
     tcp.congestion = section.or(report, "congestion", tcp.congestion, choice(&CONGESTION)).value;
     section.finish(report);
     prove_memory(report, &tcp, line, lanes, machine);
@@ -134,6 +135,7 @@ pub(super) fn fixed(tcp: &Settings, line: impl Fn(&str) -> usize) -> Vec<Fixed> 
         ("syn_cookies", tcp.syn_cookies.to_string()),
         ("ecn", ecn.map_or_else(String::new, |(word, _)| format!("{word:?}"))),
         ("congestion", congestion.map_or_else(String::new, |(word, _)| format!("{word:?}"))),
+        ("mtu_probing", tcp.mtu_probing.to_string()),
         ("resets_per_second", tcp.resets_per_second.to_string()),
     ]
     .map(|(key, value)| Fixed { key: format!("engine.tcp.{key}"), line: line(key), value })

@@ -31,7 +31,11 @@ fn pair(settings: &Settings) -> (Testbed, ConnectionId, Testbed, ConnectionId) {
 
 /// An ICMP error that quotes this packet.
 fn icmp(kind: u8, code: u8, quoted: &[u8]) -> Vec<u8> {
-    let mut message = [&[kind, code, 0, 0, 0, 0, 0, 0], &quoted[..28]].concat();
+    icmp_with(kind, code, [0; 2], quoted)
+}
+
+fn icmp_with(kind: u8, code: u8, [high, low]: [u8; 2], quoted: &[u8]) -> Vec<u8> {
+    let mut message = [&[kind, code, 0, 0, 0, 0, high, low], &quoted[..28]].concat();
     let sum = !checksum::data(&message);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     let mut packet = vec![0x45, 0, 0, 56, 0, 0, 0x40, 0, 64, 1, 0, 0, 198, 19, 0, 1, 198, 18, 0, 1];
@@ -105,6 +109,30 @@ fn an_icmp_error_that_quotes_our_syn_ends_the_connection_and_others_do_nothing()
     assert_eq!(bed.state(connection), State::SynSent);
     bed.inject(&icmp(3, 1, &syn)).unwrap();
     assert_eq!(bed.ended(connection), Some(Close::Unreachable));
+}
+
+#[test]
+fn a_packet_that_was_too_big_is_sent_again_in_pieces() {
+    let (mut client, ours, mut server, theirs) = pair(&Settings::default());
+    client.write(ours, &[7; 2000]).unwrap();
+    let first = client.take().unwrap();
+    assert_eq!(first.len(), 1500);
+    let second = client.take().unwrap();
+    client.inject(&icmp_with(3, 4, 1300_u16.to_be_bytes(), &first)).unwrap();
+    assert_eq!(client.inspect(ours).unwrap().mss, 1300 - 52);
+    assert_eq!((client.counters().path_mtu_lowered.value(), client.audit()), (1, Ok(())));
+    let again = client.take().unwrap();
+    assert_eq!((again.len(), client.take()), (1300, None));
+    server.inject(&again).unwrap();
+    server.inject(&second).unwrap();
+    carry(&mut client, &mut server);
+    client.advance(Duration::from_millis(100));
+    server.advance(Duration::from_millis(100));
+    carry(&mut client, &mut server);
+    assert_eq!(server.read(theirs, &mut [0; 3000]), Ok(Read::Bytes(2000)));
+    assert_eq!((client.unacknowledged(ours), client.audit()), (0, Ok(())));
+    client.inject(&icmp_with(3, 4, 600_u16.to_be_bytes(), &first)).unwrap();
+    assert_eq!(client.counters().packets_too_big_ignored.value(), 1);
 }
 
 #[test]

@@ -18,7 +18,7 @@ mod show;
 mod tracer;
 
 pub use document::{DOCUMENT_MAX, Document, LaneTrace, Unreadable};
-pub use record::{Inside, Kind, Reason, Record};
+pub use record::{Cause, Inside, Kind, Reason, Record};
 pub use ring::{Reading, Trace};
 pub use show::{Headers, Show};
 

@@ -18,10 +18,25 @@ pub enum Kind {
     Sent(Reason),
     /// The retransmission timer fired.
     Timeout,
+    /// Segments have become smaller or larger.
+    PathMtu(Cause),
     /// We reset the connection.
     Aborted,
     /// The connection ended.
     Ended(Close),
+}
+
+/// Why segments have become smaller or larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A router said that they are too long (RFC 1191, RFC 8201).
+    Message,
+    /// Large ones did not arrive (RFC 4821 7.7).
+    Timeouts,
+    /// A larger one has arrived (RFC 4821 7.6.1).
+    Probe,
+    /// The path may have changed in ten minutes (RFC 1191 6.3).
+    Retry,
 }
 
 /// Why a segment left.
@@ -77,7 +92,7 @@ pub struct Record {
     pub flags: Flags,
     /// SEG.WND, as in the header.
     pub window: u16,
-    /// Bytes of data in the segment; of an event, bytes in flight.
+    /// Bytes of data in the segment; of an event, bytes in flight; of a change of the path MTU, the most data that a segment has from now on.
     pub len: u32,
     /// The options. A fourth SACK block is kept only where there is no timestamp, and there is no room in a header for both either.
     pub options: SegmentOptions,
@@ -227,11 +242,15 @@ fn code(kind: Kind) -> (u8, u8) {
         Kind::Ended(Close::Refused) => (4, 2),
         Kind::Ended(Close::TimedOut) => (4, 3),
         Kind::Ended(Close::Unreachable) => (4, 4),
+        Kind::PathMtu(Cause::Message) => (5, 0),
+        Kind::PathMtu(Cause::Timeouts) => (5, 1),
+        Kind::PathMtu(Cause::Probe) => (5, 2),
+        Kind::PathMtu(Cause::Retry) => (5, 3),
     }
 }
 
 /// Every kind, for [`kind`] to find.
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 17] = [
     Kind::Received,
     Kind::Sent(Reason::Turn),
     Kind::Sent(Reason::Again),
@@ -245,6 +264,10 @@ const KINDS: [Kind; 13] = [
     Kind::Ended(Close::Refused),
     Kind::Ended(Close::TimedOut),
     Kind::Ended(Close::Unreachable),
+    Kind::PathMtu(Cause::Message),
+    Kind::PathMtu(Cause::Timeouts),
+    Kind::PathMtu(Cause::Probe),
+    Kind::PathMtu(Cause::Retry),
 ];
 
 fn kind(major: u8, minor: u8) -> Option<Kind> {

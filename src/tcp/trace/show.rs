@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::{self, Write};
 use std::time::SystemTime;
 
-use super::{Inside, Kind, Reason, Record};
+use super::{Cause, Inside, Kind, Reason, Record};
 use crate::base::{Duration, Flow, Instant};
 use crate::tcp::Close;
 use crate::wire::segment::{IPV4_HEADER, IPV6_HEADER};
@@ -58,6 +58,7 @@ impl Show {
                 let (una, len) = (relative(record.seq, seen.ours), record.len);
                 write!(line, "timeout {una}:{}({len})", una.wrapping_add(len))
             }
+            Kind::PathMtu(cause) => write!(line, "mss {} {}", record.len, changed(cause)),
             Kind::Aborted => line.write_str("abort"),
             Kind::Ended(how) => write!(line, "closed {}", close(how)),
         };
@@ -78,7 +79,7 @@ impl Seen {
             // A reset for nobody may have no number of its own.
             Kind::Received => Self { at, theirs: first(self.theirs), ours: other(self.ours) },
             Kind::Sent(_) => Self { at, ours: first(self.ours), theirs: other(self.theirs) },
-            Kind::Timeout | Kind::Aborted | Kind::Ended(_) => Self { at, ..self },
+            Kind::Timeout | Kind::PathMtu(_) | Kind::Aborted | Kind::Ended(_) => Self { at, ..self },
         }
     }
 
@@ -146,6 +147,15 @@ fn again(reason: Reason) -> &'static str {
     }
 }
 
+fn changed(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Message => "packet-too-big",
+        Cause::Timeouts => "black-hole",
+        Cause::Probe => "probe-arrived",
+        Cause::Retry => "retry",
+    }
+}
+
 fn mark(ecn: Ecn) -> &'static str {
     match ecn {
         Ecn::NotEct => "",
@@ -181,7 +191,7 @@ impl Record {
         let flow = match self.kind {
             Kind::Received => &reversed,
             Kind::Sent(_) => &self.flow,
-            Kind::Timeout | Kind::Aborted | Kind::Ended(_) => return None,
+            Kind::Timeout | Kind::PathMtu(_) | Kind::Aborted | Kind::Ended(_) => return None,
         };
         let Self { seq, ack, flags, window, options, ecn, .. } = *self;
         let outgoing = Outgoing { flow, seq, ack, flags, window, options, ecn, payload: (&[], &[]) };
@@ -273,6 +283,7 @@ mod tests {
                 ..record(Kind::Received, 0, Some(1001), 0)
             },
             record(Kind::Timeout, 1001, None, 2920),
+            record(Kind::PathMtu(Cause::Message), 1001, None, 1300),
             record(Kind::Ended(Close::TimedOut), 1001, None, 0),
         ];
         let mut show = Show::new(1_000_000_000_000_000_000, 3);
@@ -289,6 +300,7 @@ mod tests {
                 format!("{start} < . 1:1(0) ack 1 win 512 <sack 1461:2921>")
                     .replace(".500000Z +0.000000", ".501000Z +0.001000"),
                 format!("{start} timeout 1:2921(2920)"),
+                format!("{start} mss 1300 packet-too-big"),
                 format!("{start} closed timed-out"),
             ]
         );

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::{Inside, Kind, Reason, Record, Trace};
+use super::{Cause, Inside, Kind, Reason, Record, Trace};
 use crate::base::{Bucket, Flow, Instant};
 use crate::tcp::Close;
 use crate::tcp::connection::Connection;
@@ -115,6 +115,11 @@ impl Tracer {
         self.event(connection, Kind::Timeout, flight, now);
     }
 
+    /// Segments of a connection have become smaller or larger.
+    pub(in crate::tcp) fn path_mtu(&self, connection: &Connection, cause: Cause, now: Instant) {
+        self.event(connection, Kind::PathMtu(cause), connection.sender.mss, now);
+    }
+
     /// We reset a connection.
     pub(in crate::tcp) fn aborted(&self, connection: &Connection, now: Instant) {
         self.event(connection, Kind::Aborted, connection.sender.flight(), now);
@@ -128,7 +133,7 @@ impl Tracer {
     }
 
     #[cold]
-    fn event(&self, connection: &Connection, kind: Kind, flight: u32, now: Instant) {
+    fn event(&self, connection: &Connection, kind: Kind, len: u32, now: Instant) {
         if !self.is_on() || !(self.takes(connection.timestamp_offset) || self.may_tell(now)) {
             return;
         }
@@ -141,7 +146,7 @@ impl Tracer {
             ack: None,
             flags: Flags::default(),
             window: 0,
-            len: flight,
+            len,
             options: SegmentOptions::default(),
             ecn: Ecn::NotEct,
             inside: Some(inside(connection)),
@@ -284,6 +289,17 @@ mod tests {
         bench.wait();
         bench.receive(Flags { rst: true, ..Flags::default() }, 101, Some(iss + 1), &[]);
         assert_eq!(bench.kinds(), [(Kind::Timeout, iss.0 + 1, 500), (Kind::Ended(Close::Reset), iss.0 + 1, 0)]);
+    }
+
+    #[test]
+    fn a_path_that_turns_out_narrow_is_told_of_every_connection() {
+        let mut bench = Bench::new(u32::MAX);
+        let (id, iss) = bench.open();
+        bench.stack.write(id, &[7; 2000], bench.now);
+        while bench.sent().is_some() {}
+        // The peer takes 536 bytes a segment.
+        bench.stack.on_packet_too_big(&bench.flow, iss + 1, 560, bench.now);
+        assert_eq!(bench.kinds(), [(Kind::PathMtu(Cause::Message), iss.0 + 1, 520)]);
     }
 
     #[test]

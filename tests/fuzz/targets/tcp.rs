@@ -58,6 +58,12 @@ enum Action {
     Unreachable {
         port: u8,
     },
+    /// A message that a packet was too big, about what is so far behind what comes next.
+    PacketTooBig {
+        port: u8,
+        behind: u16,
+        mtu: u16,
+    },
     Wait {
         millis: u16,
     },
@@ -204,6 +210,10 @@ impl Bench {
                 }
             }
             Action::Unreachable { port } => self.stack.on_unreachable(&flow(*port), self.now),
+            Action::PacketTooBig { port, behind, mtu } => {
+                let (next, _) = self.said.get(&(port % PORTS)).copied().unwrap_or_default();
+                self.stack.on_packet_too_big(&flow(*port), next - u32::from(*behind), (*mtu).into(), self.now);
+            }
             Action::Wait { millis } => self.now = self.now + Duration::from_millis((*millis).into()),
             Action::Hold => self.holds = true,
             Action::Go => self.holds = false,
