@@ -5,7 +5,8 @@ use crate::lane::steer::Handover;
 use crate::lane::{LaneCounters, Station};
 use crate::link;
 use crate::nic::{self, Frame as _, QueuePair, ReceivedChecksum, rss};
-use crate::wire::{Frame, Malformed, Packet, Protocol, Segment};
+use crate::tcp::Stack;
+use crate::wire::{Frame, Malformed, Packet, Protocol, Quote, Segment};
 
 impl<Q: QueuePair> Station<Q> {
     /// Takes what other lanes handed over and one burst from every port.
@@ -43,7 +44,7 @@ impl<Q: QueuePair> Station<Q> {
                         port.link.on_learned(neighbour, now);
                     }
                 }
-                Handover::Unreachable(flow) => self.stack.on_unreachable(&flow, now),
+                Handover::News(event) => tell(&mut self.stack, event, now),
             }
         }
         taken > 0
@@ -138,17 +139,27 @@ impl<Q: QueuePair> Station<Q> {
                     }
                 }
             }
-            while let Some(link::Event::Unreachable(flow)) = port.link.poll_event() {
+            // An error arrives on any lane, for its addresses are a router's: the quoted flow says whose it is.
+            while let Some(event) = port.link.poll_event() {
                 any = true;
-                let owner = rss::lane_of(&flow, self.steering.lanes());
+                let owner = rss::lane_of(event.flow(), self.steering.lanes());
                 if owner == self.id {
-                    self.stack.on_unreachable(&flow, now);
-                } else if !self.steering.hand_over(owner, Handover::Unreachable(flow)) {
+                    tell(&mut self.stack, event, now);
+                } else if !self.steering.hand_over(owner, Handover::News(event)) {
                     self.counters.news_not_handed_over.increment();
                 }
             }
         }
         any
+    }
+}
+
+/// What the network says about a flow of this lane.
+fn tell(stack: &mut Stack, event: link::Event, now: Instant) {
+    match event {
+        link::Event::Unresolved(flow) => stack.on_unreachable(&flow, now),
+        link::Event::Unreachable(Quote { flow, seq }) => stack.on_unreachable_segment(&flow, seq, now),
+        link::Event::PacketTooBig(Quote { flow, seq }, mtu) => stack.on_packet_too_big(&flow, seq, mtu, now),
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 
-use crate::base::{Flow, LaneId, PortId};
-use crate::link::Neighbour;
+use crate::base::{LaneId, PortId};
+use crate::link::{Event, Neighbour};
 
 /// Most items that wait for a lane. Sized for one breath of handshake steps at 10 M frames/s.
 pub(super) const RING_MAX: usize = 4096;
@@ -17,8 +17,8 @@ pub(super) enum Handover<F> {
     Frame(PortId, F),
     /// A neighbour that this lane has learned.
     Neighbour(PortId, Neighbour),
-    /// A flow of the other lane whose peer cannot be reached.
-    Unreachable(Flow),
+    /// News about a flow of the other lane.
+    News(Event),
 }
 
 /// One lane's end of the rings between the lanes: one bounded lock-free ring a lane, which all others push to.

@@ -6,10 +6,10 @@ use smoltcp::wire::EthernetAddress;
 
 use super::ndp::Discovery;
 use super::outbox::Envelope;
-use super::{Event, Link};
-use crate::base::Instant;
+use super::{Counters, Event, Link};
+use crate::base::{Counter, Instant};
 use crate::nic::Frame;
-use crate::wire::icmp::{Meaning, checksum_holds};
+use crate::wire::icmp::{Meaning, checksum_holds, mtu};
 use crate::wire::{Packet, Quote};
 
 /// The hop limit of what we answer.
@@ -36,8 +36,14 @@ impl<F: Frame> Link<F> {
         };
         match Meaning::of(packet.protocol, kind, code) {
             Meaning::Echo => self.on_echo(from, packet, [a, b, c, d], body, now),
-            Meaning::Unreachable => self.on_unreachable(body),
-            Meaning::PacketTooBig => self.counters.packet_too_big_received.increment(),
+            Meaning::Unreachable => {
+                self.on_error(body, |counters| &counters.unreachable_received, Event::Unreachable);
+            }
+            Meaning::PacketTooBig => {
+                let mtu = mtu(packet.protocol, [a, b, c, d]);
+                let event = |quote| Event::PacketTooBig(quote, mtu);
+                self.on_error(body, |counters| &counters.packet_too_big_received, event);
+            }
             Meaning::Discovery => {
                 let (IpAddr::V6(source), IpAddr::V6(destination)) = (packet.source, packet.destination) else { return };
                 let about = Discovery { from, source, destination, hop_limit: packet.hop_limit };
@@ -86,11 +92,11 @@ impl<F: Frame> Link<F> {
     }
 
     /// RFC 5927 4: who has not seen a packet of ours cannot quote it, so one whose source is not ours is a forgery.
-    fn on_unreachable(&mut self, quoted: &[u8]) {
+    fn on_error(&mut self, quoted: &[u8], counter: fn(&Counters) -> &Counter, event: impl FnOnce(Quote) -> Event) {
         match Quote::parse(quoted).filter(|quote| self.routes.is_local(quote.flow.local().ip())) {
             Some(quote) => {
-                self.counters.unreachable_received.increment();
-                self.tell(Event::Unreachable(quote.flow));
+                counter(&self.counters).increment();
+                self.tell(event(quote));
             }
             None => self.counters.errors_not_ours.increment(),
         }

@@ -78,8 +78,22 @@ pub enum Sent<F> {
 /// News for the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The network or the neighbour resolution says that a flow's peer cannot be reached.
-    Unreachable(Flow),
+    /// The next hop to a flow's peer does not answer: this engine has seen that itself.
+    Unresolved(Flow),
+    /// Somebody says that a flow's peer cannot be reached, and quotes a segment. Whether that was sent is for TCP to judge.
+    Unreachable(Quote),
+    /// Somebody says that the quoted segment is too big for a link of this MTU; an MTU of 0 means that the router does not know how to say it (RFC 1191 5).
+    PacketTooBig(Quote, u32),
+}
+
+impl Event {
+    /// Whose news it is.
+    pub fn flow(&self) -> &Flow {
+        match self {
+            Self::Unresolved(flow) => flow,
+            Self::Unreachable(quote) | Self::PacketTooBig(quote, _) => &quote.flow,
+        }
+    }
 }
 
 /// One lane's link layer on one port. `F` is the NIC's frame.
@@ -336,7 +350,7 @@ impl<F: Frame> Link<F> {
     fn give_up(&mut self, frame: &F) {
         self.counters.send_unresolved.increment();
         if let Some(quote) = frame.bytes().get(ETHERNET_LEN..).and_then(Quote::parse) {
-            self.tell(Event::Unreachable(quote.flow));
+            self.tell(Event::Unresolved(quote.flow));
         }
     }
 
@@ -439,7 +453,7 @@ crate::counters! {
         counter echo_rate_limited,
         /// Errors received that say a flow's peer is unreachable
         counter unreachable_received,
-        /// Errors received that say a packet was too big
+        /// Errors received that say a packet of a flow was too big
         counter packet_too_big_received,
         /// Errors received that quote no TCP packet of ours
         counter errors_not_ours,

@@ -155,10 +155,20 @@ fn frame_to_1(source: &str, destination: &str, protocol: u8, payload: &[u8]) -> 
 
 /// A frame with an ICMP message to host 1.
 fn icmp_to_1(source: &str, destination: &str, hop_limit: u8, kind: u8, code: u8, body: &[u8]) -> Vec<u8> {
+    icmp_message((source, destination, hop_limit), kind, code, [0, 7, 0, 1], body)
+}
+
+fn icmp_message(
+    (source, destination, hop_limit): (&str, &str, u8),
+    kind: u8,
+    code: u8,
+    word: [u8; 4],
+    body: &[u8],
+) -> Vec<u8> {
     let mut outbox = Outbox::default();
     let (source, destination) = (ip(source), ip(destination));
     let envelope = Envelope { from_mac: mac(2), to_mac: mac(1), source, destination, hop_limit };
-    assert!(outbox.icmp(envelope, kind, code, [0, 7, 0, 1], body));
+    assert!(outbox.icmp(envelope, kind, code, word, body));
     outbox.pop(<[u8]>::to_vec).unwrap()
 }
 
@@ -273,7 +283,7 @@ fn a_dead_next_hop_is_asked_three_times_a_second_apart_and_then_left_alone() {
         }
         assert_eq!((a.transmitted().len(), a.link.poll_at()), (0, None));
         let flow = match a.events()[..] {
-            [Event::Unreachable(flow)] => flow,
+            [Event::Unresolved(flow)] => flow,
             ref other => panic!("{other:?}"),
         };
         assert_eq!((flow.remote().ip(), flow.local().port()), (ip(destination), 443));

@@ -1,6 +1,7 @@
 //! Echo and errors, as they arrive and as they are answered.
 
 use super::*;
+use crate::wire::Seq;
 
 #[test]
 fn own_and_virtual_addresses_answer_ping() {
@@ -53,23 +54,46 @@ fn a_flood_of_pings_is_answered_at_the_limit() {
 #[test]
 fn an_error_about_our_flow_is_news_and_any_other_is_not() {
     let mut a = Host::new(settings(1));
-    let segment = [&443u16.to_be_bytes()[..], &50_000u16.to_be_bytes(), &[0; 4]].concat();
+    let segment = [&443u16.to_be_bytes()[..], &50_000u16.to_be_bytes(), &[1, 2, 3, 4]].concat();
     let quoted = |source: &str, destination: &str| ip_packet(ip(source), ip(destination), 6, 60, &segment);
     for (from, to, kind, ours, theirs) in [
         ("198.18.0.2", "198.18.9.1", 3, "198.18.9.1", "198.19.0.7"),
         ("2001:db8::2", "2001:db8::1", 1, "2001:db8::1", "2001:db8:7::7"),
     ] {
         a.receive(&icmp_to_1(from, to, 64, kind, 1, &quoted(ours, theirs)), at(1));
-        let [Event::Unreachable(flow)] = a.events()[..] else { panic!("no event") };
+        let [Event::Unreachable(Quote { flow, seq: Seq(0x0102_0304) })] = a.events()[..] else { panic!("no event") };
         assert_eq!((flow.local().ip(), flow.remote().ip()), (ip(ours), ip(theirs)));
         assert_eq!((flow.local().port(), flow.remote().port()), (443, 50_000));
         a.receive(&icmp_to_1(from, to, 64, kind, 1, &quoted(theirs, ours)), at(1));
         assert_eq!(a.events(), []);
     }
     assert_eq!(a.counters().errors_not_ours.value(), 2);
-    a.receive(&icmp_to_1("198.18.0.2", "198.18.0.1", 64, 3, 4, &quoted("198.18.0.1", "198.19.0.7")), at(1));
-    a.receive(&icmp_to_1("2001:db8::2", "2001:db8::1", 64, 2, 0, &[]), at(1));
-    assert_eq!((a.counters().packet_too_big_received.value(), a.events().len()), (2, 0));
+    assert_eq!(a.counters().unreachable_received.value(), 2);
+}
+
+#[test]
+fn a_message_that_a_packet_was_too_big_is_news_with_its_mtu() {
+    let mut a = Host::new(settings(1));
+    let segment = [&443u16.to_be_bytes()[..], &50_000u16.to_be_bytes(), &[1, 2, 3, 4]].concat();
+    let quoted = |source: &str, destination: &str| ip_packet(ip(source), ip(destination), 6, 60, &segment);
+    for (from, to, kind, code, ours, theirs, word, mtu) in [
+        ("198.18.0.2", "198.18.9.1", 3, 4, "198.18.9.1", "198.19.0.7", [0, 0, 0x05, 0x14], 1300),
+        // RFC 1191 4: the first two bytes are not used.
+        ("198.18.0.2", "198.18.9.1", 3, 4, "198.18.9.1", "198.19.0.7", [9, 9, 0x05, 0x14], 1300),
+        ("198.18.0.2", "198.18.9.1", 3, 4, "198.18.9.1", "198.19.0.7", [0; 4], 0),
+        ("2001:db8::2", "2001:db8::1", 2, 0, "2001:db8::1", "2001:db8:7::7", [0, 0, 0x05, 0x14], 1300),
+        ("2001:db8::2", "2001:db8::1", 2, 0, "2001:db8::1", "2001:db8:7::7", [0, 1, 0, 0], 65_536),
+    ] {
+        a.receive(&icmp_message((from, to, 64), kind, code, word, &quoted(ours, theirs)), at(1));
+        let events = a.events();
+        let [Event::PacketTooBig(quote, told)] = events[..] else { panic!("{events:?}") };
+        assert_eq!((quote.flow.remote().ip(), quote.seq, told), (ip(theirs), Seq(0x0102_0304), mtu));
+        assert_eq!(events[0].flow(), &quote.flow);
+        a.receive(&icmp_message((from, to, 64), kind, code, word, &quoted(theirs, ours)), at(1));
+        a.receive(&icmp_message((from, to, 64), kind, code, word, &[]), at(1));
+        assert_eq!(a.events(), []);
+    }
+    assert_eq!((a.counters().packet_too_big_received.value(), a.counters().errors_not_ours.value()), (5, 10));
 }
 
 #[test]
