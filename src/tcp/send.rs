@@ -186,12 +186,17 @@ impl Sender {
     }
 
     /// RFC 9293 3.10.7.4: old segments must not change the window. Gives whether it changed.
+    ///
+    /// By the RFC's rule a retransmission, whose number is old, could not say how much smaller the window is behind what it is the first to acknowledge, and we
+    /// would send beyond it. Acknowledgements only grow, so whatever acknowledges more is newer, whatever its number.
     pub(super) fn on_window(&mut self, seq: Seq, ack: Seq, window: u16, scaled: bool) -> bool {
-        if !(self.wl1.before(seq) || (self.wl1 == seq && self.wl2.at_or_before(ack))) {
+        let newer = ack.after(self.snd_una);
+        if !(newer || self.wl1.before(seq) || (self.wl1 == seq && self.wl2.at_or_before(ack))) {
             return false;
         }
         let window = u32::from(window) << if scaled { self.shift } else { 0 };
-        self.set_window(seq, ack, window)
+        // What was sent before and comes late must not look newer than it is.
+        self.set_window(seq.max(self.wl1), ack, window)
     }
 
     /// The first window.
