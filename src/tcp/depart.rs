@@ -94,7 +94,7 @@ impl Connection {
             }
             Plan::Again(chunk) | Plan::TailProbe(chunk) | Plan::WindowProbe(chunk) => chunk,
             Plan::Keepalive => Chunk { seq: self.sender.snd_una - 1, len: 0, fin: false },
-            Plan::Ack | Plan::Syn => Chunk { seq: self.sender.snd_max, len: 0, fin: false },
+            Plan::Ack | Plan::Syn => Chunk { seq: self.sender.seq_without_data(), len: 0, fin: false },
         };
         let window = self.receiver.advertise(true, env.memory);
         if window == 0 {
@@ -294,6 +294,6 @@ impl Connection {
 
     /// SND.NXT and RCV.NXT, as whoever speaks for the connection after its end needs them.
     pub(super) fn last_numbers(&self) -> (Seq, Seq) {
-        (self.sender.snd_max, self.receiver.rcv_nxt)
+        (self.sender.seq_without_data(), self.receiver.rcv_nxt)
     }
 }

@@ -102,6 +102,12 @@ impl Sender {
         self.snd_max != self.snd_una
     }
 
+    /// Where a segment without data begins: behind everything sent, but not beyond the peer's window, where it would not be heard (RFC 9293 3.10.7.4). A
+    /// window probe may have gone there.
+    pub(super) fn seq_without_data(&self) -> Seq {
+        self.snd_max.min(self.snd_una + self.snd_wnd).max(self.iss + 1)
+    }
+
     /// Whether a segment that begins here has been sent and not acknowledged.
     pub(super) fn is_under_way(&self, seq: Seq) -> bool {
         seq.at_or_after(self.snd_una) && seq.before(self.snd_max)
