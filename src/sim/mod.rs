@@ -3,10 +3,13 @@
 //!
 //! [`World`] is the way in: build one from a seed, let clients [`visit`](World::visit), stop and start servers, rotate keys, and look at where the
 //! visits went. What the seed does not decide is the bytes of TLS, as rustls draws its own randomness; lengths and times follow from the seed.
+//!
+//! [`pair`] is a world of its own: two hosts with nothing but TCP, small enough to live through ten thousand of them in half a minute.
 
 pub mod client;
 pub mod clock;
 pub mod network;
+pub mod pair;
 pub mod server;
 pub mod world;
 
