@@ -5,7 +5,7 @@ use std::time::Duration;
 use sealane::base::Generation;
 use sealane::persistence::{Reason, SelectNewServer};
 use sealane::relay::End;
-use sealane::sim::{Conditions, Identity, Outcome, Setup, World};
+use sealane::sim::{Conditions, Identity, Narrow, Outcome, Setup, World};
 use sealane::tcp::Close;
 
 /// Seeds of every test. One that ever failed stays here.
@@ -64,6 +64,48 @@ fn returning_tls12_clients_keep_their_server() {
             let again = world.visit(client).served();
             assert!(again.resumed && again.server == first.server, "seed {seed}: {first:?} then {again:?}");
         }
+    }
+}
+
+/// The sum of a counter of TCP over the engine's lanes.
+fn counted(world: &World, name: &str) -> u64 {
+    let mut sum = 0;
+    for handle in world.handles() {
+        handle.counters.read(&mut |module, _, reading| {
+            sum += if (module, reading.name) == ("tcp", name) { reading.value } else { 0 };
+        });
+    }
+    sum
+}
+
+#[test]
+fn a_narrow_path_carries_transfers_both_ways_and_its_errors_reach_the_lane_whose_flow_it_is() {
+    for (seed, mut world) in worlds(Setup::default()) {
+        world.set_narrow(Some(Narrow { mtu: 1300, silent: false }));
+        for client in 0..4 {
+            world.transfer(client, 100_000, 100_000).served();
+        }
+        // Errors arrive on any lane. One that got lost would be made up for, and show here.
+        assert!(counted(&world, "path_mtu_lowered") >= 8, "four clients, four servers, seed {seed}");
+        assert_eq!((counted(&world, "black_holes"), counted(&world, "retransmission_timeouts")), (0, 0), "seed {seed}");
+        assert_clean(&mut world, seed);
+    }
+}
+
+#[test]
+fn a_path_that_swallows_large_packets_carries_transfers_both_ways() {
+    // A damaged ARP message, which no checksum protects, sends a lane's frames astray for half a minute.
+    let conditions = Conditions { corrupt_permille: 0, ..LOSSY };
+    for (seed, mut world) in worlds(Setup { conditions, ..Setup::default() }) {
+        world.visit(0).served();
+        world.set_narrow(Some(Narrow { mtu: 1300, silent: true }));
+        for client in 0..2 {
+            world.transfer(client, 100_000, 100_000).served();
+        }
+        assert!(counted(&world, "black_holes") > 0, "seed {seed}");
+        world.set_narrow(None);
+        world.transfer(0, 100_000, 100_000).served();
+        assert_clean(&mut world, seed);
     }
 }
 

@@ -10,8 +10,10 @@ pub mod client;
 pub mod clock;
 pub mod network;
 pub mod pair;
+pub mod router;
 pub mod server;
 pub mod world;
 
 pub use network::Conditions;
+pub use router::Narrow;
 pub use world::{Identity, Outcome, Setup, Visit, World};

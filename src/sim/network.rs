@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use smoltcp::wire::{EthernetAddress, EthernetFrame};
+use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
 
 use crate::base::{Duration, Instant, Random};
+use crate::sim::router::Narrow;
 
 /// How the network treats each frame, by chance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,8 @@ struct Transit {
 pub struct Network {
     /// What befalls frames from now on.
     pub conditions: Conditions,
+    /// A link on every way that carries less than the ports do.
+    pub narrow: Option<Narrow>,
     ports: Vec<EthernetAddress>,
     transits: BTreeMap<(Instant, u64), Transit>,
     sent: u64,
@@ -55,13 +58,22 @@ pub struct Network {
 impl Network {
     /// A switch with a port for each of these addresses.
     pub fn new(ports: Vec<EthernetAddress>, conditions: Conditions, random: Random) -> Self {
-        Self { conditions, ports, transits: BTreeMap::new(), sent: 0, random }
+        Self { conditions, narrow: None, ports, transits: BTreeMap::new(), sent: 0, random }
     }
 
     /// Takes a frame that the host at port `from` sends.
     pub fn send(&mut self, from: usize, frame: &[u8], now: Instant) {
         let Ok(header) = EthernetFrame::new_checked(frame) else { return };
         let destination = header.dst_addr();
+        let narrow = self.narrow.filter(|narrow| is_ip(header.ethertype()) && !narrow.carries(header.payload()));
+        if let Some(narrow) = narrow {
+            if let Some(answer) = narrow.answer(header.payload()) {
+                let ether_type = frame.get(12..14).unwrap_or_default();
+                let back = [header.src_addr().as_bytes(), destination.as_bytes(), ether_type, &answer].concat();
+                self.carry(from, &back, now);
+            }
+            return;
+        }
         for (to, mac) in self.ports.clone().into_iter().enumerate() {
             if to != from && (!destination.is_unicast() || destination == mac) {
                 let copies = 1 + usize::from(self.chance(self.conditions.duplicate_permille));
@@ -113,6 +125,10 @@ impl Network {
     }
 }
 
+fn is_ip(protocol: EthernetProtocol) -> bool {
+    matches!(protocol, EthernetProtocol::Ipv4 | EthernetProtocol::Ipv6)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +167,23 @@ mod tests {
         assert_eq!(network.deliver(Instant::START + Duration::from_micros(99)), None);
         assert_eq!(network.poll_at(), Some(Instant::START + Duration::from_micros(100)));
         assert!(network.deliver(Instant::START + Duration::from_micros(100)).is_some());
+    }
+
+    #[test]
+    fn what_a_narrow_link_does_not_carry_comes_back_as_an_error_or_not_at_all() {
+        let mut network = network(Conditions::default());
+        let packet = |len: u8| [&[0x45, 0, 0, len][..], &vec![0; usize::from(len) - 4]].concat();
+        let ipv4 = |len: u8| [&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 0, 8, 0][..], &packet(len)].concat();
+        for (silent, len, to) in
+            [(false, 100, vec![2]), (false, 101, vec![0]), (true, 100, vec![2]), (true, 101, vec![])]
+        {
+            network.narrow = Some(Narrow { mtu: 100, silent });
+            network.send(0, &ipv4(len), Instant::START);
+            assert_eq!(arrivals(&mut network), to, "{len} bytes, silent: {silent}");
+        }
+        // What is no IP packet is no router's business.
+        network.send(0, &frame(2).repeat(3), Instant::START);
+        assert_eq!(arrivals(&mut network), [2]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::relay::{Service, Timeouts};
 use crate::sim::client::{Client, Visiting};
 use crate::sim::clock::Clock;
 use crate::sim::network::{Conditions, Network};
+use crate::sim::router::Narrow;
 use crate::sim::server::Server;
 use crate::tcp::{self, Close, Token};
 use crate::ticket::{Ring, Schedule, Scope};
@@ -331,6 +332,11 @@ impl World {
     /// Changes the network's faults.
     pub fn set_conditions(&mut self, conditions: Conditions) {
         self.network.conditions = conditions;
+    }
+
+    /// Puts a link into every way that carries less than the hosts' ports, or takes it out again.
+    pub fn set_narrow(&mut self, narrow: Option<Narrow>) {
+        self.network.narrow = narrow;
     }
 
     /// Whether the engine believes that a server is up.
