@@ -30,6 +30,8 @@ const FOLLOWERS: u32 = 3;
 
 /// Timeouts in a row from which on large segments are suspected: the threshold R1 of RFC 1122 4.2.3.5, as Linux (`tcp_retries1`).
 const SUSPICION: u8 = 3;
+/// Where timeouts are long, two are enough after so much time: what Linux takes for three retransmissions, whatever the timeout.
+const SUSPICION_AFTER: Duration = Duration::from_secs(3);
 /// RFC 4821 7.2 asks for an MTU of about 1024 bytes that works nearly everywhere. This is Linux's `tcp_base_mss`. IPv6 has an MTU that works everywhere.
 const BASE: u16 = 1024;
 /// RFC 4821 7.7 halves down to an MTU of 68 bytes. No path needs that, and segments so small cost us more than anybody else (CVE-2019-11479).
@@ -363,7 +365,7 @@ impl Connection {
                 return true;
             }
         }
-        let to = self.suspected();
+        let to = self.suspected(env.now);
         // Small segments that do not arrive are no fault of their size.
         if env.settings.mtu_probing && to < mss && self.first_out() > u32::from(to) {
             self.lower(to, Cause::Timeouts, env);
@@ -372,7 +374,9 @@ impl Connection {
     }
 
     /// RFC 4821 7.7: what to come down to after so many timeouts.
-    fn suspected(&self) -> u16 {
+    fn suspected(&self, now: Instant) -> u16 {
+        let long = self.unanswered_since.is_some_and(|since| now.since(since) >= SUSPICION_AFTER);
+        let suspicion = if long { SUSPICION - 1 } else { SUSPICION };
         let mss = short(self.sender.mss);
         let (base, least) = if self.flow.local().is_ipv4() {
             (BASE, BASE_MIN)
@@ -380,11 +384,14 @@ impl Connection {
             let everywhere = short(IPV6_MTU_MIN - self.headers());
             (everywhere, everywhere)
         };
-        match self.timeouts {
-            0..SUSPICION => mss,
-            _ if mss > base => base,
-            SUSPICION => mss,
-            _ => (mss / 2).max(least),
+        if self.timeouts < suspicion {
+            mss
+        } else if mss > base {
+            base
+        } else if self.timeouts > SUSPICION {
+            (mss / 2).max(least)
+        } else {
+            mss
         }
     }
 
