@@ -58,6 +58,8 @@ pub struct Stack {
     pub(super) sources: Sources,
     pub(super) timers: Wheel<Alarm>,
     pub(super) replies: VecDeque<Reply>,
+    /// Whose turn to send it is while there are replies and connections with something to send.
+    reply_is_next: bool,
     pub(super) reset_limit: Bucket,
     /// Connections with something to send, in turn.
     pub(super) sending: Queue,
@@ -83,6 +85,7 @@ impl Stack {
             sources: Sources::new(&mut random),
             timers: Wheel::new(),
             replies: VecDeque::new(),
+            reply_is_next: true,
             reset_limit: Bucket::new(settings.resets_per_second, settings.resets_per_second),
             sending: Queue::new(),
             turn: BURST,
@@ -273,18 +276,32 @@ impl Stack {
 
     /// Writes the next IP packet to send into `room` (at least the MTU long) and gives its length.
     ///
-    /// With `offload` the transport checksum field holds the pseudo header's sum only, for the NIC to finish.
+    /// With `offload` the transport checksum field holds the pseudo header's sum only, for the NIC to finish. Packets of no connection and segments of
+    /// connections take turns, so that a flood of strangers does not silence who is connected.
     pub fn poll_transmit(&mut self, room: &mut [u8], offload: bool, now: Instant) -> Option<usize> {
-        if let Some(reply) = self.replies.pop_front() {
-            if self.is_traced(&reply.flow) {
-                self.tracer.sent_alone(&reply, now);
-            }
-            let Reply { flow, seq, ack, flags, window, options } = reply;
-            let payload: (&[u8], &[u8]) = (&[], &[]);
-            self.counters.segments_sent.increment();
-            let ecn = Ecn::NotEct;
-            return Outgoing { flow: &flow, seq, ack, flags, window, options, ecn, payload }.emit(room, offload);
+        if self.reply_is_next {
+            let sent = self.transmit_reply(room, offload, now);
+            self.reply_is_next = sent.is_none();
+            sent.or_else(|| self.transmit_connection(room, offload, now))
+        } else {
+            self.reply_is_next = true;
+            self.transmit_connection(room, offload, now).or_else(|| self.transmit_reply(room, offload, now))
         }
+    }
+
+    fn transmit_reply(&mut self, room: &mut [u8], offload: bool, now: Instant) -> Option<usize> {
+        let reply = self.replies.pop_front()?;
+        if self.is_traced(&reply.flow) {
+            self.tracer.sent_alone(&reply, now);
+        }
+        let Reply { flow, seq, ack, flags, window, options } = reply;
+        let payload: (&[u8], &[u8]) = (&[], &[]);
+        self.counters.segments_sent.increment();
+        Outgoing { flow: &flow, seq, ack, flags, window, options, ecn: Ecn::NotEct, payload }.emit(room, offload)
+    }
+
+    /// The next segment of the connection whose turn it is.
+    fn transmit_connection(&mut self, room: &mut [u8], offload: bool, now: Instant) -> Option<usize> {
         let (settings, counters, memory, tracer) = (&self.settings, &*self.counters, self.memory(), &self.tracer);
         while let Some(index) = self.sending.front() {
             let plan = self.connections.at_mut(index).and_then(|connection| Some((connection.plan()?, connection)));

@@ -205,18 +205,9 @@ fn replies_beyond_their_bound_are_dropped_and_counted() {
     let settings = Settings { source_half_open_max: None, ..Settings::default() };
     let mut stack = Stack::new(settings, Random::from_seed(1), counters.clone());
     stack.listen(SocketAddr::from(LOCAL), Token(0)).unwrap();
-    let syn = Segment {
-        seq: Seq(0),
-        ack: None,
-        flags: Flags { syn: true, ..Flags::default() },
-        window: 1000,
-        options: SegmentOptions::default(),
-        ecn: Ecn::NotEct,
-        payload: &[],
-    };
     let now = Instant::START;
     for port in 0..=u16::try_from(REPLIES_MAX).unwrap() {
-        stack.on_segment(&flow(port + 1), &syn, now);
+        stack.on_segment(&flow(port + 1), &syn(), now);
     }
     assert_eq!(counters.replies_dropped.value(), 1);
     let mut room = [0; 1500];
@@ -224,6 +215,39 @@ fn replies_beyond_their_bound_are_dropped_and_counted() {
     // The one that was dropped is sent again in its time, like the others.
     stack.on_timeout(now + Duration::from_secs(1));
     assert_eq!(counters.syn_acks_retransmitted.value(), REPLIES_MAX as u64 + 1);
+}
+
+#[test]
+fn strangers_and_connections_send_in_turn() {
+    let counters = Arc::new(Counters::default());
+    let settings = Settings { half_open_max: 1, ..Settings::default() };
+    let mut stack = Stack::new(settings, Random::from_seed(1), counters.clone());
+    stack.listen(SocketAddr::from(LOCAL), Token(0)).unwrap();
+    let now = Instant::START + Duration::from_secs(1);
+    assert!(connects(&mut stack, 1, 1, now));
+    let id = stack.connections.id(0).unwrap();
+    // Five segments behind hundreds of answers to SYNs.
+    for port in 2..500 {
+        stack.on_segment(&flow(port), &syn(), now);
+    }
+    assert_eq!(stack.write(id, &[7; 7000], now), 7000);
+    let mut room = [0; 1500];
+    let sizes = std::iter::from_fn(|| stack.poll_transmit(&mut room, false, now)).map(|len| len > 100);
+    let sizes: Vec<_> = sizes.collect();
+    assert_eq!(sizes[..10], [false, true, false, true, false, true, false, true, false, true]);
+    assert_eq!((sizes.len(), counters.replies_dropped.value()), (498 + 5, 0));
+}
+
+fn syn() -> Segment<'static> {
+    Segment {
+        seq: Seq(0),
+        ack: None,
+        flags: Flags { syn: true, ..Flags::default() },
+        window: 1000,
+        options: SegmentOptions::default(),
+        ecn: Ecn::NotEct,
+        payload: &[],
+    }
 }
 
 /// What an honest client says to the flooded stack, through a stack of its own: gives whether it is connected at once.
