@@ -9,6 +9,7 @@ pub mod handle;
 pub mod inbox;
 pub mod record;
 
+mod admission;
 mod connect;
 mod orders;
 mod probes;

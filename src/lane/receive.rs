@@ -1,32 +1,68 @@
-//! Frames in: parsed once, taken by the layer that they are for, or handed to the lane that owns their flow.
+//! Frames in: parsed once, taken by the layer that they are for, or handed to the lane that owns their flow; SYNs beyond what a lane can answer unread.
 
 use crate::base::{Counter, Instant, LaneId, PortId};
+use crate::lane::admission::Verdict;
 use crate::lane::steer::Handover;
 use crate::lane::{LaneCounters, Station};
 use crate::link;
 use crate::nic::{self, Frame as _, QueuePair, ReceivedChecksum, rss};
 use crate::tcp::Stack;
-use crate::wire::{Frame, Malformed, Packet, Protocol, Quote, Segment};
+use crate::wire::{Frame, Malformed, Opening, Packet, Protocol, Quote, Segment};
+
+/// Most bursts that a breath takes from a port: all that a receive queue of the usual length holds, so that a full one is empty at once.
+const BURSTS_MAX: usize = 32;
 
 impl<Q: QueuePair> Station<Q> {
-    /// Takes what other lanes handed over and one burst from every port.
+    /// Takes what other lanes handed over and what waits at every port.
     pub fn receive(&mut self, now: Instant) -> bool {
+        self.admission.begin(now);
         let taken_over = self.take_over(now);
-        let mut received = std::mem::take(&mut self.received);
         let mut any = taken_over;
         for port in (0..self.ports.len()).rev() {
-            if let Some(port) = self.ports.get_mut(port) {
-                port.queue.receive(&mut received);
+            for _ in 0..BURSTS_MAX {
+                let taken = self.receive_burst(port, now);
+                any |= taken > 0;
+                // Only a burst that is full can have left something behind.
+                if taken < nic::BURST {
+                    break;
+                }
             }
-            self.counters.frames_received.add(received.len() as u64);
-            any |= !received.is_empty();
-            let port = PortId(u16::try_from(port).expect("port ids have 16 bits"));
-            for frame in received.drain(..) {
+        }
+        any | self.share_news(now)
+    }
+
+    /// Takes one burst from a port and gives how many frames it had.
+    fn receive_burst(&mut self, port: usize, now: Instant) -> usize {
+        let mut received = std::mem::take(&mut self.received);
+        if let Some(port) = self.ports.get_mut(port) {
+            port.queue.receive(&mut received);
+        }
+        let taken = received.len();
+        self.counters.frames_received.add(taken as u64);
+        let port = PortId(u16::try_from(port).expect("port ids have 16 bits"));
+        for frame in received.drain(..) {
+            if self.admits(frame.bytes()) {
                 self.on_frame(port, frame, false, now);
             }
         }
         self.received = received;
-        any | self.share_news(now)
+        taken
+    }
+
+    /// Whether to read a frame at all.
+    fn admits(&mut self, bytes: &[u8]) -> bool {
+        let Some(opening) = Opening::of(bytes) else { return true };
+        match self.admission.on_opening(&opening) {
+            Verdict::Read => true,
+            Verdict::ReadAgain => {
+                self.counters.openings_again.increment();
+                true
+            }
+            Verdict::Drop => {
+                self.counters.openings_dropped.increment();
+                false
+            }
+        }
     }
 
     fn take_over(&mut self, now: Instant) -> bool {
