@@ -63,7 +63,10 @@ impl Client {
     }
 
     /// Begins a visit over a connection that is being opened.
-    pub(super) fn begin(&self, connection: ConnectionId, upload: usize, download: usize) -> Visiting {
+    ///
+    /// # Panics
+    /// When a stream is 4 GiB long.
+    pub fn begin(&self, connection: ConnectionId, upload: usize, download: usize) -> Visiting {
         let name = ServerName::try_from("shop.example").expect("a host name");
         let tls = ClientConnection::new(Arc::clone(&self.config), name).expect("the configuration is complete");
         let request = [upload, download].map(|len| u32::try_from(len).expect("a stream below 4 GiB").to_be_bytes());
@@ -85,7 +88,7 @@ impl Client {
 }
 
 /// A visit that goes on.
-pub(super) struct Visiting {
+pub struct Visiting {
     connection: ConnectionId,
     tls: Box<ClientConnection>,
     clock: Arc<WallClock>,
@@ -97,17 +100,18 @@ pub(super) struct Visiting {
     head: Vec<u8>,
     received: usize,
     wrong: usize,
-    pub(super) outcome: Option<Outcome>,
+    /// What came of it, once something has.
+    pub outcome: Option<Outcome>,
 }
 
 impl Visiting {
-    pub(super) fn on_event(
-        &mut self,
-        event: Event,
-        station: &mut Station<memory::Queue>,
-        unix: UnixTime,
-        now: Instant,
-    ) {
+    /// Bytes of the answer that have come.
+    pub fn received(&self) -> usize {
+        self.received
+    }
+
+    /// Takes an event of its connection.
+    pub fn on_event(&mut self, event: Event, station: &mut Station<memory::Queue>, unix: UnixTime, now: Instant) {
         self.clock.0.store(unix.0, Ordering::Relaxed);
         match event {
             Event::Closed(close) => self.on_closed(close),

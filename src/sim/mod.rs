@@ -8,12 +8,15 @@
 
 pub mod client;
 pub mod clock;
+pub mod engine;
+pub mod host;
 pub mod network;
 pub mod pair;
 pub mod router;
 pub mod server;
 pub mod world;
 
+pub use engine::Identity;
 pub use network::Conditions;
 pub use router::Narrow;
-pub use world::{Identity, Outcome, Setup, Visit, World};
+pub use world::{Outcome, Setup, Visit, World};

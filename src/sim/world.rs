@@ -2,46 +2,24 @@
 
 use std::sync::Arc;
 
-use ipnet::IpNet;
-use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
-use smoltcp::wire::EthernetAddress;
 
-use crate::balance::{Algorithm, Board, Health, Loads, Pool, Server as PoolServer, Slot};
-use crate::base::{Duration, EngineId, Generation, Instant, LaneId, PoolId, Random, ServerId, ServiceId};
-use crate::health::{Monitor, Monitors};
-use crate::lane::{self, Handle, Lane, Order, Poll, Record, Snapshot, Station, Steering};
-use crate::link;
-use crate::nic::memory::{self, Wire};
-use crate::persistence::{Method, Profile, SelectNewServer};
-use crate::relay::{Service, Timeouts};
+use crate::balance::{Board, Health, Loads, Slot};
+use crate::base::{Duration, Generation, Instant, Random};
+use crate::lane::{Handle, Lane, Order, Record, Snapshot};
+use crate::persistence::SelectNewServer;
 use crate::sim::client::{Client, Visiting};
 use crate::sim::clock::Clock;
+use crate::sim::engine::{Backing, Engine, Identity, SERVICE_ADDRESS, SERVICE_PORT, Site};
+use crate::sim::host::{Host, addresses, mac};
 use crate::sim::network::{Conditions, Network};
 use crate::sim::router::Narrow;
 use crate::sim::server::Server;
 use crate::tcp::{self, Close, Token};
-use crate::ticket::{Ring, Schedule, Scope};
-use crate::tls::certificate::Certificate;
-use crate::tls::service::{Settings as TlsSettings, Tickets, policy_hash};
-use crate::tls::{self, Versions};
+use crate::ticket::{Ring, Schedule};
 
 /// How long a visit may take in virtual time before it counts as lost.
 const VISIT_MAX: Duration = Duration::from_secs(300);
-
-/// Where the engine's service listens.
-const SERVICE: &str = "198.18.0.10:443";
-
-/// The certificate of the service, and the root that clients trust.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// PEM chain for `shop.example`. Ed25519 keeps signatures, and with them traces, of one length.
-    pub chain: String,
-    /// PEM key.
-    pub key: String,
-    /// DER certificate of the root.
-    pub root: CertificateDer<'static>,
-}
 
 /// What a world is made of.
 #[derive(Clone, Copy, Debug)]
@@ -114,25 +92,13 @@ impl Outcome {
     }
 }
 
-/// A host of the world: a station with its end of the network.
-struct Host {
-    station: Station<memory::Queue>,
-    wire: Wire,
-}
-
-struct Engine {
-    lanes: Vec<Lane<memory::Queue, Clock>>,
-    handles: Vec<Handle>,
-    wire: Wire,
-}
-
 /// The world.
 pub struct World {
     setup: Setup,
     clock: Clock,
     random: Random,
     network: Network,
-    engine: Engine,
+    engine: Engine<Clock>,
     servers: Vec<(Host, Server)>,
     clients: Host,
     browsers: Vec<Client>,
@@ -163,13 +129,14 @@ impl World {
         let board = Arc::new(Board::new(64));
         let loads = Arc::new(Loads::new(usize::from(setup.lanes), 64));
         let ring = Arc::new(Ring::generate(clock.unix(), &mut random));
-        let engine = Engine::new(setup.lanes, &clock, &board, &loads, &ring, &mut random);
+        let backing = Backing { board: Arc::clone(&board), loads: Arc::clone(&loads), ring: Arc::clone(&ring) };
+        let engine = Engine::new(setup.lanes, &tcp::Settings::default(), &clock, &backing, &mut random);
         let clients = Host::new(1, &["198.18.0.1/15"], &mut random);
         let servers = (0..setup.servers)
             .map(|number| {
                 let address = format!("198.19.0.{}/15", number + 1);
                 let mut host = Host::new(number + 2, &[&address], &mut random);
-                host.listen(number);
+                host.listen(server_address(number));
                 (host, Server::new(number.into()))
             })
             .collect();
@@ -249,7 +216,7 @@ impl World {
         self.visits_before += self.visits.len() as u64;
         self.visits.clear();
         for (index, (client, upload, download)) in visits.iter().enumerate() {
-            let service = SERVICE.parse().expect("an address");
+            let service = (SERVICE_ADDRESS, SERVICE_PORT).into();
             let token = Token(self.visits_before + index as u64);
             let connection =
                 self.clients.station.open_connection(service, token, now).expect("the client host has ports");
@@ -286,7 +253,7 @@ impl World {
     /// A stopped server serves again.
     pub fn start_server(&mut self, number: u16) {
         if let Some((host, _)) = self.servers.get_mut(usize::from(number)) {
-            host.listen(number);
+            host.listen(server_address(number));
         }
     }
 
@@ -315,8 +282,9 @@ impl World {
     pub fn replace_engine(&mut self) {
         self.board = Arc::new(Board::new(64));
         self.loads = Arc::new(Loads::new(usize::from(self.setup.lanes), 64));
-        let (clock, random) = (&self.clock, &mut self.random);
-        self.engine = Engine::new(self.setup.lanes, clock, &self.board, &self.loads, &self.ring, random);
+        let (board, loads, ring) = (Arc::clone(&self.board), Arc::clone(&self.loads), Arc::clone(&self.ring));
+        let (clock, random, backing) = (&self.clock, &mut self.random, Backing { board, loads, ring });
+        self.engine = Engine::new(self.setup.lanes, &tcp::Settings::default(), clock, &backing, random);
         self.configure();
         self.run_for(Duration::from_secs(2));
     }
@@ -454,155 +422,21 @@ impl World {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let pool = Arc::new(self.pool());
-        let certificate = Certificate::from_pem(self.certificate.chain.as_bytes(), self.certificate.key.as_bytes())
-            .expect("the world's own certificate");
-        let profile = Profile {
-            name: "sticky".into(),
-            method: Method::Tls,
-            select_new_server_when_persistent_server_down: self.setup.policy,
-            max_mapping_age: None,
-        };
-        let versions = Versions::Tls12And13;
-        let day = Duration::from_secs(24 * 3600);
-        let tls = tls::Service::new(TlsSettings {
-            certificates: vec![Arc::new(certificate)],
-            strict_sni: false,
-            versions,
-            ciphers: Vec::new(),
-            alpn: Vec::new(),
-            tickets: Tickets {
-                scope: Scope { cluster: [7; 32], service: ServiceId(1), policy: policy_hash(versions) },
-                count: 2,
-                tls12: true,
-                lifetime: day,
-                session_max: 7 * day,
-                session_max_tls12: day / 2,
-            },
-            pool: Arc::clone(&pool),
-            profile: Some(Arc::new(profile)),
-            board: Arc::clone(&self.board),
-        });
-        let seconds = Duration::from_secs;
-        let service = Service {
-            id: ServiceId(1),
-            name: "shop".into(),
-            addresses: vec![SERVICE.parse().expect("an address")],
-            tls: Arc::new(tls.expect("the settings are complete")),
-            proxy_protocol: None,
-            timeouts: Timeouts {
-                handshake: seconds(60),
-                connect: seconds(20),
-                idle: seconds(120),
-                half_closed: seconds(60),
-            },
-        };
-        let monitor = Monitor {
-            name: "connect".into(),
-            interval: seconds(1),
-            timeout: Duration::from_millis(500),
-            successful_checks: 1,
-            failed_checks: 3,
-        };
         let mut port = addresses(0, &["198.18.0.2/15"]);
         if self.has_service {
-            port.virtual_addresses = vec!["198.18.0.10".parse().expect("an address")];
+            port.virtual_addresses = vec![SERVICE_ADDRESS];
         }
-        Snapshot {
-            version: self.version,
-            ports: vec![port],
-            services: if self.has_service { vec![Arc::new(service)] } else { Vec::new() },
-            pools: vec![(pool, Some(monitor))],
+        let servers =
+            self.configured.iter().map(|(number, generation)| (*number, server_address(*number), *generation));
+        Site {
+            identity: self.certificate.clone(),
+            policy: self.setup.policy,
+            board: Arc::clone(&self.board),
+            servers: servers.collect(),
+            port,
+            has_service: self.has_service,
         }
-    }
-
-    fn pool(&self) -> Pool {
-        let servers = self.configured.iter().map(|(number, generation)| PoolServer {
-            id: ServerId(u64::from(*number) + 100),
-            generation: *generation,
-            name: format!("server-{number}"),
-            address: server_address(*number),
-            ratio: 1,
-            enabled: true,
-            slot: Slot(u32::from(*number)),
-        });
-        Pool::new(PoolId(1), "web".into(), Algorithm::RoundRobin, servers.collect())
-    }
-}
-
-impl Engine {
-    fn new(
-        lanes: u16,
-        clock: &Clock,
-        board: &Arc<Board>,
-        loads: &Arc<Loads>,
-        ring: &Arc<Ring>,
-        random: &mut Random,
-    ) -> Self {
-        let (queues, wire) = memory::port(usize::from(lanes), mac(0), 1500);
-        let handles: Vec<_> = (0..lanes).map(|lane| Handle::new(LaneId(lane), 1)).collect();
-        let lanes = queues
-            .into_iter()
-            .zip(Steering::between(lanes))
-            .zip(&handles)
-            .map(|((queue, steering), handle)| {
-                let health = Arc::clone(&handle.counters.health);
-                let monitors =
-                    (handle.lane == LaneId(0)).then(|| Monitors::new(Arc::clone(board), random.fork(), health));
-                let settings = lane::Settings {
-                    engine: EngineId(1),
-                    poll: Poll::Busy,
-                    tcp: tcp::Settings::default(),
-                    ring: Arc::clone(ring),
-                    loads: Arc::clone(loads),
-                    monitors,
-                };
-                Lane::new(settings, handle.clone(), steering, vec![queue], clock.clone(), random.fork())
-            })
-            .collect();
-        Self { lanes, handles, wire }
-    }
-}
-
-impl Host {
-    fn new(port: u16, networks: &[&str], random: &mut Random) -> Self {
-        let (queues, wire) = memory::port(1, mac(port), 1500);
-        let handle = Handle::new(LaneId(0), 1);
-        let steering = Steering::between(1).remove(0);
-        let mut station = Station::new(&handle, steering, queues, tcp::Settings::default(), random.fork());
-        station.configure(vec![addresses(port, networks)]);
-        Self { station, wire }
-    }
-
-    fn listen(&mut self, number: u16) {
-        let listening = self.station.stack.listen(server_address(number), Token(0));
-        assert!(listening.is_ok(), "server {number} runs already");
-    }
-
-    fn receive(&mut self, now: Instant) -> bool {
-        let received = self.station.receive(now);
-        let due = self.station.poll_at().is_some_and(|at| at <= now);
-        if due {
-            self.station.fire_timers(now);
-        }
-        received | due
-    }
-}
-
-fn mac(port: u16) -> EthernetAddress {
-    let [high, low] = port.to_be_bytes();
-    EthernetAddress([2, 0, 0, 0, high, low])
-}
-
-fn addresses(port: u16, networks: &[&str]) -> link::Settings {
-    let networks = networks.iter().map(|network| network.parse::<IpNet>().expect("a network"));
-    link::Settings {
-        mac: mac(port),
-        addresses: networks.collect(),
-        virtual_addresses: Vec::new(),
-        gateways: Vec::new(),
-        neighbours_max: 64,
-        pending_max: 16,
+        .snapshot(self.version)
     }
 }
 
