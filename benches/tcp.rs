@@ -10,11 +10,13 @@
 //! idle ("some"). Sizes take turns within a round; a figure is nanoseconds an operation, as median and best over the rounds, and ratios are those of the
 //! same round.
 //!
+//! Under attack are measured, beside 1,000 connections at rest: an attacker's segments, each of a flow of its own, taken and answered.
+//!
 //! Bytes an idle connection are the growth of this process's resident memory, all tables and free memory of the allocator included.
 //!
 //! Last, with 1,000 connections, what tracing adds: none traced, one in 64 as by default, and all, in turns within a round.
 //!
-//! `cargo bench --no-default-features --bench tcp`, or with `-- trace` the last alone
+//! `cargo bench --no-default-features --bench tcp`, or with `-- trace` the last alone, with `-- attack` the one before
 
 #![expect(clippy::indexing_slicing, reason = "every index is a connection, a size or a round that this file has made")]
 
@@ -76,9 +78,13 @@ struct Peer {
 }
 
 fn flow(number: usize) -> Flow {
+    flow_to(LOCAL, number)
+}
+
+fn flow_to(local: ([u8; 4], u16), number: usize) -> Flow {
     let [.., a, b, c] = (number / 50_000).to_be_bytes();
     let port = u16::try_from(1024 + number % 50_000).expect("a port");
-    Flow::new(LOCAL.into(), ([198, 19 ^ a, b, c], port).into())
+    Flow::new(local.into(), ([198, 19 ^ a, b, c], port).into())
 }
 
 /// Time spent, and on how many operations.
@@ -111,12 +117,16 @@ type Batch = Vec<(usize, Flow, Segment<'static>)>;
 
 impl Bench {
     fn new(size: usize, clock: u64) -> Self {
+        Self::with(Settings::default(), size, clock)
+    }
+
+    fn with(settings: Settings, size: usize, clock: u64) -> Self {
         let settings = Settings {
             connections_max: size + OPENED,
             memory_max: 16 << 30,
             send_buffer: 1 << 20,
             receive_buffer: 1 << 20,
-            ..Settings::default()
+            ..settings
         };
         let counters = Arc::new(Counters::default());
         let mut random = Random::from_seed(size as u64);
@@ -343,6 +353,55 @@ impl Bench {
     }
 }
 
+/// What one kind of an attacker's segments costs.
+struct Attack {
+    name: &'static str,
+    local: ([u8; 4], u16),
+    syn: bool,
+    /// The first flow, which says whose the source is: the connections have those from 0 on.
+    from: usize,
+    /// Whether there is an answer.
+    answered: bool,
+}
+
+const ATTACKS: [Attack; 4] = [
+    Attack { name: "SYN, answered by a cookie", local: LOCAL, syn: true, from: 1_000_000, answered: true },
+    Attack { name: "SYN, its source has enough", local: LOCAL, syn: true, from: SOME, answered: false },
+    Attack { name: "ACK, no cookie", local: LOCAL, syn: false, from: 1_000_000, answered: false },
+    Attack { name: "ACK, to a closed port", local: CLOSED, syn: false, from: 1_000_000, answered: false },
+];
+const CLOSED: ([u8; 4], u16) = ([198, 18, 0, 1], 81);
+
+/// Nanoseconds for each kind of an attacker's segments, by round.
+fn attacked(clock: u64) -> Vec<Vec<Vec<f64>>> {
+    let settings = Settings {
+        half_open_max: BURST,
+        source_connections_max: Some(u32::try_from(SOME).expect("a thousand")),
+        resets_per_second: 0,
+        ..Settings::default()
+    };
+    let mut bench = Bench::with(settings, SOME, clock);
+    bench.open(SOME, &mut Spent::default());
+    let measure = |bench: &mut Bench, attack: &Attack, count: usize| {
+        let mut spent = Spent::default();
+        for first in (0..count).step_by(BURST) {
+            let flags = Flags { syn: attack.syn, ..Flags::default() };
+            let flows = (first..first + BURST).map(|number| attack.from + number % 48_000);
+            let burst: Vec<_> =
+                flows.map(|number| (0, flow_to(attack.local, number), bench.segment(0, flags, &[]).2)).collect();
+            let sent = bench.timed(&mut spent, BURST, |bench| (bench.receive(&burst), bench.transmit()).1);
+            assert_eq!(sent, if attack.answered { BURST } else { 0 }, "{}", attack.name);
+        }
+        spent.each()
+    };
+    // The first burst finds a place in the table of handshakes.
+    for attack in &ATTACKS {
+        measure(&mut bench, attack, if attack.answered { BURST } else { 0 });
+    }
+    let rounds = |bench: &mut Bench, attack| (0..ROUNDS).map(|_| vec![measure(bench, attack, OPERATIONS)]).collect();
+    ATTACKS.iter().map(|attack| rounds(&mut bench, attack)).collect()
+}
+
 fn length(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).expect("a segment's")
 }
@@ -437,10 +496,16 @@ fn tracing(clock: u64) {
 fn main() {
     let clock = clock_cost();
     println!("{ROUNDS} rounds, median and best; reading the clock costs {clock} ns, which is taken off");
-    if !std::env::args().any(|argument| argument == "trace") {
+    let alone = |name: &str| std::env::args().any(|argument| argument == name);
+    if !alone("trace") && !alone("attack") {
         sizes(clock);
     }
-    tracing(clock);
+    if !alone("trace") {
+        show_attacks(clock);
+    }
+    if !alone("attack") {
+        tracing(clock);
+    }
 }
 
 fn sizes(clock: u64) {
@@ -472,4 +537,12 @@ fn sizes(clock: u64) {
         }
     }
     line(OPERATION_NAMES[4], &opened);
+}
+
+fn show_attacks(clock: u64) {
+    println!("  nanoseconds each, under attack");
+    for (attack, rounds) in ATTACKS.iter().zip(attacked(clock)) {
+        let (median, best) = median_and_best(&rounds, |round| round[0]);
+        println!("  {:32}{median:7.0} {best:6.0}", attack.name);
+    }
 }
