@@ -107,6 +107,9 @@ impl Connection {
         };
         self.sender.set_window(segment.seq, ack, window);
         self.on_progress(ack, segment, env);
+        if lost {
+            self.rtt.on_syn_lost();
+        }
         self.receiver.request_ack();
         self.establish();
         // RFC 9293 3.10.7.3: data and FIN may come with the SYN.

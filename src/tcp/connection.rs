@@ -175,6 +175,7 @@ impl Connection {
         sender.set_window(half.irs, half.iss + 1, u32::from(half.window));
         if half.retries > 0 {
             connection.recovery.on_syn_lost();
+            connection.rtt.on_syn_lost();
         } else if let Some(sent_at) = half.sent_at {
             connection.rtt.on_sample(env.now.since(sent_at));
         }

@@ -8,11 +8,14 @@ pub(super) const RTO_MIN: Duration = Duration::from_millis(200);
 pub(super) const RTO_MAX: Duration = Duration::from_secs(60);
 /// RFC 6298 2.1: before the first measurement.
 pub(super) const RTO_INITIAL: Duration = Duration::from_secs(1);
+/// RFC 6298 5.7: where the SYN had to be sent again.
+const RTO_AFTER_LOST_SYN: Duration = Duration::from_secs(3);
 
 /// Round-trip time as measured, and the timeout that follows from it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rtt {
     srtt: Option<Duration>,
+    /// Before the first measurement, the least that the timeout is.
     rttvar: Duration,
     backoff: u32,
 }
@@ -39,10 +42,20 @@ impl Rtt {
         self.backoff == 1
     }
 
+    /// RFC 6298 5.7: the handshake took more than one SYN. Unless it has been measured all the same, the path may be longer than the first timeout, and data
+    /// must not pay for finding out.
+    pub(super) fn on_syn_lost(&mut self) {
+        if self.srtt.is_none() {
+            (self.rttvar, self.backoff) = (RTO_AFTER_LOST_SYN, 0);
+        }
+    }
+
     /// The timeout, doubled by each expiry since the last sample.
     pub(super) fn rto(&self) -> Duration {
-        let base =
-            self.srtt.map_or(RTO_INITIAL, |srtt| (srtt + (self.rttvar * 4).max(Duration::from_millis(1))).max(RTO_MIN));
+        let base = match self.srtt {
+            None => RTO_INITIAL.max(self.rttvar),
+            Some(srtt) => (srtt + (self.rttvar * 4).max(Duration::from_millis(1))).max(RTO_MIN),
+        };
         base.saturating_mul(1 << self.backoff).min(RTO_MAX)
     }
 
@@ -68,6 +81,18 @@ mod tests {
         assert_eq!(rtt.rto(), Duration::from_millis(2000));
         rtt.on_sample(Duration::from_millis(480));
         assert_eq!(rtt.srtt(), Some(Duration::from_millis(410)));
+    }
+
+    #[test]
+    fn a_lost_syn_raises_the_timeout_until_there_is_a_measurement() {
+        let mut rtt = Rtt::default();
+        rtt.back_off();
+        rtt.on_syn_lost();
+        assert_eq!(rtt.rto(), Duration::from_secs(3));
+        rtt.on_sample(Duration::from_millis(400));
+        assert_eq!(rtt.rto(), Duration::from_millis(400 + 4 * 200));
+        rtt.on_syn_lost();
+        assert_eq!(rtt.rto(), Duration::from_millis(400 + 4 * 200));
     }
 
     #[test]
