@@ -3,6 +3,7 @@
 use crate::base::Instant;
 use crate::tcp::Close;
 use crate::tcp::connection::{Connection, Env};
+use crate::tcp::memory::Memory;
 use crate::tcp::rtt::RTO_MAX;
 use crate::tcp::state::State;
 
@@ -55,6 +56,10 @@ impl Connection {
             self.on_retransmission_timeout(env);
         }
         if due(self.persist_at) {
+            if env.memory != Memory::Plenty && self.has_been_shut_out(env) {
+                env.counters.shut_windows_ended.increment();
+                return self.end(Close::TimedOut);
+            }
             self.persist_at = None;
             self.persist_backoff = (self.persist_backoff + 1).min(16);
             self.window_probe = true;
@@ -67,6 +72,15 @@ impl Connection {
             self.keepalive_probes += 1;
             self.keepalive_probe = true;
         }
+    }
+
+    /// Whether the peer has held its window shut for the user timeout, about, as the probes tell that have been answered.
+    ///
+    /// RFC 9293 3.8.6.1 lets such a connection live for as long as it answers, and so do we while there is memory for all. When it is scarce, whoever pins
+    /// what was written for it is let go: RFC 6429 3 leaves that to us.
+    fn has_been_shut_out(&self, env: Env<'_>) -> bool {
+        let probed = self.rtt.rto().saturating_mul((1 << self.persist_backoff) - 1);
+        probed >= env.settings.user_timeout
     }
 
     /// The timers of RFC 8985: reordering, then the probe of the tail, which puts off the retransmission timer.

@@ -406,8 +406,11 @@ impl Connection {
     }
 
     fn on_window_open(&mut self, now: Instant) {
-        self.persist_at = None;
-        self.persist_backoff = 0;
+        // A crack that lets nothing through is none: opening and shutting it again must not put off the probes.
+        if self.sender.next(self.budget()).is_some() {
+            self.persist_at = None;
+            self.persist_backoff = 0;
+        }
         self.unanswered_since = self.sender.outstanding().then_some(now);
     }
 

@@ -253,6 +253,8 @@ crate::counters! {
         counter keepalive_probes,
         /// Connections given up for lack of an answer
         counter timed_out,
+        /// Connections given up because the peer held its window shut while memory was scarce (RFC 6429)
+        counter shut_windows_ended,
         /// ICMP errors for established connections, which go on
         counter soft_errors,
         /// ICMP errors about segments that are not under way (RFC 5927)
