@@ -405,6 +405,17 @@ impl Connection {
         }
     }
 
+    /// The acknowledgement of our SYN,ACK has come. Where that was sent twice, or by a cookie, its time is not known, and the echo tells it (RFC 7323 4).
+    pub(super) fn measure_handshake(&mut self, segment: &Segment<'_>, now: Instant) {
+        let echo = self.timestamps.and(segment.options.timestamp).map_or(0, |timestamp| timestamp.echo);
+        let clock = crate::tcp::isn::timestamp(self.timestamp_offset, now);
+        let age = Duration::from_millis(clock.wrapping_sub(echo).into());
+        // What is older than the timeout without a measurement is worth less: its answer may have been lost.
+        if self.rtt.srtt().is_none() && echo != 0 && age < self.rtt.rto() {
+            self.rtt.on_sample(age);
+        }
+    }
+
     fn on_window_open(&mut self, now: Instant) {
         // A crack that lets nothing through is none: opening and shutting it again must not put off the probes.
         if self.sender.next(self.budget()).is_some() {

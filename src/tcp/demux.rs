@@ -294,6 +294,7 @@ impl Stack {
         };
         let mut connection = Connection::accept(half, half.timestamp_offset, self.env(now));
         connection.source = source;
+        connection.measure_handshake(segment, now);
         let index = self.connections.insert(connection);
         self.index.insert(half.flow, Place::Connection(index));
         self.counters.accepted.increment();
