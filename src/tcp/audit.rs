@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use crate::base::Instant;
 use crate::tcp::connection::{Connection, Env};
+use crate::tcp::paths::PATHS_MAX;
 use crate::tcp::receive::Receiver;
 use crate::tcp::scoreboard::Scoreboard;
 use crate::tcp::send::Sender;
@@ -139,6 +140,8 @@ impl Stack {
         same("timers", self.timers.len(), timers)?;
         same("accounted memory", self.buffered, sum(|connection| connection.accounted))?;
         same("accounted memory", self.buffered, sum(Connection::memory))?;
+        same("paths in order", self.paths.in_order().len(), self.paths.len())?;
+        ensure!(self.paths.len() <= PATHS_MAX, "{} paths are remembered", self.paths.len());
         for (name, gauge, value) in [
             ("connections", &self.counters.connections, live.len()),
             ("half_open", &self.counters.half_open, self.half_open.len()),
@@ -146,6 +149,7 @@ impl Stack {
             ("sources", &self.counters.sources, self.sources.len()),
             ("buffered_bytes", &self.counters.buffered_bytes, self.buffered),
             ("timers", &self.counters.timers, timers),
+            ("paths", &self.counters.paths, self.paths.len()),
         ] {
             same(name, gauge.value(), value as u64)?;
         }

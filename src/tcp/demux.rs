@@ -10,6 +10,7 @@ use crate::tcp::isn::{self, Origin};
 use crate::tcp::memory::Memory;
 use crate::tcp::source::{Excess, Limits};
 use crate::tcp::stack::{Alarm, Reply, Stack};
+use crate::tcp::state::State;
 use crate::tcp::table::Place;
 use crate::tcp::time_wait::Answer;
 use crate::tcp::{EcnMode, Token};
@@ -38,7 +39,16 @@ impl Stack {
         let (settings, counters, memory, tracer) = (&self.settings, &*self.counters, self.memory(), &self.tracer);
         let Some(connection) = self.connections.at_mut(index) else { return };
         let flow = connection.flow;
-        let response = connection.on_segment(segment, Env { settings, counters, now, memory, tracer });
+        let env = Env { settings, counters, now, memory, tracer };
+        let opening = connection.state == State::SynSent;
+        let response = connection.on_segment(segment, env);
+        if opening
+            && connection.state != State::SynSent
+            && connection.over.is_none()
+            && let Some(known) = self.paths.find(flow.remote().ip(), now)
+        {
+            connection.start_on_path(known, env);
+        }
         tracer.received(connection, segment, now);
         match response {
             Response::None => {}
@@ -293,6 +303,9 @@ impl Stack {
             }
         };
         let mut connection = Connection::accept(half, half.timestamp_offset, self.env(now));
+        if let Some(known) = self.paths.find(half.flow.remote().ip(), now) {
+            connection.start_on_path(known, self.env(now));
+        }
         connection.source = source;
         connection.measure_handshake(segment, now);
         let index = self.connections.insert(connection);

@@ -225,7 +225,8 @@ fn run(seed: u64, network: &Network, settings: &Settings, connections: u16, byte
             let (flow, segment) = Segment::parse(&packet(&bytes), false).unwrap();
             ends[side].stack.on_segment(&flow, &segment, now);
         }
-        while let Some((_, side, quote, mtu)) = errors.pop_front_if(|(at, ..)| *at <= now) {
+        while let Some((_, side, quote, mtu)) = errors.front().copied().filter(|(at, ..)| *at <= now) {
+            errors.pop_front();
             ends[side].stack.on_packet_too_big(&quote.flow, quote.seq, mtu, now);
         }
         assert!(now.since(began) < Duration::from_secs(4000), "seed {seed}: it takes for ever");

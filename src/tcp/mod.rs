@@ -13,7 +13,7 @@
 //! - `receive`, `send`: its two halves; `buffer` and `reassembly` their memory, `memory` what they may take of it.
 //! - `rtt`, `recovery`: when something is lost, and how much may be in flight; with SACK, `scoreboard` finds losses and `selective` answers them.
 //! - `cubic`, `hystart`: how the congestion window grows; `ecn`: marks that say before a loss that it is too large.
-//! - `path_mtu`: how long packets may be, by what routers say and by what arrives.
+//! - `path_mtu`: how long packets may be, by what routers say and by what arrives; `paths`: what is remembered of that for the next connection.
 //! - `source`: what one source address may have of all this.
 //! - `isn`: where sequence numbers start; `cookie`: where they start when the half-open table is full.
 //! - [`testbed`]: all of it in a program's hands, with raw packets and a clock of its own; `audit`: what must be true between any two calls.
@@ -38,6 +38,7 @@ mod isn;
 mod loopback;
 mod memory;
 mod path_mtu;
+mod paths;
 mod queue;
 mod reassembly;
 mod receive;
@@ -279,6 +280,10 @@ crate::counters! {
         counter path_probes_lost,
         /// Segments made as large as before ten minutes after a path MTU was lowered, where there is no SACK to search by
         counter path_mtu_retried,
+        /// Connections that began with a path MTU which a router had named to one before
+        counter path_mtu_known,
+        /// Hosts whose path MTU was forgotten before its time to make room
+        counter paths_recycled,
         /// Connections in the table
         gauge connections,
         /// Handshakes that peers have begun
@@ -291,5 +296,7 @@ crate::counters! {
         gauge buffered_bytes,
         /// Timers armed
         gauge timers,
+        /// Hosts whose path MTU is remembered
+        gauge paths,
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::base::{Duration, Instant};
 use crate::tcp::connection::{Connection, Env, TIMESTAMP_LEN};
+use crate::tcp::paths::Known;
 use crate::tcp::selective::Selective;
 use crate::tcp::send::Chunk;
 use crate::tcp::trace::Cause;
@@ -55,6 +56,8 @@ pub(super) struct Narrow {
     pub(super) ceiling: u16,
     /// What a message allows, and the number that it quotes: believed if a timeout confirms it.
     pub(super) pending: Option<(u16, Seq)>,
+    /// The MTU that a router has said, until the stack has remembered it.
+    news: Option<u32>,
     trial: Trial,
     /// The smallest payload that does not seem to arrive.
     high: u16,
@@ -143,6 +146,7 @@ impl PathMtu {
         let narrow = Narrow {
             ceiling: mss,
             pending: None,
+            news: None,
             trial: Trial::None,
             high: mss + 1,
             next: mss,
@@ -192,7 +196,11 @@ impl PathMtu {
     /// Nothing is known any more that a fresh connection would not assume.
     fn on_settled(&mut self, mss: u16) {
         self.narrow = self.narrow.take().filter(|narrow| {
-            mss < narrow.ceiling || narrow.pending.is_some() || narrow.trial != Trial::None || narrow.probe.is_some()
+            mss < narrow.ceiling
+                || narrow.news.is_some()
+                || narrow.pending.is_some()
+                || narrow.trial != Trial::None
+                || narrow.probe.is_some()
         });
     }
 
@@ -276,9 +284,29 @@ impl Connection {
             Heed::Probe => {
                 env.counters.path_probes_lost.increment();
                 self.path.on_probe_lost(mss, Some(allowed), env.now);
+                let mtu = self.headers() + u32::from(allowed);
+                self.path.narrow(mss, env.now).news = Some(mtu);
                 self.lose_larger();
             }
         }
+    }
+
+    /// The MTU that a router has said and that was believed, once.
+    pub(super) fn take_path_news(&mut self) -> Option<u32> {
+        self.path.narrow.as_mut()?.news.take()
+    }
+
+    /// The connection begins, and one before it has learned this about the path.
+    pub(super) fn start_on_path(&mut self, known: Known, env: Env<'_>) {
+        let (from, to) = (short(self.sender.mss), short(known.mtu.saturating_sub(self.headers())));
+        if to >= from {
+            return;
+        }
+        env.counters.path_mtu_known.increment();
+        self.path.on_lowered(from, to, Cause::Known, self.sack, env.now);
+        self.path.narrow(to, env.now).next_at = known.until;
+        self.resize(to, Cause::Known, env);
+        self.recovery.limit_to_initial_window();
     }
 
     /// Payloads shrink. What is larger and on its way will not arrive.
@@ -286,9 +314,13 @@ impl Connection {
         match cause {
             Cause::Message => env.counters.path_mtu_lowered.increment(),
             Cause::Timeouts => env.counters.black_holes.increment(),
-            Cause::Probe | Cause::Retry => {}
+            Cause::Known | Cause::Probe | Cause::Retry => {}
         }
         self.path.on_lowered(short(self.sender.mss), to, cause, self.sack, env.now);
+        if cause == Cause::Message {
+            let mtu = self.headers() + u32::from(to);
+            self.path.narrow(to, env.now).news = Some(mtu);
+        }
         self.resize(to, cause, env);
         self.lose_larger();
     }

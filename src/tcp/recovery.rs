@@ -305,6 +305,11 @@ impl Recovery {
         self.ssthresh = self.ssthresh.max(2 * mss);
     }
 
+    /// RFC 6928 2, for the segments that there are now: nothing has been sent yet.
+    pub(super) fn limit_to_initial_window(&mut self) {
+        self.cwnd = self.cwnd.min(initial_window(self.mss));
+    }
+
     /// Everything up to `snd_max` is sent again, for no congestion. The duplicates that it brings are none of losses (RFC 6582 3.2 step 2).
     pub(super) fn on_resent(&mut self, snd_max: Seq) {
         if std::mem::take(&mut self.fast) {

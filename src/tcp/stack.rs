@@ -10,6 +10,7 @@ use crate::tcp::cookie::Cookies;
 use crate::tcp::half_open::HalfOpens;
 use crate::tcp::isn::{Isn, Keyed};
 use crate::tcp::memory::Memory;
+use crate::tcp::paths::Paths;
 use crate::tcp::queue::Queue;
 use crate::tcp::source::{SourceId, Sources};
 use crate::tcp::state::{State, Step};
@@ -69,6 +70,7 @@ pub struct Stack {
     pub(super) news: Queue,
     pub(super) buffered: usize,
     pub(super) tracer: Tracer,
+    pub(super) paths: Paths,
 }
 
 impl Stack {
@@ -92,6 +94,7 @@ impl Stack {
             news: Queue::new(),
             buffered: 0,
             tracer: Tracer::new(Arc::new(Trace::off())),
+            paths: Paths::new(&mut random),
             settings,
             counters,
         }
@@ -206,7 +209,18 @@ impl Stack {
             return counters.packets_too_big_ignored.increment();
         };
         connection.on_packet_too_big(seq, mtu, Env { settings, counters, now, memory, tracer });
+        self.learn_path(index, now);
         self.settle(index, now);
+    }
+
+    /// What a connection has learned about its path is for all that follow it to the same host.
+    fn learn_path(&mut self, index: u32, now: Instant) {
+        let Some(connection) = self.connections.at_mut(index) else { return };
+        if let Some(mtu) = connection.take_path_news()
+            && self.paths.learn(connection.flow.remote().ip(), mtu, now)
+        {
+            self.counters.paths_recycled.increment();
+        }
     }
 
     /// Fires the timers that are due.
@@ -226,6 +240,7 @@ impl Stack {
                     if let Some(connection) = self.connections.at_mut(index) {
                         connection.timer = None;
                         connection.on_timeout(Env { settings, counters, now, memory, tracer });
+                        self.learn_path(index, now);
                         self.settle(index, now);
                     }
                 }
@@ -592,5 +607,6 @@ impl Stack {
         self.counters.sources.set(count(self.sources.len()));
         self.counters.buffered_bytes.set(count(self.buffered));
         self.counters.timers.set(count(self.timers.len()));
+        self.counters.paths.set(count(self.paths.len()));
     }
 }

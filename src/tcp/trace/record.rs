@@ -31,6 +31,8 @@ pub enum Kind {
 pub enum Cause {
     /// A router said that they are too long (RFC 1191, RFC 8201).
     Message,
+    /// A router had said so to a connection before (RFC 1191 6.2).
+    Known,
     /// Large ones did not arrive (RFC 4821 7.7).
     Timeouts,
     /// A larger one has arrived (RFC 4821 7.6.1).
@@ -246,11 +248,12 @@ fn code(kind: Kind) -> (u8, u8) {
         Kind::PathMtu(Cause::Timeouts) => (5, 1),
         Kind::PathMtu(Cause::Probe) => (5, 2),
         Kind::PathMtu(Cause::Retry) => (5, 3),
+        Kind::PathMtu(Cause::Known) => (5, 4),
     }
 }
 
 /// Every kind, for [`kind`] to find.
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 18] = [
     Kind::Received,
     Kind::Sent(Reason::Turn),
     Kind::Sent(Reason::Again),
@@ -268,6 +271,7 @@ const KINDS: [Kind; 17] = [
     Kind::PathMtu(Cause::Timeouts),
     Kind::PathMtu(Cause::Probe),
     Kind::PathMtu(Cause::Retry),
+    Kind::PathMtu(Cause::Known),
 ];
 
 fn kind(major: u8, minor: u8) -> Option<Kind> {

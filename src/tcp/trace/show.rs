@@ -150,6 +150,7 @@ fn again(reason: Reason) -> &'static str {
 fn changed(cause: Cause) -> &'static str {
     match cause {
         Cause::Message => "packet-too-big",
+        Cause::Known => "known",
         Cause::Timeouts => "black-hole",
         Cause::Probe => "probe-arrived",
         Cause::Retry => "retry",
