@@ -16,7 +16,7 @@
 //!
 //! Last, with 1,000 connections, what tracing adds: none traced, one in 64 as by default, and all, in turns within a round.
 //!
-//! `cargo bench --no-default-features --bench tcp`, or with `-- trace` the last alone, with `-- attack` the one before
+//! `cargo bench --no-default-features --bench tcp`; `-- --rounds 1 --sizes 1000` measures less, `-- --attack` or `-- --trace` one of the last two alone.
 
 #![expect(clippy::indexing_slicing, reason = "every index is a connection, a size or a round that this file has made")]
 
@@ -25,6 +25,7 @@ mod cpu;
 
 use std::sync::Arc;
 
+use clap::Parser;
 use sealane::base::{Duration, Flow, Instant, Random};
 use sealane::tcp::trace::{self, Trace};
 use sealane::tcp::{ConnectionId, Counters, Event, Readable, Settings, Stack, Token};
@@ -32,10 +33,26 @@ use sealane::wire::{Ecn, Flags, Segment, SegmentOptions, Seq, Timestamp};
 
 use cpu::cpu;
 
-const ROUNDS: usize = 7;
-const SIZES: [usize; 4] = [1, 1_000, 100_000, 1_000_000];
-/// What ratios are taken to: 1,000 connections.
-const BASE: usize = 1;
+/// What is measured.
+#[derive(Parser)]
+struct Arguments {
+    /// How often each size has its turn.
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Connections in the table; ratios are those of the last size to the one of 1,000, or to the first.
+    #[arg(long, value_delimiter = ',', default_value = "1,1000,100000,1000000")]
+    sizes: Vec<usize>,
+    /// Only what an attack costs.
+    #[arg(long)]
+    attack: bool,
+    /// Only what tracing adds.
+    #[arg(long)]
+    trace: bool,
+    /// What `cargo bench` adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
 /// Connections that are busy while all others are idle.
 const SOME: usize = 1_000;
 /// Segments of a burst, and bursts that are made at once.
@@ -113,7 +130,17 @@ struct Bench {
     payload: usize,
 }
 
-type Batch = Vec<(usize, Flow, Segment<'static>)>;
+/// The engine's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+type Received = (Flow, Segment<'static>);
+
+/// Segments and whose they are.
+struct Batch {
+    peers: Vec<usize>,
+    segments: Vec<Received>,
+}
 
 impl Bench {
     fn new(size: usize, clock: u64) -> Self {
@@ -150,18 +177,19 @@ impl Bench {
         Some(Timestamp { value, echo: 0 })
     }
 
-    fn segment(&self, peer: usize, flags: Flags, payload: &'static [u8]) -> (usize, Flow, Segment<'static>) {
+    fn segment(&self, peer: usize, flags: Flags, payload: &'static [u8]) -> Received {
         let Peer { seq, ack, .. } = self.peers[peer];
         let mut options = SegmentOptions { timestamp: self.timestamp(), ..SegmentOptions::default() };
         let syn = flags.syn;
         if syn {
             options = SegmentOptions { mss: Some(1460), window_scale: Some(8), sack_permitted: true, ..options };
         }
-        (
-            peer,
-            flow(peer),
-            Segment { seq, ack: (!syn).then_some(ack), flags, window: 60_000, options, ecn: Ecn::NotEct, payload },
-        )
+        let ack = (!syn).then_some(ack);
+        (flow(peer), Segment { seq, ack, flags, window: 60_000, options, ecn: Ecn::NotEct, payload })
+    }
+
+    fn burst(&self, peers: impl Iterator<Item = usize>, flags: Flags) -> Vec<Received> {
+        peers.map(|peer| self.segment(peer, flags, &[])).collect()
     }
 
     /// The next connections of an order, made into segments.
@@ -173,7 +201,8 @@ impl Bench {
                 order[*next] as usize
             })
             .collect();
-        peers.into_iter().map(|peer| self.segment(peer, Flags::default(), payload)).collect()
+        let segments = peers.iter().map(|peer| self.segment(*peer, Flags::default(), payload)).collect();
+        Batch { peers, segments }
     }
 
     fn timed<T>(&mut self, spent: &mut Spent, count: usize, work: impl FnOnce(&mut Self) -> T) -> T {
@@ -184,10 +213,8 @@ impl Bench {
         result
     }
 
-    fn receive(&mut self, burst: &[(usize, Flow, Segment<'static>)]) {
-        for (_, flow, segment) in burst {
-            self.stack.on_segment(flow, segment, self.now);
-        }
+    fn receive(&mut self, burst: &[Received]) {
+        self.stack.on_segments(burst, self.now);
     }
 
     /// Reads what has come. Gives how many bytes that was.
@@ -216,11 +243,11 @@ impl Bench {
         let begin = self.orders[order].1;
         let [received, delayed, sent, acknowledged] = spent;
         self.each_batch(order, len, payload, |bench, batch| {
-            let read = bench.timed(received, batch.len(), |bench| {
-                batch.chunks(BURST).map(|burst| (bench.receive(burst), bench.read()).1).sum::<usize>()
+            let read = bench.timed(received, batch.peers.len(), |bench| {
+                batch.segments.chunks(BURST).map(|burst| (bench.receive(burst), bench.read()).1).sum::<usize>()
             });
-            assert_eq!(read, batch.len() * payload.len());
-            for (peer, _, _) in batch {
+            assert_eq!(read, batch.peers.len() * payload.len());
+            for peer in &batch.peers {
                 bench.peers[*peer].seq = bench.peers[*peer].seq + length(payload);
             }
         });
@@ -228,25 +255,31 @@ impl Bench {
         for _ in 0..3 {
             self.now = self.now + Duration::from_millis(40);
             let count = self.timed(delayed, 0, |bench| {
-                bench.stack.on_timeout(bench.now);
-                bench.transmit()
+                let mut count = 0;
+                while bench.stack.poll_at().is_some_and(|at| at <= bench.now) {
+                    bench.stack.on_timeout(bench.now);
+                    count += bench.transmit();
+                }
+                count
             });
             delayed.count += count;
         }
         self.orders[order].1 = begin;
         self.each_batch(order, len, &[], |bench, batch| {
-            let count = bench.timed(sent, batch.len(), |bench| {
-                let bursts = batch.chunks(BURST).map(|burst| {
-                    for (peer, _, _) in burst {
-                        let id = bench.peers[*peer].id.expect("it is open");
-                        assert_eq!(bench.stack.write(id, payload, bench.now), payload.len());
+            let ids: Vec<ConnectionId> =
+                batch.peers.iter().map(|peer| bench.peers[*peer].id.expect("it is open")).collect();
+            let count = bench.timed(sent, ids.len(), |bench| {
+                let bursts = ids.chunks(BURST).map(|burst| {
+                    bench.stack.look_ahead(burst.iter().copied());
+                    for id in burst {
+                        assert_eq!(bench.stack.write(*id, payload, bench.now), payload.len());
                     }
                     bench.transmit()
                 });
                 bursts.sum::<usize>()
             });
-            assert_eq!(count, batch.len());
-            for (peer, _, _) in batch {
+            assert_eq!(count, ids.len());
+            for peer in &batch.peers {
                 bench.peers[*peer].ack = bench.peers[*peer].ack + length(payload);
             }
         });
@@ -254,8 +287,8 @@ impl Bench {
         // The round trip.
         self.now = self.now + Duration::from_millis(1);
         self.each_batch(order, len, &[], |bench, batch| {
-            bench.timed(acknowledged, batch.len(), |bench| {
-                for burst in batch.chunks(BURST) {
+            bench.timed(acknowledged, batch.peers.len(), |bench| {
+                for burst in batch.segments.chunks(BURST) {
                     bench.receive(burst);
                     assert_eq!((bench.read(), bench.transmit()), (0, 0));
                 }
@@ -295,7 +328,7 @@ impl Bench {
         while self.opened < until {
             let peers = self.opened..(self.opened + BURST).min(until);
             let syn = Flags { syn: true, ..Flags::default() };
-            let burst: Batch = peers.clone().map(|peer| self.segment(peer, syn, &[])).collect();
+            let burst = self.burst(peers.clone(), syn);
             self.timed(spent, burst.len(), |bench| bench.receive(&burst));
             for peer in peers.clone() {
                 let mut room = self.room;
@@ -305,7 +338,7 @@ impl Bench {
                 self.peers[peer].ack = Seq(iss) + 1;
                 self.peers[peer].seq = self.peers[peer].seq + 1;
             }
-            let burst: Batch = peers.clone().map(|peer| self.segment(peer, Flags::default(), &[])).collect();
+            let burst = self.burst(peers.clone(), Flags::default());
             self.timed(spent, 0, |bench| bench.receive(&burst));
             for peer in peers {
                 let event = self.timed(spent, 0, |bench| bench.stack.poll_event());
@@ -324,7 +357,7 @@ impl Bench {
         let peers: Vec<usize> = (stay..self.opened).collect();
         for peers in peers.chunks(BURST) {
             let fin = Flags { fin: true, ..Flags::default() };
-            let burst: Batch = peers.iter().map(|peer| self.segment(*peer, fin, &[])).collect();
+            let burst = self.burst(peers.iter().copied(), fin);
             self.timed(&mut spent, 0, |bench| {
                 bench.receive(&burst);
                 while let Some((id, _, event)) = bench.stack.poll_event() {
@@ -337,7 +370,7 @@ impl Bench {
                 let Peer { seq, ack, .. } = self.peers[*peer];
                 (self.peers[*peer].seq, self.peers[*peer].ack) = (seq + 1, ack + 1);
             }
-            let burst: Batch = peers.iter().map(|peer| self.segment(*peer, Flags::default(), &[])).collect();
+            let burst = self.burst(peers.iter().copied(), Flags::default());
             let closed = self.timed(&mut spent, 0, |bench| {
                 bench.receive(&burst);
                 std::iter::from_fn(|| bench.stack.poll_event())
@@ -348,7 +381,9 @@ impl Bench {
         }
         self.opened = stay;
         self.now = self.now + Duration::from_secs(1);
-        self.stack.on_timeout(self.now);
+        while self.stack.poll_at().is_some_and(|at| at <= self.now) {
+            self.stack.on_timeout(self.now);
+        }
         spent.each()
     }
 }
@@ -373,7 +408,7 @@ const ATTACKS: [Attack; 4] = [
 const CLOSED: ([u8; 4], u16) = ([198, 18, 0, 1], 81);
 
 /// Nanoseconds for each kind of an attacker's segments, by round.
-fn attacked(clock: u64) -> Vec<Vec<Vec<f64>>> {
+fn attacked(rounds: usize, clock: u64) -> Vec<Vec<Vec<f64>>> {
     let settings = Settings {
         half_open_max: BURST,
         source_connections_max: Some(u32::try_from(SOME).expect("a thousand")),
@@ -388,7 +423,7 @@ fn attacked(clock: u64) -> Vec<Vec<Vec<f64>>> {
             let flags = Flags { syn: attack.syn, ..Flags::default() };
             let flows = (first..first + BURST).map(|number| attack.from + number % 48_000);
             let burst: Vec<_> =
-                flows.map(|number| (0, flow_to(attack.local, number), bench.segment(0, flags, &[]).2)).collect();
+                flows.map(|number| (flow_to(attack.local, number), bench.segment(0, flags, &[]).1)).collect();
             let sent = bench.timed(&mut spent, BURST, |bench| (bench.receive(&burst), bench.transmit()).1);
             assert_eq!(sent, if attack.answered { BURST } else { 0 }, "{}", attack.name);
         }
@@ -398,7 +433,7 @@ fn attacked(clock: u64) -> Vec<Vec<Vec<f64>>> {
     for attack in &ATTACKS {
         measure(&mut bench, attack, if attack.answered { BURST } else { 0 });
     }
-    let rounds = |bench: &mut Bench, attack| (0..ROUNDS).map(|_| vec![measure(bench, attack, OPERATIONS)]).collect();
+    let rounds = |bench: &mut Bench, attack| (0..rounds).map(|_| vec![measure(bench, attack, OPERATIONS)]).collect();
     ATTACKS.iter().map(|attack| rounds(&mut bench, attack)).collect()
 }
 
@@ -443,24 +478,25 @@ fn median_and_best(rounds: &[Vec<f64>], of: impl Fn(&[f64]) -> f64) -> (f64, f64
     (values[values.len() / 2], values[0])
 }
 
-/// One line: what each size costs, and the ratio of the largest to the base.
-fn line(name: &str, rounds: &[Vec<f64>]) {
-    let costs = (0..SIZES.len()).map(|size| median_and_best(rounds, |round| round[size]));
+/// One line: what each size costs, and the ratio of the last to the one in place `base`.
+fn line(name: &str, base: usize, rounds: &[Vec<f64>]) {
+    let last = rounds[0].len() - 1;
+    let costs = (0..=last).map(|size| median_and_best(rounds, |round| round[size]));
     let costs: String = costs.map(|(median, best)| format!("{median:7.0} {best:6.0}")).collect();
-    let (ratio, best) = median_and_best(rounds, |round| round[SIZES.len() - 1] / round[BASE]);
+    let (ratio, best) = median_and_best(rounds, |round| round[last] / round[base]);
     println!("  {name:32}{costs}   {ratio:6.2} {best:6.2}");
 }
 
 /// What tracing costs a segment.
-fn tracing(clock: u64) {
+fn tracing(rounds: usize, clock: u64) {
     /// One connection in so many.
     const SAMPLES: [u32; 3] = [0, 64, 1];
 
-    let mut bench = fill(SIZES[BASE], clock);
+    let mut bench = fill(SOME, clock);
     let trace = Arc::new(Trace::new(trace::Settings::default(), 0));
     bench.stack.trace_into(Arc::clone(&trace));
     let mut segments = vec![Vec::new(); PAYLOADS.len() * 4];
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         let mut round = vec![vec![0.0; SAMPLES.len()]; PAYLOADS.len() * 4];
         for (sample, one_in) in SAMPLES.into_iter().enumerate() {
             trace.sample(one_in);
@@ -494,27 +530,30 @@ fn tracing(clock: u64) {
 }
 
 fn main() {
+    let arguments = Arguments::parse();
     let clock = clock_cost();
-    println!("{ROUNDS} rounds, median and best; reading the clock costs {clock} ns, which is taken off");
-    let alone = |name: &str| std::env::args().any(|argument| argument == name);
-    if !alone("trace") && !alone("attack") {
-        sizes(clock);
+    println!("{} rounds, median and best; reading the clock costs {clock} ns, which is taken off", arguments.rounds);
+    let Arguments { attack, trace, .. } = arguments;
+    if !attack && !trace {
+        sizes(&arguments, clock);
     }
-    if !alone("trace") {
-        show_attacks(clock);
+    if attack || !trace {
+        show_attacks(arguments.rounds, clock);
     }
-    if !alone("attack") {
-        tracing(clock);
+    if trace || !attack {
+        tracing(arguments.rounds, clock);
     }
 }
 
-fn sizes(clock: u64) {
-    let mut benches: Vec<Bench> = SIZES.iter().map(|size| fill(*size, clock)).collect();
+fn sizes(arguments: &Arguments, clock: u64) {
+    let (rounds, sizes) = (arguments.rounds, &arguments.sizes);
+    let mut benches: Vec<Bench> = sizes.iter().map(|size| fill(*size, clock)).collect();
+    let base = sizes.iter().position(|size| *size == SOME).unwrap_or(0);
     let orders = ["all", "some"];
     // By what is done, round and size.
-    let mut segments = vec![vec![vec![0.0; SIZES.len()]; ROUNDS]; orders.len() * PAYLOADS.len() * 4];
-    let mut opened = vec![vec![0.0; SIZES.len()]; ROUNDS];
-    for round in 0..ROUNDS {
+    let mut segments = vec![vec![vec![0.0; sizes.len()]; rounds]; orders.len() * PAYLOADS.len() * 4];
+    let mut opened = vec![vec![0.0; sizes.len()]; rounds];
+    for round in 0..rounds {
         for (size, bench) in benches.iter_mut().enumerate() {
             for order in 0..orders.len() {
                 for (place, payload) in PAYLOADS.into_iter().enumerate() {
@@ -527,21 +566,22 @@ fn sizes(clock: u64) {
             opened[round][size] = bench.opened_and_closed();
         }
     }
-    println!("  nanoseconds each{:16}{}   1 M / 1 k", "", SIZES.map(|size| format!("{size:14}")).concat());
+    let heads: String = sizes.iter().map(|size| format!("{size:14}")).collect();
+    println!("  nanoseconds each{:16}{heads}   last / {}", "", sizes[base]);
     for (order, who) in orders.iter().enumerate() {
         for (place, payload) in PAYLOADS.iter().enumerate() {
             for operation in 0..4 {
                 let name = format!("{who}: {} {payload} B", OPERATION_NAMES[operation]);
-                line(&name, &segments[(order * PAYLOADS.len() + place) * 4 + operation]);
+                line(&name, base, &segments[(order * PAYLOADS.len() + place) * 4 + operation]);
             }
         }
     }
-    line(OPERATION_NAMES[4], &opened);
+    line(OPERATION_NAMES[4], base, &opened);
 }
 
-fn show_attacks(clock: u64) {
+fn show_attacks(rounds: usize, clock: u64) {
     println!("  nanoseconds each, under attack");
-    for (attack, rounds) in ATTACKS.iter().zip(attacked(clock)) {
+    for (attack, rounds) in ATTACKS.iter().zip(attacked(rounds, clock)) {
         let (median, best) = median_and_best(&rounds, |round| round[0]);
         println!("  {:32}{median:7.0} {best:6.0}", attack.name);
     }

@@ -12,6 +12,10 @@ use sealane::control::keys::{self, KeysCommand, inspect};
 use sealane::control::publish;
 use sealane::control::trace::command::{self as trace, TraceArgs};
 
+/// What the kernel has given is kept: glibc's allocator gives it back and asks again, a page fault for every few segments.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A TLS-terminating load balancer that bypasses the kernel
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]

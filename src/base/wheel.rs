@@ -53,6 +53,11 @@ impl<K: Copy> Wheel<K> {
         Self { now: 0, occupied: [0; LEVELS], heads: [NONE; DUE + 2], nodes: Vec::new(), len: 0 }
     }
 
+    /// A wheel at the start of time with room for so many timers, which is address space until they are armed: growing would hold up whoever is in turn.
+    pub fn with_room(timers: usize) -> Self {
+        Self { nodes: Vec::with_capacity(timers), ..Self::new() }
+    }
+
     /// Timers armed.
     pub fn len(&self) -> usize {
         self.len

@@ -1,16 +1,28 @@
 //! Frames in: parsed once, taken by the layer that they are for, or handed to the lane that owns their flow; SYNs beyond what a lane can answer unread.
 
-use crate::base::{Counter, Instant, LaneId, PortId};
+use smallvec::SmallVec;
+
+use crate::base::{Counter, Flow, Instant, LaneId, PortId};
 use crate::lane::admission::Verdict;
 use crate::lane::steer::Handover;
 use crate::lane::{LaneCounters, Station};
 use crate::link;
-use crate::nic::{self, Frame as _, QueuePair, ReceivedChecksum, rss};
+use crate::nic::{BURST, Frame as _, QueuePair, ReceivedChecksum, rss};
 use crate::tcp::Stack;
 use crate::wire::{Frame, Malformed, Opening, Packet, Protocol, Quote, Segment};
 
 /// Most bursts that a breath takes from a port: all that a receive queue of the usual length holds, so that a full one is empty at once.
 const BURSTS_MAX: usize = 32;
+
+/// What became of a frame.
+enum Taken<'f> {
+    /// It has been dealt with or dropped.
+    Here,
+    /// TCP takes it with the rest of its burst.
+    Segment(Flow, Segment<'f>),
+    /// It is another lane's.
+    Elsewhere(LaneId),
+}
 
 impl<Q: QueuePair> Station<Q> {
     /// Takes what other lanes handed over and what waits at every port.
@@ -23,7 +35,7 @@ impl<Q: QueuePair> Station<Q> {
                 let taken = self.receive_burst(port, now);
                 any |= taken > 0;
                 // Only a burst that is full can have left something behind.
-                if taken < nic::BURST {
+                if taken < BURST {
                     break;
                 }
             }
@@ -40,9 +52,12 @@ impl<Q: QueuePair> Station<Q> {
         let taken = received.len();
         self.counters.frames_received.add(taken as u64);
         let port = PortId(u16::try_from(port).expect("port ids have 16 bits"));
-        for frame in received.drain(..) {
-            if self.admits(frame.bytes()) {
-                self.on_frame(port, frame, false, now);
+        let owners = self.on_burst(received.iter().map(|frame| (port, frame)), false, now);
+        for (frame, owner) in received.drain(..).zip(owners) {
+            if let Some(owner) = owner {
+                let handed_over = self.steering.hand_over(owner, Handover::Frame(port, frame));
+                let counters = &self.counters;
+                if handed_over { &counters.frames_handed_over } else { &counters.frames_not_handed_over }.increment();
             }
         }
         self.received = received;
@@ -66,14 +81,15 @@ impl<Q: QueuePair> Station<Q> {
     }
 
     fn take_over(&mut self, now: Instant) -> bool {
+        let mut frames: SmallVec<[(PortId, Q::Frame); BURST]> = SmallVec::new();
         let mut taken = 0;
-        while taken < nic::BURST * usize::from(self.steering.lanes()) {
+        while taken < BURST * usize::from(self.steering.lanes()) {
             let Some(item) = self.steering.take_over() else { break };
             taken += 1;
             match item {
                 Handover::Frame(port, frame) => {
                     self.counters.frames_taken_over.increment();
-                    self.on_frame(port, frame, true, now);
+                    frames.push((port, frame));
                 }
                 Handover::Neighbour(port, neighbour) => {
                     if let Some(port) = self.ports.get_mut(usize::from(port.0)) {
@@ -82,48 +98,64 @@ impl<Q: QueuePair> Station<Q> {
                 }
                 Handover::News(event) => tell(&mut self.stack, event, now),
             }
+            if frames.len() == BURST {
+                self.on_burst(frames.iter().map(|(port, frame)| (*port, frame)), true, now);
+                frames.clear();
+            }
         }
+        self.on_burst(frames.iter().map(|(port, frame)| (*port, frame)), true, now);
         taken > 0
     }
 
-    /// One frame. `steered`: another lane has found that it belongs here.
-    fn on_frame(&mut self, port: PortId, frame: Q::Frame, steered: bool, now: Instant) {
+    /// One burst: each frame is parsed once and taken by the layer that it is for, TCP last and all its segments together. Gives for each frame the lane that
+    /// should have it. `steered`: another lane has found that it belongs here.
+    fn on_burst<'f>(
+        &mut self,
+        frames: impl Iterator<Item = (PortId, &'f Q::Frame)>,
+        steered: bool,
+        now: Instant,
+    ) -> SmallVec<[Option<LaneId>; BURST]>
+    where
+        Q::Frame: 'f,
+    {
+        let mut segments: SmallVec<[(Flow, Segment<'f>); BURST]> = SmallVec::new();
+        let owners = frames.map(|(port, frame)| match self.on_frame(port, frame, steered, now) {
+            Ok(Taken::Here) => None,
+            Ok(Taken::Segment(flow, segment)) => {
+                segments.push((flow, segment));
+                None
+            }
+            Ok(Taken::Elsewhere(owner)) => Some(owner),
+            Err(malformed) => {
+                malformed_counter(&self.counters, malformed).increment();
+                None
+            }
+        });
+        let owners = owners.collect();
+        self.stack.on_segments(&segments, now);
+        owners
+    }
+
+    fn on_frame<'f>(
+        &mut self,
+        port_id: PortId,
+        frame: &'f Q::Frame,
+        steered: bool,
+        now: Instant,
+    ) -> Result<Taken<'f>, Malformed> {
+        if !steered && !self.admits(frame.bytes()) {
+            return Ok(Taken::Here);
+        }
         let verified = match frame.received_checksum() {
             ReceivedChecksum::Good => true,
             ReceivedChecksum::Unknown => false,
-            ReceivedChecksum::Bad => {
-                self.counters.malformed_checksum.increment();
-                return;
-            }
+            ReceivedChecksum::Bad => return Err(Malformed::Checksum),
         };
-        let owner = match self.on_bytes(port, frame.bytes(), verified, steered, now) {
-            Ok(owner) => owner,
-            Err(malformed) => {
-                malformed_counter(&self.counters, malformed).increment();
-                return;
-            }
-        };
-        if let Some(owner) = owner {
-            let handed_over = self.steering.hand_over(owner, Handover::Frame(port, frame));
-            let counters = &self.counters;
-            if handed_over { &counters.frames_handed_over } else { &counters.frames_not_handed_over }.increment();
-        }
-    }
-
-    /// Takes a frame's bytes, or says which other lane should.
-    fn on_bytes(
-        &mut self,
-        port_id: PortId,
-        bytes: &[u8],
-        verified: bool,
-        steered: bool,
-        now: Instant,
-    ) -> Result<Option<LaneId>, Malformed> {
-        let Some(port) = self.ports.get_mut(usize::from(port_id.0)) else { return Ok(None) };
-        let (from, packet) = match Frame::parse(bytes, verified)? {
+        let Some(port) = self.ports.get_mut(usize::from(port_id.0)) else { return Ok(Taken::Here) };
+        let (from, packet) = match Frame::parse(frame.bytes(), verified)? {
             Frame::Arp(arp) => {
                 port.link.on_arp(&arp, now);
-                return Ok(None);
+                return Ok(Taken::Here);
             }
             Frame::Ip { from, packet } => (from, packet),
         };
@@ -131,36 +163,34 @@ impl<Q: QueuePair> Station<Q> {
             Protocol::Icmp | Protocol::Icmpv6 => port.link.on_icmp(from, &packet, now),
             Protocol::Tcp => {
                 let local = port.link.is_local(packet.destination);
-                return self.on_tcp(&packet, local, verified, steered, now);
+                return self.on_tcp(&packet, local, verified, steered);
             }
             Protocol::Other(_) if port.link.is_local(packet.destination) => port.link.on_unknown(from, &packet, now),
             Protocol::Other(_) => self.counters.not_local.increment(),
         }
-        Ok(None)
+        Ok(Taken::Here)
     }
 
     /// A segment for an address that is not `local` is none of ours, unless its connection was opened while a configuration still named the address.
-    fn on_tcp(
-        &mut self,
-        packet: &Packet<'_>,
+    fn on_tcp<'f>(
+        &self,
+        packet: &Packet<'f>,
         local: bool,
         verified: bool,
         steered: bool,
-        now: Instant,
-    ) -> Result<Option<LaneId>, Malformed> {
+    ) -> Result<Taken<'f>, Malformed> {
         let (flow, segment) = Segment::parse(packet, verified)?;
         if !steered {
             let owner = rss::lane_of(&flow, self.steering.lanes());
             if owner != self.id {
-                return Ok(Some(owner));
+                return Ok(Taken::Elsewhere(owner));
             }
         }
         if local || self.stack.knows(&flow) {
-            self.stack.on_segment(&flow, &segment, now);
-        } else {
-            self.counters.not_local.increment();
+            return Ok(Taken::Segment(flow, segment));
         }
-        Ok(None)
+        self.counters.not_local.increment();
+        Ok(Taken::Here)
     }
 
     /// What the link layers have learned goes to all lanes, and errors to the lane whose flow they concern.

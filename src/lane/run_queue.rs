@@ -15,6 +15,11 @@ impl RunQueue {
         self.0.pop_front()
     }
 
+    /// Who will have a turn, the next one first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.0.iter().copied()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

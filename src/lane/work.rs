@@ -12,7 +12,7 @@ use crate::lane::{CONNECTIONS_MAX, HANDSHAKE_STEPS_MAX, Lane, Record};
 use crate::nic::QueuePair;
 use crate::persistence::Reason;
 use crate::relay::{End, Next, Relay, Service, Side};
-use crate::tcp::{ConnectionId, Event, Token};
+use crate::tcp::{AHEAD, ConnectionId, Event, Token};
 
 /// A pool's balancer, shared by the services that use the pool.
 #[derive(Debug)]
@@ -100,7 +100,10 @@ impl<Q: QueuePair, C> Lane<Q, C> {
                 any = true;
             }
         }
-        for _ in 0..self.ready.len().min(CONNECTIONS_MAX) {
+        for turn in 0..self.ready.len().min(CONNECTIONS_MAX) {
+            if turn % AHEAD == 0 {
+                self.look_ahead();
+            }
             if let Some(index) = self.ready.pop() {
                 self.run(index, now);
                 any = true;
@@ -108,6 +111,12 @@ impl<Q: QueuePair, C> Lane<Q, C> {
         }
         self.counters.lane.handshakes_waiting.set(self.handshakes.len() as u64);
         any
+    }
+
+    /// What a relay moves comes from one connection and goes to another, which nobody may have used for long.
+    fn look_ahead(&self) {
+        let relays = self.ready.iter().take(AHEAD).filter_map(|index| self.connections.get(index));
+        self.station.stack.look_ahead(relays.flat_map(|connection| connection.relay.connections()));
     }
 
     fn on_accepted(&mut self, client: ConnectionId, service: ServiceId, now: Instant, unix: UnixTime) {

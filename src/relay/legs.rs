@@ -100,6 +100,11 @@ impl Relay {
         self.handshake.as_ref()
     }
 
+    /// The TCP connections of its legs that are open.
+    pub fn connections(&self) -> impl Iterator<Item = ConnectionId> + use<> {
+        self.client.into_iter().chain(self.server)
+    }
+
     /// The server name that the client asks for, once its ClientHello has come.
     pub fn server_name(&self) -> Option<&str> {
         self.session.server_name()

@@ -39,8 +39,9 @@ impl Connection {
     fn keepalive_at(&self, env: Env<'_>) -> Option<Instant> {
         let idle = env.settings.keepalive?;
         let quiet = self.state.is_synchronized() && !self.sender.outstanding() && self.persist_at.is_none();
-        (quiet && self.over.is_none())
-            .then(|| self.last_received + idle + env.settings.keepalive_interval.saturating_mul(self.keepalive_probes))
+        (quiet && self.over.is_none()).then(|| {
+            self.last_received + idle + env.settings.keepalive_interval.saturating_mul(self.keepalive_probes.into())
+        })
     }
 
     pub(super) fn on_timeout(&mut self, env: Env<'_>) {
@@ -65,7 +66,7 @@ impl Connection {
             self.window_probe = true;
         }
         if due(self.keepalive_at(env)) {
-            if self.keepalive_probes >= env.settings.keepalive_probes {
+            if u32::from(self.keepalive_probes) >= env.settings.keepalive_probes.min(u8::MAX.into()) {
                 env.counters.timed_out.increment();
                 return self.end(Close::TimedOut);
             }

@@ -60,7 +60,7 @@ impl Connection {
                 return Response::Reset(ack);
             }
             let window = u32::from(segment.window) << self.sender.shift;
-            self.sender.set_window(segment.seq, ack, window);
+            self.sender.set_window(segment.seq, window);
             self.establish();
         }
         if !self.on_ack(ack, &segment, env) {
@@ -100,12 +100,12 @@ impl Connection {
         }
         let window = u32::from(segment.window);
         let Some(ack) = segment.ack else {
-            self.sender.set_window(segment.seq, self.sender.iss, window);
+            self.sender.set_window(segment.seq, window);
             self.state = State::SynReceived;
             self.syn_wanted = true;
             return Response::None;
         };
-        self.sender.set_window(segment.seq, ack, window);
+        self.sender.set_window(segment.seq, window);
         self.on_progress(ack, segment, env);
         if lost {
             self.rtt.on_syn_lost();
@@ -195,7 +195,7 @@ impl Connection {
     /// TS.Recent's update (RFC 7323 4.3): only by segments inside the window, or anybody could poison it.
     fn learn_timestamp(&mut self, segment: &Segment<'_>, env: Env<'_>) {
         if let (Some(known), Some(timestamp)) = (&mut self.timestamps, segment.options.timestamp)
-            && segment.seq.at_or_before(self.last_ack_sent)
+            && segment.seq.at_or_before(self.receiver.last_ack_sent)
             && !segment.flags.rst
         {
             *known = Timestamps { recent: timestamp.value, recent_at: env.now };
@@ -235,14 +235,13 @@ impl Connection {
             self.challenge(env);
             return false;
         }
-        let scaled = true;
         if ack.after(self.sender.snd_una) {
-            self.sender.on_window(segment.seq, ack, segment.window, scaled);
+            self.sender.on_window(segment.seq, ack, segment.window);
             self.on_progress(ack, segment, env);
             return true;
         }
         let before = self.sender.snd_wnd;
-        let updated = ack == self.sender.snd_una && self.sender.on_window(segment.seq, ack, segment.window, scaled);
+        let updated = ack == self.sender.snd_una && self.sender.on_window(segment.seq, ack, segment.window);
         if updated && before == 0 {
             self.on_window_open(env.now);
         }

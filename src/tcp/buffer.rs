@@ -4,27 +4,35 @@ use std::collections::VecDeque;
 
 /// A ring that doubles as it fills. Its owner bounds it.
 #[derive(Debug, Default)]
-pub(super) struct Buffer(VecDeque<u8>);
+#[expect(clippy::box_collection, reason = "most connections have nothing in it, and eight bytes to say so")]
+pub(super) struct Buffer(Option<Box<VecDeque<u8>>>);
 
 impl Buffer {
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.0.as_ref().map_or(0, |ring| ring.len())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 
     /// Bytes of memory held.
     pub(super) fn memory(&self) -> usize {
-        self.0.capacity()
+        self.0.as_ref().map_or(0, |ring| ring.capacity())
     }
 
     /// Appends bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.0.extend(bytes);
+        if !bytes.is_empty() {
+            self.0.get_or_insert_default().extend(bytes);
+        }
     }
 
     /// `len` bytes from `at` on (fewer where the buffer ends), in two pieces.
     pub(super) fn slices(&self, at: usize, len: usize) -> (&[u8], &[u8]) {
-        let (first, second) = self.0.as_slices();
-        let end = (at + len).min(self.0.len());
+        let Some(ring) = &self.0 else { return (&[], &[]) };
+        let (first, second) = ring.as_slices();
+        let end = (at + len).min(ring.len());
         let edge = first.len();
         (
             first.get(at.min(edge)..end.min(edge)).unwrap_or_default(),
@@ -34,11 +42,9 @@ impl Buffer {
 
     /// Drops the first `len` bytes.
     pub(super) fn advance(&mut self, len: usize) {
-        let len = len.min(self.0.len());
-        if len == self.0.len() {
-            self.0 = VecDeque::new();
-        } else {
-            self.0.drain(..len);
+        match &mut self.0 {
+            Some(ring) if len < ring.len() => drop(ring.drain(..len)),
+            ring => *ring = None,
         }
     }
 }

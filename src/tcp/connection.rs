@@ -8,6 +8,7 @@ use crate::tcp::path_mtu::PathMtu;
 use crate::tcp::receive::Receiver;
 use crate::tcp::recovery::Recovery;
 use crate::tcp::rtt::Rtt;
+use crate::tcp::scoreboard::Learned;
 use crate::tcp::selective::Selective;
 use crate::tcp::send::Sender;
 use crate::tcp::source::SourceId;
@@ -54,34 +55,23 @@ pub(super) struct News {
     pub(super) writable: bool,
 }
 
+/// What a segment in order needs comes first, cache line by cache line. A connection at rest holds no other memory.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Connection {
-    pub(super) flow: Flow,
-    pub(super) token: Token,
-    pub(super) state: State,
+    // Two lines: sequence numbers and windows, and what is there to be read or sent.
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
-    pub(super) rtt: Rtt,
-    pub(super) recovery: Recovery,
-    /// With SACK, from the first data on.
+    /// With SACK, while something is in flight.
     pub(super) selective: Option<Box<Selective>>,
-    pub(super) path: PathMtu,
-    /// Expiries of the retransmission timer since SND.UNA moved.
-    pub(super) timeouts: u8,
-    pub(super) timestamps: Option<Timestamps>,
-    /// Both sides may send SACK options (RFC 2018).
-    pub(super) sack: bool,
-    pub(super) ecn: Notification,
     pub(super) timestamp_offset: u32,
-    /// Last.ACK.sent (RFC 7323 4.3).
-    pub(super) last_ack_sent: Seq,
-
-    pub(super) news: News,
+    pub(super) state: State,
     /// How it ended, if it has.
     pub(super) over: Option<Close>,
-    /// The stack has taken it out of the index.
-    pub(super) detached: bool,
-
+    pub(super) news: News,
+    pub(super) ecn: Notification,
+    /// Both sides may send SACK options (RFC 2018).
+    pub(super) sack: bool,
     /// SYN or SYN-ACK is to be sent.
     pub(super) syn_wanted: bool,
     /// The segment at SND.UNA is to be sent again.
@@ -91,25 +81,41 @@ pub(super) struct Connection {
     /// A keepalive probe is to be sent.
     pub(super) keepalive_probe: bool,
 
+    // One line: its clocks.
+    pub(super) timestamps: Option<Timestamps>,
+    pub(super) retransmit_at: Option<Instant>,
+    pub(super) persist_at: Option<Instant>,
+    /// Since when the oldest outstanding segment, SYN or window probe has had no answer.
+    pub(super) unanswered_since: Option<Instant>,
+    /// The stack's timer for the earliest deadline.
+    pub(super) timer: Option<(TimerId, Instant)>,
+    pub(super) token: Token,
+
+    // One line: whose it is.
+    pub(super) flow: Flow,
+    /// Bytes of memory that the stack has accounted for.
+    pub(super) accounted: u32,
+    pub(super) rtt: Rtt,
+    /// The stack has taken it out of the index.
+    pub(super) detached: bool,
+    pub(super) persist_backoff: u8,
+    pub(super) keepalive_probes: u8,
+    /// Expiries of the retransmission timer since SND.UNA moved.
+    pub(super) timeouts: u8,
+
+    // What is written without being read, and what only data in flight needs.
+    pub(super) recovery: Recovery,
+    pub(super) last_received: Instant,
+    pub(super) last_sent: Instant,
+    pub(super) learned: Learned,
+    pub(super) path: PathMtu,
     /// The one segment whose round trip is being timed: the acknowledgement that ends it, and when it left.
     pub(super) timing: Option<(Seq, Instant)>,
     /// When something was last sent for the second time.
     pub(super) retransmitted_at: Option<Instant>,
-    pub(super) retransmit_at: Option<Instant>,
-    pub(super) persist_at: Option<Instant>,
-    pub(super) persist_backoff: u32,
-    /// Since when the oldest outstanding segment, SYN or window probe has had no answer.
-    pub(super) unanswered_since: Option<Instant>,
-    pub(super) last_received: Instant,
-    pub(super) last_sent: Instant,
-    pub(super) keepalive_probes: u32,
     pub(super) challenge_allowed_at: Instant,
-    /// The stack's timer for the earliest of these.
-    pub(super) timer: Option<(TimerId, Instant)>,
     /// The source that it counts against, if connections are and the peer has opened it.
     pub(super) source: Option<SourceId>,
-    /// Bytes of memory that the stack has accounted for.
-    pub(super) accounted: usize,
 }
 
 impl Connection {
@@ -131,7 +137,6 @@ impl Connection {
             sack: false,
             ecn: Notification::default(),
             timestamp_offset: offset,
-            last_ack_sent: Seq(0),
             news: News::default(),
             over: None,
             detached: false,
@@ -140,6 +145,7 @@ impl Connection {
             window_probe: false,
             keepalive_probe: false,
             timing: None,
+            learned: Learned::default(),
             retransmitted_at: None,
             retransmit_at: None,
             persist_at: None,
@@ -172,7 +178,7 @@ impl Connection {
         let sender = &mut connection.sender;
         (sender.snd_nxt, sender.snd_max) = (half.iss + 1, half.iss + 1);
         sender.on_ack(half.iss + 1);
-        sender.set_window(half.irs, half.iss + 1, u32::from(half.window));
+        sender.set_window(half.irs, u32::from(half.window));
         if half.retries > 0 {
             connection.recovery.on_syn_lost();
             connection.rtt.on_syn_lost();
@@ -182,7 +188,7 @@ impl Connection {
         if half.ecn {
             connection.ecn.agree();
         }
-        connection.last_ack_sent = half.irs + 1;
+        connection.receiver.last_ack_sent = half.irs + 1;
         connection.news.accepted = true;
         connection
     }
@@ -239,9 +245,32 @@ impl Connection {
     }
 
     /// Bytes of memory held that grow with what is under way.
-    pub(super) fn memory(&self) -> usize {
+    pub(super) fn memory(&self) -> u32 {
         let board = self.selective.as_ref().map_or(0, |selective| selective.board.memory());
-        self.sender.memory() + self.receiver.memory() + board
+        u32::try_from(self.sender.memory() + self.receiver.memory() + board).unwrap_or(u32::MAX)
+    }
+
+    /// Gives back what is of use only while something is in flight.
+    pub(super) fn rest(&mut self) {
+        if let Some(selective) = self.selective.take_if(|selective| selective.is_at_rest()) {
+            self.learned = selective.board.learned;
+        }
+    }
+
+    /// Reads something of each cache line, in loads that do not wait for each other.
+    pub(super) fn touch(&self) -> u64 {
+        let (first, fifth) = (u64::from(self.sender.snd_una.0), self.last_sent.as_nanos());
+        first
+            ^ u64::from(self.sack)
+            ^ self.token.0
+            ^ u64::from(self.accounted)
+            ^ fifth
+            ^ u64::from(self.source.is_some())
+    }
+
+    /// The same for what [`touch`](Self::touch) has found the way to.
+    pub(super) fn touch_further(&self) -> u64 {
+        self.sender.touch() ^ self.selective.as_ref().map_or(0, |selective| selective.touch())
     }
 
     /// Bytes that congestion control lets go now.
@@ -285,4 +314,24 @@ pub(super) fn shift_offered(settings: &Settings) -> u8 {
 /// The window of our SYN, which is never scaled.
 pub(super) fn window_offered(settings: &Settings) -> u16 {
     u16::try_from(settings.receive_buffer).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::{offset_of, size_of};
+
+    use super::*;
+    use crate::tcp::table::Table;
+
+    const LINE: usize = 64;
+
+    #[test]
+    fn the_hot_state_is_in_two_cache_lines_and_all_of_it_in_six() {
+        // The slot begins at a line, and the connection in it.
+        assert_eq!((offset_of!(Connection, sender), Table::<Connection>::slot_bytes()), (0, 6 * LINE));
+        assert!(offset_of!(Connection, keepalive_probe) < 2 * LINE);
+        assert!(offset_of!(Connection, timestamps) >= 2 * LINE && offset_of!(Connection, token) < 3 * LINE);
+        assert!(offset_of!(Connection, flow) >= 3 * LINE && offset_of!(Connection, keepalive_probes) < 4 * LINE);
+        assert!(size_of::<Connection>() <= 6 * LINE - size_of::<u32>());
+    }
 }

@@ -46,11 +46,12 @@ impl Connection {
             {
                 return Some(Plan::Again(chunk));
             }
-            let budget = self.budget();
-            if let Some(plan) = self.selective_plan(budget) {
+            if let Some(plan) = self.selective_plan() {
                 return Some(plan);
             }
-            if let Some(chunk) = self.sender.next(if self.ecn.is_held() { 0 } else { budget }) {
+            if self.sender.unsent()
+                && let Some(chunk) = self.sender.next(if self.ecn.is_held() { 0 } else { self.budget() })
+            {
                 return Some(Plan::Next(chunk));
             }
             if self.window_probe
@@ -65,7 +66,7 @@ impl Connection {
         self.receiver.ack_wanted().then_some(Plan::Ack)
     }
 
-    fn selective_plan(&self, budget: u32) -> Option<Plan> {
+    fn selective_plan(&self) -> Option<Plan> {
         let board = &self.selective.as_ref()?.board;
         if board.probe_wanted {
             let probe = self.sender.next(self.sender.mss).or_else(|| board.tail().map(|tail| self.sender.again(tail)));
@@ -73,7 +74,7 @@ impl Connection {
         }
         let chunk = self.sender.again(board.first_lost()?);
         // RFC 6675 5: what is lost goes before what is new.
-        (chunk.len <= budget).then_some(Plan::Again(chunk))
+        (chunk.len <= self.budget()).then_some(Plan::Again(chunk))
     }
 
     /// Writes the planned segment into `room` and takes note of it.
@@ -124,7 +125,6 @@ impl Connection {
         if cwr {
             self.recovery.on_reduction_told();
         }
-        self.last_ack_sent = ack;
         self.receiver.on_acknowledged();
         self.on_sent(plan, chunk, env);
         if let Some(reason) = traced {
@@ -178,7 +178,6 @@ impl Connection {
         self.syn_wanted = false;
         if answer {
             self.receiver.on_acknowledged();
-            self.last_ack_sent = self.receiver.rcv_nxt;
         }
         let end = self.sender.iss + 1;
         // Karn: a SYN that has been sent before is not timed.
@@ -263,7 +262,7 @@ impl Connection {
         }
         let clock = isn::timestamp(self.timestamp_offset, env.now);
         let end = chunk.seq + chunk.len + u32::from(chunk.fin);
-        let selective = self.selective.get_or_insert_with(|| Box::new(Selective::new(chunk.seq)));
+        let selective = self.selective.get_or_insert_with(|| Box::new(Selective::new(chunk.seq, self.learned)));
         let again = end.at_or_before(selective.board.end());
         if again {
             selective.board.on_sent_again(chunk.seq, end, env.now);

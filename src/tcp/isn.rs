@@ -16,7 +16,7 @@ impl Keyed {
         Self(random.next_u64(), random.next_u64())
     }
 
-    fn hash(&self, flow: &Flow) -> u64 {
+    pub(super) fn hash(&self, flow: &Flow) -> u64 {
         self.hash_one(flow)
     }
 }

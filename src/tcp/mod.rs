@@ -7,7 +7,7 @@
 //!
 //! - `stack`: what the user calls, and the bookkeeping after each call.
 //! - `demux`: which table a received segment belongs to; listeners, SYN-RECEIVED, TIME-WAIT, strangers.
-//! - `table`, `half_open`, `time_wait`: the three tables, behind one index with a keyed hash.
+//! - `table`, `half_open`, `time_wait`: the three tables, behind one `index` with a keyed hash.
 //! - `queue`, `limit`: fair turns, rates; deadlines are in `base`'s wheel.
 //! - `connection`: one connection; `state` its diagram, `arrive` what segments do to it, `depart` what it sends, `alarm` what time does to it.
 //! - `receive`, `send`: its two halves; `buffer` and `reassembly` their memory, `memory` what they may take of it.
@@ -33,6 +33,7 @@ mod depart;
 mod ecn;
 mod half_open;
 mod hystart;
+mod index;
 mod isn;
 #[cfg(test)]
 mod loopback;
@@ -61,7 +62,7 @@ pub mod trace;
 use crate::base::Duration;
 
 pub use settings::{Congestion, EcnMode, Settings};
-pub use stack::Stack;
+pub use stack::{AHEAD, Stack};
 pub use state::State;
 
 /// Names one connection of a stack. A stale id (its connection is gone, the slot perhaps reused) names nothing.

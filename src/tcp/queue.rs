@@ -24,8 +24,18 @@ impl Queue {
         Self { links: Vec::new(), head: NONE, tail: NONE }
     }
 
+    /// An empty queue with room for so many slots, which is address space until they are used: growing would hold up whoever is in turn.
+    pub(super) fn with_room(slots: usize) -> Self {
+        Self { links: Vec::with_capacity(slots), head: NONE, tail: NONE }
+    }
+
     pub(super) fn contains(&self, slot: u32) -> bool {
         self.links.get(slot as usize).is_some_and(|link| link.next != OUT.next)
+    }
+
+    /// Reads what the other calls need to know of a slot.
+    pub(super) fn touch(&self, slot: u32) -> u64 {
+        self.links.get(slot as usize).map_or(0, |link| link.next.into())
     }
 
     pub(super) fn front(&self) -> Option<u32> {

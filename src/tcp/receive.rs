@@ -29,28 +29,40 @@ pub(super) enum Taken {
     Starved,
 }
 
+/// What only a connection with losses needs.
+#[derive(Debug, Default)]
+pub(super) struct Gaps {
+    /// What lies behind a gap.
+    pub(super) pieces: Pieces,
+    /// What came twice and has not been told (RFC 2883).
+    duplicate: Option<(Seq, Seq)>,
+    /// Where the peer's FIN is, if it came before its turn.
+    fin: Option<Seq>,
+}
+
+impl Gaps {
+    fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.duplicate.is_none() && self.fin.is_none()
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Receiver {
     pub(super) rcv_nxt: Seq,
     /// The right edge of the window that the peer has been told.
     pub(super) rcv_adv: Seq,
-    pub(super) shift: u8,
+    /// Last.ACK.sent (RFC 7323 4.3).
+    pub(super) last_ack_sent: Seq,
     pub(super) capacity: u32,
-    mss: u32,
     /// What can be read.
     buffer: Buffer,
-    /// What lies behind a gap.
-    pub(super) pieces: Pieces,
-    /// What came twice and has not been told (RFC 2883).
-    duplicate: Option<(Seq, Seq)>,
-    /// Where the peer's FIN is, once seen.
-    fin: Option<Seq>,
+    pub(super) gaps: Option<Box<Gaps>>,
+    pub(super) ack_at: Option<Instant>,
+    mss: u16,
+    pub(super) shift: u8,
     /// The FIN has been taken in order.
     pub(super) finished: bool,
     ack_now: bool,
-    pub(super) ack_at: Option<Instant>,
-    /// Bytes received since we last acknowledged.
-    pub(super) unacknowledged: u32,
     /// What is left of [`QUICK`].
     quick: u8,
 }
@@ -61,17 +73,15 @@ impl Receiver {
         Self {
             rcv_nxt: Seq(0),
             rcv_adv: Seq(0),
-            shift: 0,
+            last_ack_sent: Seq(0),
             capacity: u32::try_from(capacity).unwrap_or(u32::MAX).min(1 << 30),
-            mss: 536,
             buffer: Buffer::default(),
-            pieces: Pieces::default(),
-            duplicate: None,
-            fin: None,
+            gaps: None,
+            ack_at: None,
+            mss: 536,
+            shift: 0,
             finished: false,
             ack_now: false,
-            ack_at: None,
-            unacknowledged: 0,
             quick: 0,
         }
     }
@@ -80,7 +90,8 @@ impl Receiver {
     pub(super) fn open(&mut self, irs: Seq, window: u32, mss: u32) {
         self.rcv_nxt = irs + 1;
         self.rcv_adv = self.rcv_nxt + window;
-        self.mss = mss;
+        self.last_ack_sent = irs;
+        self.mss = u16::try_from(mss).unwrap_or(u16::MAX);
         // More than the field can say is never offered, and must not look as if it could be.
         self.capacity = self.capacity.min(u32::from(u16::MAX) << self.shift);
     }
@@ -90,13 +101,27 @@ impl Receiver {
         self.rcv_adv.since(self.rcv_nxt)
     }
 
+    fn mss(&self) -> u32 {
+        self.mss.into()
+    }
+
+    /// Bytes that may wait for the reader now.
+    fn limit(&self, memory: Memory) -> u32 {
+        memory.limit(self.capacity, self.mss())
+    }
+
+    /// Bytes received since we last acknowledged.
+    pub(super) fn unacknowledged(&self) -> u32 {
+        self.rcv_nxt.since(self.last_ack_sent)
+    }
+
     /// The window field of a segment that leaves now; remembers what it promises.
     pub(super) fn advertise(&mut self, scaled: bool, memory: Memory) -> u16 {
         let shift = if scaled { self.shift } else { 0 };
-        let limit = memory.limit(self.capacity, self.mss);
+        let limit = self.limit(memory);
         let edge = self.edge(limit);
         // RFC 9293 3.8.6.2.2: the right edge moves by a segment or half the buffer, or not at all.
-        let target = if edge.since(self.rcv_adv) >= self.mss.min(limit / 2) { edge } else { self.rcv_adv };
+        let target = if edge.since(self.rcv_adv) >= self.mss().min(limit / 2) { edge } else { self.rcv_adv };
         let field = u16::try_from(target.since(self.rcv_nxt) >> shift).unwrap_or(u16::MAX);
         self.rcv_adv = self.rcv_adv.max(self.rcv_nxt + (u32::from(field) << shift));
         field
@@ -122,11 +147,11 @@ impl Receiver {
         let kept = payload.get(..payload.len().min(room as usize)).unwrap_or_default();
         let whole = kept.len() == payload.len();
         let end = start + length(kept);
-        if fin && whole && (self.fin.is_none() || self.fin == Some(end)) && end.at_or_after(self.rcv_nxt) {
-            self.fin = Some(end);
-        }
+        let ahead = self.gaps.as_ref().and_then(|gaps| gaps.fin);
+        let here = fin && whole && end.at_or_after(self.rcv_nxt);
+        let last = ahead.or(here.then_some(end));
         // Nothing can lie behind a FIN.
-        if self.finished || self.fin.is_some_and(|fin| end.after(fin)) {
+        if self.finished || last.is_some_and(|last| end.after(last)) {
             self.ack_now = true;
             return Taken::Nothing;
         }
@@ -142,36 +167,41 @@ impl Receiver {
             // RFC 5681 4.2: at once, so that the sender learns of the gap.
             self.ack_now = true;
             self.quick = QUICK;
+            if last.is_some() {
+                self.gaps.get_or_insert_default().fin = last;
+            }
             return self.keep(start, kept);
         }
         self.buffer.push(kept);
-        let filled = !self.pieces.is_empty();
+        let filled = self.gaps.as_ref().is_some_and(|gaps| !gaps.pieces.is_empty());
         self.proceed(end);
-        self.schedule_ack(length(kept), filled, now);
-        if self.fin == Some(self.rcv_nxt) {
+        self.schedule_ack(filled, now);
+        if last == Some(self.rcv_nxt) {
             self.finished = true;
             self.rcv_nxt = self.rcv_nxt + 1;
             self.rcv_adv = self.rcv_adv.max(self.rcv_nxt);
             self.ack_now = true;
+            if let Some(gaps) = &mut self.gaps {
+                gaps.fin = None;
+            }
         }
         Taken::InOrder
     }
 
     /// Without this data the connection could not go on: it is next in order, and the reader waits for it.
     fn is_needed(&self, start: Seq, len: u32, memory: Memory) -> bool {
-        len == 0
-            || (start == self.rcv_nxt
-                && (self.buffer.len() == 0 || self.length() + len <= memory.limit(self.capacity, self.mss)))
+        len == 0 || (start == self.rcv_nxt && (self.buffer.is_empty() || self.length() + len <= self.limit(memory)))
     }
 
     fn keep(&mut self, start: Seq, bytes: &[u8]) -> Taken {
         if bytes.is_empty() {
             return Taken::Nothing;
         }
-        match self.pieces.insert(start, bytes) {
+        let gaps = self.gaps.get_or_insert_default();
+        match gaps.pieces.insert(start, bytes) {
             Kept::New => Taken::OutOfOrder,
             Kept::Old => {
-                self.duplicate = Some((start, start + length(bytes)));
+                gaps.duplicate = Some((start, start + length(bytes)));
                 Taken::Nothing
             }
             Kept::Refused => Taken::Refused,
@@ -180,7 +210,7 @@ impl Receiver {
 
     /// In-order data reaches up to `end` now: joins what was waiting behind it.
     fn proceed(&mut self, mut end: Seq) {
-        while let Some((bytes, stop)) = self.pieces.take(end) {
+        while let Some((bytes, stop)) = self.gaps.as_mut().and_then(|gaps| gaps.pieces.take(end)) {
             let (first, second) = bytes.as_slices();
             self.buffer.push(first);
             self.buffer.push(second);
@@ -188,14 +218,14 @@ impl Receiver {
         }
         self.rcv_nxt = end;
         self.rcv_adv = self.rcv_adv.max(end);
+        self.gaps.take_if(|gaps| gaps.is_empty());
     }
 
-    fn schedule_ack(&mut self, received: u32, filled_gap: bool, now: Instant) {
-        self.unacknowledged += received;
+    fn schedule_ack(&mut self, filled_gap: bool, now: Instant) {
         // RFC 9293 3.8.6.3: at least every second full-sized segment, and at once while a gap is being filled.
         let quick = self.quick > 0;
         self.quick = self.quick.saturating_sub(1);
-        if filled_gap || quick || self.unacknowledged >= 2 * self.mss || self.window() < self.mss {
+        if filled_gap || quick || self.unacknowledged() >= 2 * self.mss() || self.window() < self.mss() {
             self.ack_now = true;
         } else if self.ack_at.is_none() {
             self.ack_at = Some(now + ACK_DELAY);
@@ -221,11 +251,11 @@ impl Receiver {
     /// The reader has taken bytes. `open` when the peer may still send.
     pub(super) fn consume(&mut self, len: usize, open: bool, memory: Memory) {
         self.buffer.advance(len);
-        let limit = memory.limit(self.capacity, self.mss);
+        let limit = self.limit(memory);
         let grown = self.edge(limit).since(self.rcv_adv);
         // A window update is worth a packet when it lets the peer send two segments more (RFC 9293 3.8.6.2.2), and when the peer may be waiting for it:
         // while half the buffer is still on offer, the acknowledgement of what comes next says it as well.
-        if open && !self.finished && grown >= (limit / 2).min(2 * self.mss) && self.window() < limit / 2 {
+        if open && !self.finished && grown >= (limit / 2).min(2 * self.mss()) && self.window() < limit / 2 {
             self.ack_now = true;
         }
     }
@@ -234,7 +264,7 @@ impl Receiver {
     pub(super) fn note_duplicate(&mut self, seq: Seq, len: u32) {
         let end = (seq + len).min(self.rcv_nxt);
         if seq.before(end) {
-            self.duplicate = Some((seq, end));
+            self.gaps.get_or_insert_default().duplicate = Some((seq, end));
             // Not whatever somebody makes up.
             if self.rcv_nxt.since(seq) <= self.capacity {
                 self.quick = QUICK;
@@ -245,9 +275,9 @@ impl Receiver {
     /// What a SACK option should say now, `room` blocks at most: first what came twice, then what waits behind gaps (RFC 2018 4, RFC 2883 4).
     pub(super) fn sack_blocks(&self, room: usize) -> [Option<(Seq, Seq)>; 4] {
         let mut blocks = [None; 4];
-        if self.duplicate.is_some() || !self.pieces.is_empty() {
-            let newest = self.pieces.newest();
-            for (block, range) in blocks.iter_mut().take(room).zip(self.duplicate.into_iter().chain(newest)) {
+        if let Some(gaps) = &self.gaps {
+            let ranges = gaps.duplicate.into_iter().chain(gaps.pieces.newest());
+            for (block, range) in blocks.iter_mut().take(room).zip(ranges) {
                 *block = Some(range);
             }
         }
@@ -256,7 +286,7 @@ impl Receiver {
 
     /// There is something that only a SACK option can say.
     pub(super) fn has_sack(&self) -> bool {
-        self.duplicate.is_some() || !self.pieces.is_empty()
+        self.gaps.as_ref().is_some_and(|gaps| gaps.duplicate.is_some() || !gaps.pieces.is_empty())
     }
 
     /// Acknowledge with the next packet, and do not wait for one.
@@ -278,21 +308,24 @@ impl Receiver {
 
     /// A segment has left, and with it an acknowledgement.
     pub(super) fn on_acknowledged(&mut self) {
+        self.last_ack_sent = self.rcv_nxt;
         self.ack_now = false;
         self.ack_at = None;
-        self.unacknowledged = 0;
-        self.duplicate = None;
+        if let Some(gaps) = &mut self.gaps {
+            gaps.duplicate = None;
+        }
+        self.gaps.take_if(|gaps| gaps.is_empty());
     }
 
     /// Bytes of memory held.
     pub(super) fn memory(&self) -> usize {
-        self.buffer.memory() + self.pieces.memory()
+        self.buffer.memory() + self.gaps.as_ref().map_or(0, |gaps| gaps.pieces.memory())
     }
 
     /// Drops everything.
     pub(super) fn clear(&mut self) {
         self.buffer = Buffer::default();
-        self.pieces = Pieces::default();
+        self.gaps = None;
     }
 }
 
@@ -345,7 +378,7 @@ mod tests {
                 have[at..end].fill(true);
                 let expected = have.iter().position(|have| !have).unwrap();
                 prop_assert!(receiver.rcv_nxt.since(START) as usize >= expected);
-                prop_assert!(receiver.pieces.len() <= PIECES_MAX);
+                prop_assert!(receiver.gaps.as_ref().is_none_or(|gaps| gaps.pieces.len() <= PIECES_MAX));
             }
             receiver.on_data(START, &stream, true, Instant::START, Memory::Plenty);
             seen.extend(read_all(&mut receiver));
@@ -353,6 +386,8 @@ mod tests {
             prop_assert!(receiver.finished);
             prop_assert_eq!(receiver.readable(), Readable::Finished);
             prop_assert_eq!(receiver.memory(), 0);
+            receiver.on_acknowledged();
+            prop_assert!(receiver.gaps.is_none());
         }
 
         #[test]

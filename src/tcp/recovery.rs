@@ -12,17 +12,23 @@ use crate::wire::Seq;
 /// RFC 6928 2.
 const INITIAL_SEGMENTS: u32 = 10;
 /// RFC 5681 3.2.
-const DUPLICATES: u32 = 3;
+const DUPLICATES: u8 = 3;
 
 /// RFC 3465 2.2 and RFC 9406 4.2: segments that an acknowledgement adds at most in slow start, so that a lost one causes no burst.
 const LIMIT_RENO: u32 = 2;
 const LIMIT_HYSTART: u32 = 8;
 
-/// What is answered to growth.
+/// How CUBIC's window has come to be what it is.
 #[derive(Clone, Copy, Debug)]
-enum Control {
-    NewReno,
-    Cubic(Cubic, HyStart),
+struct Curve {
+    cubic: Cubic,
+    hystart: HyStart,
+}
+
+impl Curve {
+    fn new() -> Self {
+        Self { cubic: Cubic::default(), hystart: HyStart::new() }
+    }
 }
 
 /// What an acknowledgement says about losses.
@@ -37,22 +43,24 @@ pub(super) enum Verdict {
 /// Everything that a reduction changes, for taking it back.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Before {
-    control: Control,
+    curve: Option<Curve>,
     cwnd: u32,
     ssthresh: u32,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Recovery {
-    control: Control,
+    /// From the first growth or reduction on: most connections have little to say and never come to either.
+    curve: Option<Box<Curve>>,
     mss: u32,
     cwnd: u32,
     ssthresh: u32,
     /// Bytes acknowledged since cwnd last grew in congestion avoidance.
     acknowledged: u32,
-    duplicates: u32,
     /// SND.MAX when the last loss was noticed (RFC 6582's "recover").
     recover: Option<Seq>,
+    duplicates: u8,
+    congestion: Congestion,
     fast: bool,
     /// `recover` ends a window that was reduced for a mark, and in which nothing was sent twice.
     marked: bool,
@@ -62,32 +70,29 @@ pub(super) struct Recovery {
 
 impl Recovery {
     pub(super) fn new(mss: u32, congestion: Congestion) -> Self {
-        let control = match congestion {
-            Congestion::Cubic => Control::Cubic(Cubic::default(), HyStart::new()),
-            Congestion::NewReno => Control::NewReno,
-        };
-        Self::with(control, mss)
-    }
-
-    fn with(control: Control, mss: u32) -> Self {
         Self {
-            control,
+            curve: None,
             mss,
             cwnd: initial_window(mss),
             ssthresh: u32::MAX,
             acknowledged: 0,
-            duplicates: 0,
             recover: None,
+            duplicates: 0,
+            congestion,
             fast: false,
             marked: false,
             reduced: false,
         }
     }
 
+    fn curve(&mut self) -> &mut Curve {
+        self.curve.get_or_insert_with(|| Box::new(Curve::new()))
+    }
+
     /// Bytes that may be in flight.
     pub(super) fn window(&self) -> u32 {
         // RFC 3042: the first two duplicates each let one new segment out without growing cwnd.
-        if self.fast { self.cwnd } else { self.cwnd + self.duplicates.min(DUPLICATES - 1) * self.mss }
+        if self.fast { self.cwnd } else { self.cwnd + u32::from(self.duplicates.min(DUPLICATES - 1)) * self.mss }
     }
 
     /// cwnd and ssthresh, for whoever looks.
@@ -156,31 +161,34 @@ impl Recovery {
             return;
         }
         let slow_start = self.cwnd < self.ssthresh;
-        match &mut self.control {
-            Control::NewReno if slow_start => {
+        match self.congestion {
+            Congestion::NewReno if slow_start => {
                 self.cwnd = self.cwnd.saturating_add(newly.min(LIMIT_RENO * self.mss));
             }
-            Control::NewReno => {
+            Congestion::NewReno => {
                 self.acknowledged = self.acknowledged.saturating_add(newly);
                 if self.acknowledged >= self.cwnd {
                     self.acknowledged -= self.cwnd;
                     self.cwnd = self.cwnd.saturating_add(self.mss);
                 }
             }
-            Control::Cubic(_, hystart) if slow_start => {
-                self.cwnd = self.cwnd.saturating_add(hystart.growth(newly.min(LIMIT_HYSTART * self.mss)));
+            Congestion::Cubic if slow_start => {
+                let newly = newly.min(LIMIT_HYSTART * self.mss);
+                self.cwnd = self.cwnd.saturating_add(self.curve().hystart.growth(newly));
             }
-            Control::Cubic(cubic, _) => {
-                self.cwnd = cubic.grow(self.cwnd, newly, self.mss, srtt.unwrap_or_default(), now);
+            Congestion::Cubic => {
+                let (cwnd, mss) = (self.cwnd, self.mss);
+                self.cwnd = self.curve().cubic.grow(cwnd, newly, mss, srtt.unwrap_or_default(), now);
             }
         }
     }
 
     /// An acknowledgement outside recovery up to `ack`, while everything up to `snd_max` is out, and what it says about the round trip.
     pub(super) fn on_round_trip(&mut self, ack: Seq, snd_max: Seq, round_trip: Option<Duration>) {
-        if let Control::Cubic(_, hystart) = &mut self.control
-            && self.cwnd < self.ssthresh
-            && hystart.on_ack(ack, snd_max, round_trip)
+        // A window that has never been used has no curve, and needs no end of slow start.
+        if self.cwnd < self.ssthresh
+            && let Some(curve) = &mut self.curve
+            && curve.hystart.on_ack(ack, snd_max, round_trip)
         {
             self.ssthresh = self.cwnd;
         }
@@ -197,11 +205,13 @@ impl Recovery {
     }
 
     fn lower(&mut self, flight: u32) -> u32 {
-        let target = match &mut self.control {
-            Control::NewReno => flight / 2,
-            Control::Cubic(cubic, hystart) => {
-                *hystart = HyStart::new();
-                cubic.on_congestion(self.cwnd, flight)
+        let target = match self.congestion {
+            Congestion::NewReno => flight / 2,
+            Congestion::Cubic => {
+                let cwnd = self.cwnd;
+                let curve = self.curve();
+                curve.hystart = HyStart::new();
+                curve.cubic.on_congestion(cwnd, flight)
             }
         };
         self.ssthresh = target.max(2 * self.mss);
@@ -232,12 +242,12 @@ impl Recovery {
 
     /// What a reduction is about to change.
     pub(super) fn before(&self) -> Before {
-        Before { control: self.control, cwnd: self.cwnd, ssthresh: self.ssthresh }
+        Before { curve: self.curve.as_deref().copied(), cwnd: self.cwnd, ssthresh: self.ssthresh }
     }
 
     /// The reduction was wrong: the curve goes on, too, as if it had not been (RFC 9438 4.9).
-    pub(super) fn restore(&mut self, Before { control, cwnd, ssthresh }: Before) {
-        (self.control, self.cwnd, self.ssthresh) = (control, cwnd.max(self.cwnd), ssthresh);
+    pub(super) fn restore(&mut self, Before { curve, cwnd, ssthresh }: Before) {
+        (self.curve, self.cwnd, self.ssthresh) = (curve.map(Box::new), cwnd.max(self.cwnd), ssthresh);
     }
 
     pub(super) fn mss(&self) -> u32 {
@@ -250,7 +260,7 @@ impl Recovery {
             self.cwnd = self.cwnd.saturating_add(self.mss);
             return Verdict::Nothing;
         }
-        self.duplicates += 1;
+        self.duplicates = self.duplicates.saturating_add(1);
         // RFC 6582 3.2 step 2: these may be echoes of what an earlier recovery sent twice.
         let covered = self.recover.is_some_and(|recover| una.before(recover));
         if self.duplicates != DUPLICATES || (covered && !self.marked) {
@@ -261,7 +271,7 @@ impl Recovery {
             self.reduce(flight);
         }
         self.marked = false;
-        self.cwnd = self.ssthresh + DUPLICATES * self.mss;
+        self.cwnd = self.ssthresh + u32::from(DUPLICATES) * self.mss;
         self.recover = Some(snd_max);
         self.fast = true;
         Verdict::Retransmit
@@ -287,15 +297,15 @@ impl Recovery {
     }
 
     fn restart(&mut self) {
-        if let Control::Cubic(cubic, hystart) = &mut self.control {
-            cubic.restart();
-            *hystart = HyStart::new();
+        if let Some(curve) = &mut self.curve {
+            curve.cubic.restart();
+            curve.hystart = HyStart::new();
         }
     }
 
     /// The segment size has become known.
     pub(super) fn set_mss(&mut self, mss: u32) {
-        *self = Self::with(self.control, mss);
+        *self = Self::new(mss, self.congestion);
     }
 
     /// Segments have another size from now on. That is no congestion: the window stays, in bytes.
@@ -423,7 +433,7 @@ mod tests {
         recovery.reduce(100 * MSS);
         recovery.set_cwnd(70 * MSS);
         grow(&mut recovery, 0, 2000);
-        let mut reduced = recovery;
+        let mut reduced = recovery.clone();
         let before = reduced.before();
         let flight = reduced.windows().0;
         reduced.reduce(flight);

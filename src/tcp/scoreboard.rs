@@ -3,6 +3,7 @@
 //! `recovery` answers a loss by how much may be sent. Connections without SACK have no scoreboard; there `recovery` counts duplicates.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 
 use crate::base::{Duration, Instant};
 use crate::wire::Seq;
@@ -15,6 +16,8 @@ const ACK_DELAY_MAX: Duration = Duration::from_millis(200);
 const PROBE_INITIAL: Duration = Duration::from_secs(1);
 /// RFC 8985 6.2: recoveries for which a wider reordering window is kept.
 const PERSIST: u8 = 16;
+/// How often the reordering window is widened. It is never wider than a round trip.
+const WIDENED_MAX: u8 = 63;
 
 /// SACK blocks as an option holds them.
 pub(super) type Blocks = [Option<(Seq, Seq)>; 4];
@@ -41,6 +44,30 @@ pub(super) struct Delivered {
     pub(super) round_trip: Option<Duration>,
 }
 
+/// What has been learned about the path and outlives what was in flight, in 8 bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Learned {
+    /// The shortest round trip, in microseconds.
+    min_rtt: Option<NonZeroU32>,
+    /// RFC 8985 6.2: RACK.reordering_seen, what widens the reordering window, and for how many recoveries yet.
+    reordering: bool,
+    widened: u8,
+    persist: u8,
+}
+
+impl Learned {
+    fn min_rtt(self) -> Option<Duration> {
+        self.min_rtt.map(|micros| Duration::from_micros(micros.get().into()))
+    }
+
+    fn on_round_trip(&mut self, rtt: Duration) {
+        // Rounded up, so that what took as long does not look faster.
+        let micros = u32::try_from(rtt.as_nanos().div_ceil(1000)).unwrap_or(u32::MAX);
+        let micros = NonZeroU32::new(micros).unwrap_or(NonZeroU32::MIN);
+        self.min_rtt = Some(self.min_rtt.map_or(micros, |min| min.min(micros)));
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Scoreboard {
     pub(super) segments: VecDeque<Sent>,
@@ -55,16 +82,13 @@ pub(super) struct Scoreboard {
     /// RACK.xmit_ts, RACK.end_seq and RACK.rtt: the last sent of what has arrived.
     newest: Option<(Instant, Seq)>,
     round_trip: Duration,
-    min_rtt: Option<Duration>,
     /// The age of the timestamp that the acknowledgement at hand echoes.
     echo: Option<Duration>,
     /// The shortest round trip that it shows.
     sample: Option<Duration>,
     /// RACK.fack: the highest that has arrived.
     highest: Seq,
-    reordering: bool,
-    multiplier: u32,
-    persist: u8,
+    pub(super) learned: Learned,
     duplicate_round: Option<Seq>,
     /// When segments that may only be late are taken for lost.
     pub(super) reorder_at: Option<Instant>,
@@ -77,7 +101,7 @@ pub(super) struct Scoreboard {
 }
 
 impl Scoreboard {
-    pub(super) fn new(una: Seq) -> Self {
+    pub(super) fn new(una: Seq, learned: Learned) -> Self {
         Self {
             segments: VecDeque::new(),
             start: una,
@@ -87,13 +111,10 @@ impl Scoreboard {
             again: 0,
             newest: None,
             round_trip: Duration::ZERO,
-            min_rtt: None,
             echo: None,
             sample: None,
             highest: una,
-            reordering: false,
-            multiplier: 1,
-            persist: 0,
+            learned,
             duplicate_round: None,
             reorder_at: None,
             probe_at: None,
@@ -117,6 +138,17 @@ impl Scoreboard {
 
     pub(super) fn is_empty(&self) -> bool {
         self.segments.is_empty()
+    }
+
+    /// Nothing is in flight, and nothing is to be heard of what was.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.segments.is_empty() && self.probe.is_none() && !self.probe_wanted && self.duplicate_round.is_none()
+    }
+
+    /// Reads something of each cache line, and the first segment.
+    pub(super) fn touch(&self) -> u64 {
+        let ends = self.again as u64 ^ u64::from(self.probe.is_some()) ^ u64::from(self.echo.is_some());
+        self.segments.front().map_or(ends, |first| ends ^ u64::from(first.sacked))
     }
 
     /// RFC 6675 4: sequence space that is thought to be in the network.
@@ -307,14 +339,14 @@ impl Scoreboard {
         if sent.again {
             // Faster than any, or with an echo from before: it answers the first transmission.
             let late = self.echo.is_some_and(|age| age > rtt + Duration::from_millis(1));
-            if late || self.min_rtt.is_some_and(|min| rtt < min) {
+            if late || self.learned.min_rtt().is_some_and(|min| rtt < min) {
                 return;
             }
         } else {
             self.sample = Some(self.sample.map_or(rtt, |sample| sample.min(rtt)));
-            self.min_rtt = Some(self.min_rtt.map_or(rtt, |min| min.min(rtt)));
+            self.learned.on_round_trip(rtt);
             if sent.end.before(self.highest) {
-                self.reordering = true;
+                self.learned.reordering = true;
             }
         }
         self.highest = self.highest.max(sent.end);
@@ -328,25 +360,25 @@ impl Scoreboard {
     pub(super) fn on_duplicate(&mut self) {
         if self.duplicate_round.is_none() {
             self.duplicate_round = Some(self.end());
-            self.multiplier = (self.multiplier + 1).min(64);
-            self.persist = PERSIST;
+            self.learned.widened = (self.learned.widened + 1).min(WIDENED_MAX);
+            self.learned.persist = PERSIST;
         }
     }
 
     /// A recovery has ended.
     pub(super) fn on_recovered(&mut self) {
-        self.persist = self.persist.saturating_sub(1);
-        if self.persist == 0 {
-            self.multiplier = 1;
+        self.learned.persist = self.learned.persist.saturating_sub(1);
+        if self.learned.persist == 0 {
+            self.learned.widened = 0;
         }
     }
 
     fn reordering_window(&self, recovering: bool, srtt: Option<Duration>) -> Duration {
-        if !self.reordering && (recovering || self.sacked_count >= DUPLICATES) {
+        if !self.learned.reordering && (recovering || self.sacked_count >= DUPLICATES) {
             return Duration::ZERO;
         }
-        let (Some(min), Some(srtt)) = (self.min_rtt, srtt) else { return Duration::ZERO };
-        (min / 4).saturating_mul(self.multiplier).min(srtt)
+        let (Some(min), Some(srtt)) = (self.learned.min_rtt(), srtt) else { return Duration::ZERO };
+        (min / 4).saturating_mul(u32::from(self.learned.widened) + 1).min(srtt)
     }
 
     /// RFC 8985 6.2 step 5: marks what is lost, gives how many bytes that is, and sets [`reorder_at`](Self::reorder_at).
@@ -467,7 +499,7 @@ mod tests {
         fn sums_are_those_of_the_segments(
             steps in prop::collection::vec((0u8..7, 0u32..30, 1u32..20, 0u64..30), 1..120),
         ) {
-            let mut board = Scoreboard::new(START);
+            let mut board = Scoreboard::new(START, Learned::default());
             let mut now = Instant::START;
             let srtt = Some(Duration::from_millis(10));
             for (what, from, len, wait) in steps {
@@ -499,6 +531,6 @@ mod tests {
 
     #[test]
     fn a_segment_in_flight_takes_sixteen_bytes() {
-        assert!(size_of::<Sent>() <= 16);
+        assert!(size_of::<Sent>() <= 16 && size_of::<Learned>() <= 8);
     }
 }

@@ -4,7 +4,7 @@
 use crate::base::Duration;
 use crate::tcp::connection::Env;
 use crate::tcp::recovery::{Before, Recovery};
-use crate::tcp::scoreboard::{Blocks, Scoreboard};
+use crate::tcp::scoreboard::{Blocks, Learned, Scoreboard};
 use crate::wire::Seq;
 
 /// What made an episode begin.
@@ -74,8 +74,19 @@ pub(super) struct Selective {
 }
 
 impl Selective {
-    pub(super) fn new(una: Seq) -> Self {
-        Self { board: Scoreboard::new(una), episode: None, answered: None }
+    pub(super) fn new(una: Seq, learned: Learned) -> Self {
+        Self { board: Scoreboard::new(una, learned), episode: None, answered: None }
+    }
+
+    /// Reads something of each cache line.
+    pub(super) fn touch(&self) -> u64 {
+        let episode = self.episode.map_or(0, |episode| u64::from(episode.flight));
+        self.board.touch() ^ episode ^ u64::from(self.answered.is_some())
+    }
+
+    /// There is nothing to remember but what the board has learned.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.board.is_at_rest() && self.episode.is_none() && self.answered.is_none()
     }
 
     /// Something lost is being repaired.

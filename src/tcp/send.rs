@@ -26,16 +26,15 @@ pub(super) struct Sender {
     pub(super) snd_wnd: u32,
     /// MAX.SND.WND (RFC 5961 5).
     pub(super) max_window: u32,
-    /// SND.WL1 and SND.WL2.
+    /// SND.WL1.
     wl1: Seq,
-    wl2: Seq,
-    pub(super) shift: u8,
     /// Most payload bytes a segment.
     pub(super) mss: u32,
     buffer: Buffer,
     pub(super) capacity: u32,
     /// The sequence number of the buffer's first byte.
     pub(super) first: Seq,
+    pub(super) shift: u8,
     /// FIN follows the buffer's last byte.
     pub(super) fin: bool,
     /// The writer has been turned away.
@@ -52,12 +51,11 @@ impl Sender {
             snd_wnd: 0,
             max_window: 0,
             wl1: Seq(0),
-            wl2: Seq(0),
-            shift: 0,
             mss,
             buffer: Buffer::default(),
             capacity: u32::try_from(capacity).unwrap_or(u32::MAX).min(1 << 30),
             first: iss + 1,
+            shift: 0,
             fin: false,
             blocked: false,
         }
@@ -191,27 +189,31 @@ impl Sender {
         self.snd_nxt = self.snd_nxt.max(ack);
     }
 
-    /// RFC 9293 3.10.7.4: old segments must not change the window. Gives whether it changed.
+    /// RFC 9293 3.10.7.4: old segments must not change the window. `ack` is SND.UNA or beyond, and SND.WL2 was never beyond it, so SND.WL1 tells. Gives whether
+    /// the window changed.
     ///
     /// By the RFC's rule a retransmission, whose number is old, could not say how much smaller the window is behind what it is the first to acknowledge, and we
     /// would send beyond it. Acknowledgements only grow, so whatever acknowledges more is newer, whatever its number.
-    pub(super) fn on_window(&mut self, seq: Seq, ack: Seq, window: u16, scaled: bool) -> bool {
-        let newer = ack.after(self.snd_una);
-        if !(newer || self.wl1.before(seq) || (self.wl1 == seq && self.wl2.at_or_before(ack))) {
+    pub(super) fn on_window(&mut self, seq: Seq, ack: Seq, window: u16) -> bool {
+        if !ack.after(self.snd_una) && seq.before(self.wl1) {
             return false;
         }
-        let window = u32::from(window) << if scaled { self.shift } else { 0 };
         // What was sent before and comes late must not look newer than it is.
-        self.set_window(seq.max(self.wl1), ack, window)
+        self.set_window(seq.max(self.wl1), u32::from(window) << self.shift)
     }
 
     /// The first window.
-    pub(super) fn set_window(&mut self, seq: Seq, ack: Seq, window: u32) -> bool {
+    pub(super) fn set_window(&mut self, seq: Seq, window: u32) -> bool {
         let changed = window != self.snd_wnd;
         self.snd_wnd = window;
         self.max_window = self.max_window.max(window);
-        (self.wl1, self.wl2) = (seq, ack);
+        self.wl1 = seq;
         changed
+    }
+
+    /// Reads where the bytes are that are to be sent.
+    pub(super) fn touch(&self) -> u64 {
+        self.buffer.memory() as u64
     }
 
     /// Bytes of memory held.

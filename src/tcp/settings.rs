@@ -1,10 +1,11 @@
 //! Bounds and times of a stack.
 
-use crate::base::{Duration, Flow};
+use crate::base::Duration;
 use crate::tcp::connection::Connection;
 use crate::tcp::half_open::HalfOpen;
+use crate::tcp::index::Index;
 use crate::tcp::source::{RESTING_MAX, Sources};
-use crate::tcp::table::Place;
+use crate::tcp::table::Table;
 use crate::tcp::time_wait::TimeWait;
 
 /// How the congestion window grows and shrinks.
@@ -59,7 +60,7 @@ pub struct Settings {
     pub keepalive: Option<Duration>,
     /// Between keepalive probes.
     pub keepalive_interval: Duration,
-    /// Unanswered keepalive probes that end a connection.
+    /// Unanswered keepalive probes that end a connection, 255 at most.
     pub keepalive_probes: u32,
     /// How long unacknowledged data or an unanswered SYN is kept trying.
     pub user_timeout: Duration,
@@ -86,19 +87,21 @@ impl Settings {
     /// Bytes that the tables take when they are full, about. What connections buffer comes on top, up to `memory_max`.
     pub fn tables_bound(&self) -> usize {
         let entry = |count: usize, size: usize| count.saturating_mul(size);
-        let flows = self.connections_max.saturating_add(self.half_open_max).saturating_add(self.time_wait_max);
-        // The index doubles when it is seven eighths full, and keeps a byte beside each entry.
-        let index = (flows.saturating_mul(8) / 7).checked_next_power_of_two().unwrap_or(usize::MAX);
         let counted = |limited: bool, most: usize| if limited { most } else { 0 };
         let rate = self.source_connections_per_second.is_some();
         let sources = counted(rate || self.source_connections_max.is_some(), self.connections_max)
             .saturating_add(counted(self.source_half_open_max.is_some(), self.half_open_max))
             .saturating_add(counted(rate, RESTING_MAX));
-        entry(self.connections_max, size_of::<Connection>())
+        entry(self.connections_max, Table::<Connection>::slot_bytes())
             .saturating_add(entry(sources, Sources::entry_bound()))
             .saturating_add(entry(self.half_open_max, size_of::<HalfOpen>()))
             .saturating_add(entry(self.time_wait_max, size_of::<TimeWait>()))
-            .saturating_add(entry(index, size_of::<(Flow, Place)>() + 1))
+            .saturating_add(Index::bound(self.flows_max()))
+    }
+
+    /// Flows that all tables together may hold.
+    pub(super) fn flows_max(&self) -> usize {
+        self.connections_max.saturating_add(self.half_open_max).saturating_add(self.time_wait_max)
     }
 }
 

@@ -1,20 +1,24 @@
 //! One lane's TCP: what its user calls, and the bookkeeping after each call.
 
 use std::collections::{HashMap, VecDeque};
+use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use crate::base::{Bucket, Flow, Instant, Random, Wheel};
 use crate::tcp::connection::{Connection, Env};
 use crate::tcp::cookie::Cookies;
 use crate::tcp::half_open::HalfOpens;
+use crate::tcp::index::{Index, Key, Place, READY_MAX};
 use crate::tcp::isn::{Isn, Keyed};
 use crate::tcp::memory::Memory;
 use crate::tcp::paths::Paths;
 use crate::tcp::queue::Queue;
 use crate::tcp::source::{SourceId, Sources};
 use crate::tcp::state::{State, Step};
-use crate::tcp::table::{Index, Place, Table};
+use crate::tcp::table::Table;
 use crate::tcp::time_wait::{TimeWait, TimeWaits};
 use crate::tcp::trace::{Trace, Tracer};
 use crate::tcp::{Close, ConnectionId, Counters, Event, Inspection, Readable, Refused, Settings, Token};
@@ -22,6 +26,10 @@ use crate::wire::{Ecn, Flags, Outgoing, SegmentOptions, Seq};
 
 /// Segments that a connection sends before the next one has its turn.
 const BURST: u32 = 8;
+/// Timers that one call fires.
+const TIMEOUTS_MAX: usize = 256;
+/// Connections that are brought into the cache together: a burst of the NIC.
+pub const AHEAD: usize = 32;
 /// Most packets of no connection (resets, SYN-ACKs, answers from TIME-WAIT) that wait to be sent. Beyond it they are dropped and counted.
 pub(super) const REPLIES_MAX: usize = 1024;
 
@@ -80,18 +88,18 @@ impl Stack {
             isn: Isn::new(&mut random),
             cookies: Cookies::new(&mut random.fork()),
             listeners: HashMap::with_hasher(Keyed::new(&mut random)),
-            index: Index::with_hasher(Keyed::new(&mut random)),
+            index: Index::new(Keyed::new(&mut random), settings.flows_max()),
             connections: Table::new(),
             half_open: HalfOpens::new(),
             time_wait: TimeWaits::new(settings.time_wait),
             sources: Sources::new(&mut random),
-            timers: Wheel::new(),
+            timers: Wheel::with_room(settings.flows_max().min(READY_MAX)),
             replies: VecDeque::new(),
             reply_is_next: true,
             reset_limit: Bucket::new(settings.resets_per_second, settings.resets_per_second),
-            sending: Queue::new(),
+            sending: Queue::with_room(settings.connections_max.min(READY_MAX)),
             turn: BURST,
-            news: Queue::new(),
+            news: Queue::with_room(settings.connections_max.min(READY_MAX)),
             buffered: 0,
             tracer: Tracer::new(Arc::new(Trace::off())),
             paths: Paths::new(&mut random),
@@ -128,7 +136,7 @@ impl Stack {
     /// # Errors
     /// [`Refused`] says why not.
     pub fn connect(&mut self, flow: Flow, token: Token, now: Instant) -> Result<ConnectionId, Refused> {
-        if self.index.contains_key(&flow) {
+        if self.knows(&flow) {
             return Err(Refused::InUse);
         }
         if self.connections.len() >= self.settings.connections_max {
@@ -147,7 +155,7 @@ impl Stack {
             origin.timestamp_offset(),
             self.env(now),
         ));
-        self.index.insert(flow, Place::Connection(index));
+        self.index.insert(self.index.key(&flow), Place::Connection(index));
         self.counters.connected.increment();
         self.settle(index, now);
         // The slot has just been filled.
@@ -156,12 +164,12 @@ impl Stack {
 
     /// Whether a connection, half-open connection or TIME-WAIT entry has this flow.
     pub fn knows(&self, flow: &Flow) -> bool {
-        self.index.contains_key(flow)
+        self.place_of(flow).is_some()
     }
 
     /// The state of what has this flow, in whichever table it is. A handshake that a peer has begun is in SYN-RECEIVED.
     pub fn state_of(&self, flow: &Flow) -> Option<State> {
-        match *self.index.get(flow)? {
+        match self.place_of(flow)? {
             Place::Connection(index) => Some(self.connections.at(index)?.state),
             Place::HalfOpen(_) => Some(State::SynReceived),
             Place::TimeWait(_) => Some(State::TimeWait),
@@ -172,7 +180,7 @@ impl Stack {
     ///
     /// It ends a connection that we are opening (RFC 5461). For one that is open it proves nothing (RFC 1122 4.2.3.9): retransmission decides.
     pub fn on_unreachable(&mut self, flow: &Flow, now: Instant) {
-        let Some(Place::Connection(index)) = self.index.get(flow).copied() else { return };
+        let Some(Place::Connection(index)) = self.place_of(flow) else { return };
         let Some(connection) = self.connections.at_mut(index) else { return };
         if connection.state == State::SynSent {
             connection.end(Close::Unreachable);
@@ -185,8 +193,8 @@ impl Stack {
     /// The same news with the sequence number of the segment that it quotes: taken only if that segment may be under way (RFC 5927 4.1), which
     /// somebody outside the path must guess.
     pub fn on_unreachable_segment(&mut self, flow: &Flow, seq: Seq, now: Instant) {
-        let connection = match self.index.get(flow) {
-            Some(Place::Connection(index)) => self.connections.at(*index),
+        let connection = match self.place_of(flow) {
+            Some(Place::Connection(index)) => self.connections.at(index),
             Some(Place::HalfOpen(_) | Place::TimeWait(_)) | None => None,
         };
         if connection.is_some_and(|connection| connection.sender.is_under_way(seq)) {
@@ -200,8 +208,8 @@ impl Stack {
     /// does not know how to say. Like other errors it counts only where the segment may be under way, and not all that it says is believed (RFC 5927 7.2).
     pub fn on_packet_too_big(&mut self, flow: &Flow, seq: Seq, mtu: u32, now: Instant) {
         let (settings, counters, memory, tracer) = (&self.settings, &*self.counters, self.memory(), &self.tracer);
-        let index = match self.index.get(flow) {
-            Some(Place::Connection(index)) => Some(*index),
+        let index = match self.place_of(flow) {
+            Some(Place::Connection(index)) => Some(index),
             Some(Place::HalfOpen(_) | Place::TimeWait(_)) | None => None,
         };
         let connection = index.and_then(|index| Some((index, self.connections.at_mut(index)?)));
@@ -223,30 +231,43 @@ impl Stack {
         }
     }
 
-    /// Fires the timers that are due.
+    /// Fires the timers that are due and forgets what is in TIME-WAIT no more, 256 of each at most: if there are more,
+    /// [`poll_at`](Self::poll_at) has come still. Between two calls, send what there is to send, or a million timers that fire at once delay everybody.
     pub fn on_timeout(&mut self, now: Instant) {
-        while let Some((index, entry)) = self.time_wait.oldest()
-            && entry.expires_at <= now
-        {
-            self.forget_time_wait(index);
+        for _ in 0..TIMEOUTS_MAX {
+            match self.time_wait.oldest() {
+                Some((index, entry)) if entry.expires_at <= now => self.forget_time_wait(index),
+                Some(_) | None => break,
+            }
         }
         self.sources.on_timeout(now);
-        while let Some(alarm) = self.timers.expire(now) {
-            match alarm {
-                Alarm::HalfOpen(index) => self.on_half_open_timeout(index, now),
-                Alarm::Connection(index) => {
-                    let (settings, counters, memory, tracer) =
-                        (&self.settings, &*self.counters, self.memory(), &self.tracer);
-                    if let Some(connection) = self.connections.at_mut(index) {
-                        connection.timer = None;
-                        connection.on_timeout(Env { settings, counters, now, memory, tracer });
-                        self.learn_path(index, now);
-                        self.settle(index, now);
-                    }
+        for _ in 0..TIMEOUTS_MAX / AHEAD {
+            let due: SmallVec<[Alarm; AHEAD]> = std::iter::from_fn(|| self.timers.expire(now)).take(AHEAD).collect();
+            if due.is_empty() {
+                break;
+            }
+            self.touch(due.iter().filter_map(|alarm| match alarm {
+                Alarm::Connection(index) => Some(*index),
+                Alarm::HalfOpen(_) => None,
+            }));
+            for alarm in due {
+                match alarm {
+                    Alarm::HalfOpen(index) => self.on_half_open_timeout(index, now),
+                    Alarm::Connection(index) => self.on_connection_timeout(index, now),
                 }
             }
         }
         self.publish();
+    }
+
+    fn on_connection_timeout(&mut self, index: u32, now: Instant) {
+        let (settings, counters, memory, tracer) = (&self.settings, &*self.counters, self.memory(), &self.tracer);
+        if let Some(connection) = self.connections.at_mut(index) {
+            connection.timer = None;
+            connection.on_timeout(Env { settings, counters, now, memory, tracer });
+            self.learn_path(index, now);
+            self.settle(index, now);
+        }
     }
 
     /// When [`on_timeout`](Self::on_timeout) is wanted next.
@@ -467,6 +488,42 @@ impl Stack {
         self.tracer.is_on() && self.tracer.takes(self.isn.origin(flow).timestamp_offset())
     }
 
+    /// Where a flow is.
+    pub(super) fn place_of(&self, flow: &Flow) -> Option<Place> {
+        self.place_with(self.index.key(flow), flow)
+    }
+
+    pub(super) fn place_with(&self, key: Key, flow: &Flow) -> Option<Place> {
+        self.index.find(key, |place| self.flow_at(place) == Some(flow))
+    }
+
+    /// Brings connections that are about to be used into the cache, those that are live: loads that wait for none of the others, where one use after the
+    /// other would wait for memory each time.
+    pub fn look_ahead(&self, ids: impl Iterator<Item = ConnectionId>) {
+        self.touch(ids.filter_map(|id| self.connections.find(id)));
+    }
+
+    pub(super) fn touch(&self, connections: impl Iterator<Item = u32>) {
+        let mut queues = 0;
+        let connections: SmallVec<[&Connection; 2 * AHEAD]> = connections
+            .filter_map(|index| {
+                queues ^= self.news.touch(index) ^ self.sending.touch(index);
+                self.connections.at(index)
+            })
+            .collect();
+        // First the connections, then what they point to.
+        black_box(connections.iter().fold(queues, |sum, connection| sum ^ connection.touch()));
+        black_box(connections.iter().fold(0, |sum, connection| sum ^ connection.touch_further()));
+    }
+
+    fn flow_at(&self, place: Place) -> Option<&Flow> {
+        match place {
+            Place::Connection(index) => self.connections.at(index).map(|connection| &connection.flow),
+            Place::HalfOpen(index) => self.half_open.get(index as usize).map(|half| &half.flow),
+            Place::TimeWait(index) => self.time_wait.at(index).map(|entry| &entry.flow),
+        }
+    }
+
     fn find(&self, id: ConnectionId) -> Option<&Connection> {
         self.connections.at(self.connections.find(id)?)
     }
@@ -488,8 +545,9 @@ impl Stack {
         let (settings, counters, memory, tracer) = (&self.settings, &*self.counters, self.memory(), &self.tracer);
         let env = Env { settings, counters, now, memory, tracer };
         let Some(connection) = self.connections.at_mut(index) else { return };
+        connection.rest();
         let held = connection.memory();
-        self.buffered = self.buffered + held - std::mem::replace(&mut connection.accounted, held);
+        self.buffered = self.buffered + held as usize - std::mem::replace(&mut connection.accounted, held) as usize;
         if connection.has_news() {
             self.news.push(index);
         }
@@ -534,7 +592,7 @@ impl Stack {
         }
         self.sending.remove(index);
         let (flow, source) = (connection.flow, connection.source.take());
-        self.index.remove(&flow);
+        self.index.remove(self.index.key(&flow), Place::Connection(index));
         if connection.state == State::TimeWait {
             let (seq, ack) = connection.last_numbers();
             let timestamp = connection.timestamp(env);
@@ -574,12 +632,12 @@ impl Stack {
         }
         let flow = entry.flow;
         let place = Place::TimeWait(self.time_wait.insert(entry, now));
-        self.index.insert(flow, place);
+        self.index.insert(self.index.key(&flow), place);
     }
 
     pub(super) fn forget_time_wait(&mut self, index: u32) {
         if let Some(entry) = self.time_wait.remove(index) {
-            self.index.remove(&entry.flow);
+            self.index.remove(self.index.key(&entry.flow), Place::TimeWait(index));
         }
     }
 
@@ -588,12 +646,12 @@ impl Stack {
         self.news.remove(index);
         self.sending.remove(index);
         if let Some(connection) = self.connections.remove(index) {
-            self.buffered -= connection.accounted;
+            self.buffered -= connection.accounted as usize;
             if let Some((timer, _)) = connection.timer {
                 self.timers.cancel(timer);
             }
             if !connection.detached {
-                self.index.remove(&connection.flow);
+                self.index.remove(self.index.key(&connection.flow), Place::Connection(index));
             }
         }
         self.publish();

@@ -388,7 +388,9 @@ impl Testbed {
             self.send();
         }
         self.now = self.now.max(then);
-        self.stack.on_timeout(self.now);
+        while self.next_timer().is_some_and(|due| due <= self.now) {
+            self.stack.on_timeout(self.now);
+        }
         self.collect();
     }
 
