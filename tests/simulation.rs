@@ -86,7 +86,8 @@ fn a_narrow_path_carries_transfers_both_ways_and_its_errors_reach_the_lane_whose
             world.transfer(client, 100_000, 100_000).served();
         }
         // Errors arrive on any lane. One that got lost would be made up for, and show here.
-        assert!(counted(&world, "path_mtu_lowered") >= 8, "four clients, four servers, seed {seed}");
+        // Once for the clients' host and for each server at least, and later connections of a lane know.
+        assert!(counted(&world, "path_mtu_lowered") >= 5, "seed {seed}");
         assert_eq!((counted(&world, "black_holes"), counted(&world, "retransmission_timeouts")), (0, 0), "seed {seed}");
         assert_clean(&mut world, seed);
     }
