@@ -1,9 +1,9 @@
 //! Which SYNs a lane reads while more frames wait than it can answer: whoever is connected goes first, then whoever asks again.
 //!
 //! A flood of SYNs that comes faster than a lane can answer fills the receive queue, and a full queue loses everybody's frames. So a breath empties the
-//! queue, reads what is no SYN, and of SYNs only so many; the others it drops unread, which costs a fraction of an answer. It remembers each that
-//! it drops: a client sends its SYN again after a second (RFC 6298 2), the same one, and then it is read before others. Forged SYNs do not come again; who
-//! sends each of them twice for this has halved his flood.
+//! queue and reads what is no SYN. Where the breath before met too many SYNs, it reads only so many of them; the others it drops unread, which costs a
+//! fraction of an answer. It remembers each that it drops: a client sends its SYN again after a second (RFC 6298 2), the same one, and then it is read
+//! before others. Forged SYNs do not come again; who sends each of them twice for this, so far apart, has halved his flood.
 //!
 //! What is remembered is a tag and a time in a table of fixed size, in a place that a keyed hash of the SYN gives. A place that is taken is taken over: at
 //! so many dropped in a second as there are places, a client's SYN is still remembered a second later with a chance of 37 %.
@@ -15,7 +15,8 @@ use siphasher::sip::SipHasher13;
 use crate::base::{Instant, Random};
 use crate::wire::Opening;
 
-/// Most SYNs that a breath reads, and most beside them that have been dropped before.
+/// Most SYNs that a breath reads if there were more in the breath before, and most beside them that have been dropped before. A burst after which there
+/// are fewer, as when many clients come at once or the lane has rested, is read whole.
 const OPENINGS_MAX: usize = 128;
 /// Places to remember dropped SYNs in, 2 bytes each, which are there from the first that is dropped.
 const PLACES: usize = 1 << 22;
@@ -25,9 +26,9 @@ const TAG: u64 = (1 << TAG_BITS) - 1;
 /// Times count half seconds from 1 to 63 and begin again; zero is never.
 const TICK_NANOS: u64 = 500_000_000;
 const TICKS: u64 = 63;
-/// How long a SYN that was dropped is remembered: 8 s, until the third time that it is sent again. Half a minute later it seems to be fresh, until its place
+/// When a SYN that was dropped is known: from half a second on, as a client waits longer, to 8 s, the third time that it is sent again. Half a minute later it seems to be fresh, until its place
 /// is taken over: that is nobody's harm.
-const REMEMBERED: u64 = 16;
+const REMEMBERED: std::ops::RangeInclusive<u64> = 2..=16;
 
 /// What to do with a SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,26 +46,36 @@ pub(super) enum Verdict {
 pub(super) struct Admission {
     key: (u64, u64),
     places: Vec<u16>,
-    read: usize,
+    /// SYNs of this breath so far, and how many of them it reads.
+    met: usize,
+    most: usize,
     read_again: usize,
     tick: u64,
 }
 
 impl Admission {
     pub(super) fn new(random: &mut Random) -> Self {
-        Self { key: (random.next_u64(), random.next_u64()), places: Vec::new(), read: 0, read_again: 0, tick: 1 }
+        Self {
+            key: (random.next_u64(), random.next_u64()),
+            places: Vec::new(),
+            met: 0,
+            most: usize::MAX,
+            read_again: 0,
+            tick: 1,
+        }
     }
 
     /// A breath begins.
     pub(super) fn begin(&mut self, now: Instant) {
-        (self.read, self.read_again) = (0, 0);
+        self.most = if self.met > OPENINGS_MAX { OPENINGS_MAX } else { usize::MAX };
+        (self.met, self.read_again) = (0, 0);
         self.tick = now.as_nanos() / TICK_NANOS % TICKS + 1;
     }
 
     /// A SYN has been taken out of the queue.
     pub(super) fn on_opening(&mut self, opening: &Opening<'_>) -> Verdict {
-        if self.read < OPENINGS_MAX {
-            self.read += 1;
+        self.met += 1;
+        if self.met <= self.most {
             return Verdict::Read;
         }
         if self.places.is_empty() {
@@ -79,7 +90,7 @@ impl Admission {
         let Some(place) = self.places.get_mut(index) else { return Verdict::Read };
         let (was_tag, was) = (u64::from(*place) & TAG, u64::from(*place) >> TAG_BITS);
         let age = (self.tick + TICKS - was) % TICKS;
-        if was != 0 && was_tag == tag && age <= REMEMBERED && self.read_again < OPENINGS_MAX {
+        if was != 0 && was_tag == tag && REMEMBERED.contains(&age) && self.read_again < OPENINGS_MAX {
             *place = 0;
             self.read_again += 1;
             return Verdict::ReadAgain;
@@ -114,22 +125,29 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn admission() -> Admission {
-        Admission::new(&mut Random::from_seed(1))
+    /// One that is under pressure: the next breath is the first to drop something.
+    fn admission(at: Duration) -> Admission {
+        let mut admission = Admission::new(&mut Random::from_seed(1));
+        assert_eq!(breath(&mut admission, at, 9000..9129), [129, 0, 0]);
+        admission
     }
 
     #[test]
-    fn a_breath_reads_what_it_can_answer_and_needs_no_memory_for_it() {
-        let mut admission = admission();
-        assert_eq!(breath(&mut admission, SECOND, 0..128), [128, 0, 0]);
-        assert_eq!(breath(&mut admission, SECOND, 0..128), [128, 0, 0]);
+    fn a_single_burst_is_read_whole_and_needs_no_memory() {
+        let mut admission = Admission::new(&mut Random::from_seed(1));
+        for _ in 0..3 {
+            assert_eq!(breath(&mut admission, SECOND, 0..1000), [1000, 0, 0]);
+            assert_eq!(breath(&mut admission, SECOND, 0..128), [128, 0, 0]);
+        }
         assert!(admission.places.is_empty());
-        assert_eq!(breath(&mut admission, SECOND, 0..130), [128, 0, 2]);
+        assert_eq!(breath(&mut admission, SECOND, 0..129), [129, 0, 0]);
+        assert_eq!(breath(&mut admission, SECOND, 0..129), [128, 0, 1]);
+        assert_eq!(breath(&mut admission, SECOND, 0..130), [128, 0, 2], "the pressure lasts");
     }
 
     #[test]
     fn who_was_dropped_and_asks_again_is_read_before_others_once() {
-        let mut admission = admission();
+        let mut admission = admission(SECOND);
         assert_eq!(breath(&mut admission, SECOND, 0..400), [128, 0, 272]);
         // 128 that nobody knows come first, and strangers behind.
         admission.begin(Instant::START + 2 * SECOND);
@@ -147,16 +165,18 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_syn_is_remembered_for_eight_seconds() {
-        for (after, known) in [(1, true), (3, true), (7, true), (8, true), (9, false), (30, false)] {
+    fn a_dropped_syn_is_remembered_from_half_a_second_to_eight() {
+        let cases = [(0, false), (400, false), (1000, true), (3000, true), (7000, true), (8000, true), (9000, false)];
+        for (after, known) in cases.into_iter().chain([(30_000, false)]) {
             // From several places of the clock, which begins again after 31.5 s.
             for start in [1, 20, 31, 1000] {
-                let (mut admission, start) = (admission(), start * SECOND);
+                let start = start * SECOND;
+                let mut admission = admission(start);
                 assert_eq!(breath(&mut admission, start, 0..129), [128, 0, 1]);
-                let again = breath(&mut admission, start + after * SECOND, 1000..1128);
+                let again = breath(&mut admission, start + Duration::from_millis(after), 1000..1128);
                 assert_eq!(again, [128, 0, 0]);
                 let verdict = ask(&mut admission, 128);
-                assert_eq!(verdict == Verdict::ReadAgain, known, "after {after} s from {start:?}");
+                assert_eq!(verdict == Verdict::ReadAgain, known, "after {after} ms from {start:?}");
             }
         }
     }
