@@ -117,7 +117,10 @@ impl Tracer {
 
     /// Segments of a connection have become smaller or larger.
     pub(in crate::tcp) fn path_mtu(&self, connection: &Connection, cause: Cause, now: Instant) {
-        self.event(connection, Kind::PathMtu(cause), connection.sender.mss, now);
+        // A path that is known is so for every connection to that host, which may be many.
+        if cause != Cause::Known || self.takes(connection.timestamp_offset) {
+            self.event(connection, Kind::PathMtu(cause), connection.sender.mss, now);
+        }
     }
 
     /// We reset a connection.
@@ -299,7 +302,12 @@ mod tests {
         while bench.sent().is_some() {}
         // The peer takes 536 bytes a segment.
         bench.stack.on_packet_too_big(&bench.flow, iss + 1, 560, bench.now);
-        assert_eq!(bench.kinds(), [(Kind::PathMtu(Cause::Message), iss.0 + 1, 520)]);
+        let told = [(Kind::PathMtu(Cause::Message), iss.0 + 1, 520)];
+        assert_eq!(bench.kinds(), told);
+        // The next one that it is known to is nothing rare.
+        bench.flow = Flow::new(bench.flow.local(), ([198, 18, 0, 2], 50_001).into());
+        bench.open();
+        assert_eq!((bench.stack.counters.path_mtu_known.value(), bench.kinds()), (1, told.to_vec()));
     }
 
     #[test]
