@@ -262,8 +262,8 @@ pub(super) fn audit_scoreboard(board: &Scoreboard) -> Verdict {
         let len = sent.end.since(left);
         sacked += if sent.sacked { len } else { 0 };
         lost += if sent.lost { len } else { 0 };
-        count += usize::from(sent.sacked);
-        again += usize::from(sent.again);
+        count += u32::from(sent.sacked);
+        again += u32::from(sent.again);
         left = sent.end;
     }
     same("bytes sacked", board.sacked, sacked)?;

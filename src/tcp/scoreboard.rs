@@ -9,7 +9,7 @@ use crate::base::{Duration, Instant};
 use crate::wire::Seq;
 
 /// RFC 8985 6.2: segments that were selectively acknowledged before order is trusted.
-const DUPLICATES: usize = 3;
+const DUPLICATES: u32 = 3;
 /// RFC 8985 7.2: worst case of a delayed acknowledgement.
 const ACK_DELAY_MAX: Duration = Duration::from_millis(200);
 /// RFC 8985 7.2: the probe timeout before a round trip has been measured.
@@ -68,24 +68,30 @@ impl Learned {
     }
 }
 
+/// The acknowledgement at hand.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    now: Instant,
+    /// The age of the timestamp that it echoes.
+    echo: Option<Duration>,
+    /// The shortest round trip that it shows.
+    sample: Option<Duration>,
+}
+
 #[derive(Debug)]
 pub(super) struct Scoreboard {
     pub(super) segments: VecDeque<Sent>,
     /// Where the first segment begins: SND.UNA.
     start: Seq,
     pub(super) sacked: u32,
-    pub(super) sacked_count: usize,
+    pub(super) sacked_count: u32,
     pub(super) lost: u32,
     /// Segments sent again and not acknowledged.
-    pub(super) again: usize,
+    pub(super) again: u32,
 
     /// RACK.xmit_ts, RACK.end_seq and RACK.rtt: the last sent of what has arrived.
     newest: Option<(Instant, Seq)>,
     round_trip: Duration,
-    /// The age of the timestamp that the acknowledgement at hand echoes.
-    echo: Option<Duration>,
-    /// The shortest round trip that it shows.
-    sample: Option<Duration>,
     /// RACK.fack: the highest that has arrived.
     highest: Seq,
     pub(super) learned: Learned,
@@ -111,8 +117,6 @@ impl Scoreboard {
             again: 0,
             newest: None,
             round_trip: Duration::ZERO,
-            echo: None,
-            sample: None,
             highest: una,
             learned,
             duplicate_round: None,
@@ -147,7 +151,7 @@ impl Scoreboard {
 
     /// Reads something of each cache line, and the first segment.
     pub(super) fn touch(&self) -> u64 {
-        let ends = self.again as u64 ^ u64::from(self.probe.is_some()) ^ u64::from(self.echo.is_some());
+        let ends = u64::from(self.again) ^ u64::from(self.probe.is_some()) ^ u64::from(self.highest.0);
         self.segments.front().map_or(ends, |first| ends ^ u64::from(first.sacked))
     }
 
@@ -180,8 +184,8 @@ impl Scoreboard {
         if end.after(left) && end.before(sent.end) {
             let rest = *sent;
             sent.end = end;
-            self.again += usize::from(rest.again);
-            self.sacked_count += usize::from(rest.sacked);
+            self.again += u32::from(rest.again);
+            self.sacked_count += u32::from(rest.sacked);
             self.segments.insert(place + 1, rest);
         }
         let Some(sent) = self.segments.get_mut(place) else { return };
@@ -258,8 +262,7 @@ impl Scoreboard {
 
     /// An acknowledgement that may move SND.UNA, its SACK blocks, and how long ago the timestamp that it echoes was sent.
     pub(super) fn on_ack(&mut self, ack: Seq, blocks: &Blocks, echo: Option<Duration>, now: Instant) -> Delivered {
-        self.echo = echo;
-        self.sample = None;
+        let mut heard = Heard { now, echo, sample: None };
         let mut delivered = Delivered::default();
         let mut given = blocks.iter().flatten().copied().peekable();
         if let Some(&(left, right)) = given.peek() {
@@ -271,18 +274,18 @@ impl Scoreboard {
                 given.next();
             }
         }
-        delivered.bytes += self.on_cumulative(ack, now);
+        delivered.bytes += self.on_cumulative(ack, &mut heard);
         for (left, right) in given {
             // Nobody can have received what was not sent, and nothing can be of use below SND.UNA.
             if left.before(right) && right.at_or_before(self.end()) && right.after(self.start) {
-                delivered.bytes += self.on_block(left, right, now);
+                delivered.bytes += self.on_block(left, right, &mut heard);
             }
         }
-        delivered.round_trip = self.sample;
+        delivered.round_trip = heard.sample;
         delivered
     }
 
-    fn on_cumulative(&mut self, ack: Seq, now: Instant) -> u32 {
+    fn on_cumulative(&mut self, ack: Seq, heard: &mut Heard) -> u32 {
         let mut bytes = 0;
         while let Some(sent) = self.segments.front().copied() {
             if self.start.at_or_after(ack) {
@@ -296,10 +299,10 @@ impl Scoreboard {
             bytes += if sent.sacked { 0 } else { len };
             if stop == sent.end {
                 self.segments.pop_front();
-                self.again -= usize::from(sent.again);
-                self.sacked_count -= usize::from(sent.sacked);
+                self.again -= u32::from(sent.again);
+                self.sacked_count -= u32::from(sent.sacked);
                 if !sent.sacked {
-                    self.on_arrived(sent, now);
+                    self.on_arrived(sent, heard);
                 }
             }
         }
@@ -312,7 +315,7 @@ impl Scoreboard {
         bytes
     }
 
-    fn on_block(&mut self, left: Seq, right: Seq, now: Instant) -> u32 {
+    fn on_block(&mut self, left: Seq, right: Seq, heard: &mut Heard) -> u32 {
         let (mut place, mut begin) = self.find(left);
         let mut bytes = 0;
         while let Some(sent) = self.segments.get_mut(place).filter(|sent| sent.end.at_or_before(right)) {
@@ -325,7 +328,7 @@ impl Scoreboard {
                 self.sacked_count += 1;
                 bytes += len;
                 let sent = *sent;
-                self.on_arrived(sent, now);
+                self.on_arrived(sent, heard);
             }
             place += 1;
             begin = self.segments.get(place - 1).map_or(right, |sent| sent.end);
@@ -334,16 +337,16 @@ impl Scoreboard {
     }
 
     /// RFC 8985 6.2 steps 1 to 3, for one segment.
-    fn on_arrived(&mut self, sent: Sent, now: Instant) {
-        let rtt = now.since(sent.sent_at);
+    fn on_arrived(&mut self, sent: Sent, heard: &mut Heard) {
+        let rtt = heard.now.since(sent.sent_at);
         if sent.again {
             // Faster than any, or with an echo from before: it answers the first transmission.
-            let late = self.echo.is_some_and(|age| age > rtt + Duration::from_millis(1));
+            let late = heard.echo.is_some_and(|age| age > rtt + Duration::from_millis(1));
             if late || self.learned.min_rtt().is_some_and(|min| rtt < min) {
                 return;
             }
         } else {
-            self.sample = Some(self.sample.map_or(rtt, |sample| sample.min(rtt)));
+            heard.sample = Some(heard.sample.map_or(rtt, |sample| sample.min(rtt)));
             self.learned.on_round_trip(rtt);
             if sent.end.before(self.highest) {
                 self.learned.reordering = true;

@@ -29,8 +29,6 @@ struct Episode {
     out: u32,
     /// What cwnd comes to.
     target: u32,
-    /// Congestion control as it was, until it is known to be rightly reduced.
-    before: Option<Before>,
     /// The first segment that was sent again, and by our clock when.
     first: Option<(Seq, u32)>,
 }
@@ -69,13 +67,15 @@ pub(super) struct Answer {
 pub(super) struct Selective {
     pub(super) board: Scoreboard,
     episode: Option<Episode>,
+    /// Congestion control as it was before the episode, until it is known to be rightly reduced.
+    before: Option<Box<Before>>,
     /// Marks up to here are part of a congestion that has been answered. They are told until what was sent after the answer has arrived.
     answered: Option<Seq>,
 }
 
 impl Selective {
     pub(super) fn new(una: Seq, learned: Learned) -> Self {
-        Self { board: Scoreboard::new(una, learned), episode: None, answered: None }
+        Self { board: Scoreboard::new(una, learned), episode: None, before: None, answered: None }
     }
 
     /// Reads something of each cache line.
@@ -188,7 +188,7 @@ impl Selective {
     }
 
     fn begin(&mut self, cause: Cause, out: u32, control: &mut Recovery, env: Env<'_>) {
-        let before = Some(control.before());
+        self.before = Some(Box::new(control.before()));
         let target = match (self.episode, cause) {
             // RFC 5681 3.1, RFC 3168 6.1.2: a second loss in one episode, or one that follows a mark, is the same congestion.
             (Some(episode), _) => episode.target,
@@ -203,11 +203,12 @@ impl Selective {
         let flight = out.max(1);
         let until = self.board.end();
         self.answered = Some(until);
-        self.episode = Some(Episode { cause, until, flight, delivered: 0, out: 0, target, before, first: None });
+        self.episode = Some(Episode { cause, until, flight, delivered: 0, out: 0, target, first: None });
     }
 
     fn finish(&mut self, control: &mut Recovery) {
         let Some(episode) = self.episode.take() else { return };
+        self.before = None;
         if episode.cause != Cause::Timeout {
             control.set_cwnd(episode.target);
         }
@@ -221,10 +222,10 @@ impl Selective {
         // What a mark has reduced was reduced rightly, whatever a probe of the tail finds.
         let Some(episode) = self.episode.as_mut().filter(|episode| episode.cause != Cause::Mark) else { return };
         let Some((start, clock)) = episode.first.filter(|(start, _)| ack.ack.after(*start)) else { return };
-        let Some(before) = episode.before.take() else { return };
+        let Some(before) = self.before.take() else { return };
         if ack.echo.is_some_and(|echo| Seq(echo).before(Seq(clock))) {
             env.counters.spurious_recoveries.increment();
-            control.restore(before);
+            control.restore(*before);
             self.board.forgive();
             self.episode = None;
         } else {
