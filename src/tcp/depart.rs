@@ -8,6 +8,9 @@ use crate::tcp::state::State;
 use crate::tcp::trace::{Header, Reason};
 use crate::wire::{Ecn, Flags, Outgoing, SegmentOptions, Seq, Timestamp};
 
+/// Window probes in a row that may be as long as the window.
+const LONG_PROBES: u8 = 3;
+
 /// A segment that wants to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plan {
@@ -54,8 +57,10 @@ impl Connection {
             {
                 return Some(Plan::Next(chunk));
             }
+            // A probe that brings no news may have been too long for its path, and the router silent (RFC 4821): one byte is short enough for any.
+            let most = if self.persist_backoff > LONG_PROBES { 1 } else { u32::MAX };
             if self.window_probe
-                && let Some(chunk) = self.sender.probe()
+                && let Some(chunk) = self.sender.probe(most)
             {
                 return Some(Plan::WindowProbe(chunk));
             }
@@ -222,6 +227,8 @@ impl Connection {
                 env.counters.window_probes.increment();
                 // It may be dropped, so it does not count as sent; but it may also be acknowledged.
                 self.sender.snd_max = self.sender.snd_max.max(end);
+                // It may be too long for the path, like any other.
+                self.path.on_sent(chunk.len, end);
                 self.timing = None;
                 self.unanswered_since.get_or_insert(env.now);
                 return;

@@ -166,9 +166,9 @@ impl Sender {
         (room >= len.saturating_add(more)).then_some(Chunk { seq: self.snd_nxt, len, fin: false })
     }
 
-    /// What probes a window that lets nothing go (RFC 9293 3.8.6.1): one byte at least, or what the window allows.
-    pub(super) fn probe(&self) -> Option<Chunk> {
-        self.unsent().then(|| self.chunk(self.snd_nxt, self.snd_wnd.saturating_sub(self.flight()).max(1)))
+    /// What probes a window that lets nothing go (RFC 9293 3.8.6.1): one byte at least, or what the window allows; no more than `most`.
+    pub(super) fn probe(&self, most: u32) -> Option<Chunk> {
+        self.unsent().then(|| self.chunk(self.snd_nxt, self.snd_wnd.saturating_sub(self.flight()).min(most).max(1)))
     }
 
     pub(super) fn payload(&self, chunk: Chunk) -> (&[u8], &[u8]) {
