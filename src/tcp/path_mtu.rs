@@ -410,6 +410,8 @@ impl Connection {
         let long = self.unanswered_since.is_some_and(|since| now.since(since) >= SUSPICION_AFTER);
         let suspicion = if long { SUSPICION - 1 } else { SUSPICION };
         let mss = short(self.sender.mss);
+        // The peer's window may allow less.
+        let size = mss.min(short(self.first_out()));
         let (base, least) = if self.flow.local().is_ipv4() {
             (BASE, BASE_MIN)
         } else {
@@ -418,10 +420,10 @@ impl Connection {
         };
         if self.timeouts < suspicion {
             mss
-        } else if mss > base {
+        } else if size > base {
             base
         } else if self.timeouts > SUSPICION {
-            (mss / 2).max(least)
+            (size / 2).max(least)
         } else {
             mss
         }
