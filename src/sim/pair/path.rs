@@ -6,11 +6,15 @@ use smoltcp::wire::{Ipv4Packet, Ipv6Packet};
 
 use crate::base::{Duration, Instant};
 use crate::sim::pair::dice::Dice;
+use crate::sim::router::Narrow;
 use crate::wire::{Ecn, Packet};
 
 /// Bytes of an IPv6 header before the first one that a TCP checksum covers (next header), and the one behind it (hop limit), which nothing covers.
 const IPV6_UNCOVERED: usize = 6;
 const IPV6_HOP_LIMIT: usize = 7;
+
+/// What has become of a packet that the narrow link does not carry.
+pub(super) const TOO_LONG: &str = "too long";
 
 /// How the path treats packets. Shares are in thousandths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub struct Conditions {
     pub rate: u64,
     /// Bytes that wait for the bottleneck at most; what finds no room is lost.
     pub queue: u64,
+    /// A link on the way that carries less than the hosts' own.
+    pub narrow: Option<Narrow>,
     /// Packets whose payload is altered so that no checksum tells. No TCP can bear that: it is for showing that somebody notices.
     pub forge: u64,
 }
@@ -59,6 +65,10 @@ pub struct Faults {
     pub swallowed: u64,
     /// Packets that found the bottleneck's queue full.
     pub dropped: u64,
+    /// Packets that were too long.
+    pub too_long: u64,
+    /// Messages of the router that says so.
+    pub told: u64,
     /// Packets that came twice.
     pub repeated: u64,
     /// Packets damaged.
@@ -108,13 +118,35 @@ impl Path {
         }
     }
 
-    /// Takes a packet that leaves at `now` and says what becomes of it.
-    pub(super) fn send(&mut self, bytes: Vec<u8>, now: Instant) -> &'static str {
-        let Conditions { blackhole, loss, burst, duplicate, rate, queue, .. } = self.conditions;
+    /// Takes a packet that leaves at `now` and says what becomes of it. A router may have something to say to its sender.
+    pub(super) fn send(&mut self, bytes: Vec<u8>, now: Instant) -> (&'static str, Option<Vec<u8>>) {
+        let Conditions { blackhole, narrow, .. } = self.conditions;
         if blackhole {
+            self.faults.swallowed += 1;
+            return ("swallowed", None);
+        }
+        match narrow.filter(|narrow| !narrow.carries(&bytes)) {
+            None => (self.pass(bytes, now), None),
+            Some(narrow) => {
+                let answer = narrow.answer(&bytes);
+                self.faults.too_long += 1;
+                self.faults.told += u64::from(answer.is_some());
+                (TOO_LONG, answer)
+            }
+        }
+    }
+
+    /// Takes a packet that does not come over the narrow link.
+    pub(super) fn send_short(&mut self, bytes: Vec<u8>, now: Instant) -> &'static str {
+        if self.conditions.blackhole {
             self.faults.swallowed += 1;
             return "swallowed";
         }
+        self.pass(bytes, now)
+    }
+
+    fn pass(&mut self, bytes: Vec<u8>, now: Instant) -> &'static str {
+        let Conditions { loss, burst, duplicate, rate, queue, .. } = self.conditions;
         // Bursts are geometric: each begins with a share of loss / burst and goes on with one of 1 - 1 / burst.
         let goes_on = self.losing && burst > 1;
         let share = if goes_on { 1000 - 1000 / burst } else { loss.div_ceil(burst.max(1)) };
@@ -250,7 +282,7 @@ mod tests {
     #[test]
     fn a_bottleneck_takes_its_time_and_drops_what_finds_no_room() {
         let mut path = path(Conditions { rate: 1000, queue: 100, ..Conditions::default() });
-        let fates: Vec<_> = (0..4).map(|_| path.send(vec![0x45; 100], Instant::START)).collect();
+        let fates: Vec<_> = (0..4).map(|_| path.send(vec![0x45; 100], Instant::START).0).collect();
         assert_eq!(fates, ["sent", "sent", "dropped", "dropped"]);
         assert_eq!(path.poll_at(), Some(Instant::from_nanos(100_000_000)));
         assert!(path.arrive(Instant::from_nanos(99_999_999)).is_none());

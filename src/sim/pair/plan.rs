@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::base::{Duration, Instant};
 use crate::sim::pair::dice::Dice;
 use crate::sim::pair::path::Conditions;
+use crate::sim::router::Narrow;
 use crate::tcp::testbed::Testbed;
 use crate::tcp::{Congestion, EcnMode, Settings};
 use crate::wire::{Packet, Segment};
@@ -34,6 +35,8 @@ pub struct Plan {
     pub phases: Vec<Phase>,
     /// The time on the way when it is sound.
     pub delay: Duration,
+    /// The link that is on the way for good, if one carries less than the hosts' own.
+    pub narrow: Option<Narrow>,
     /// Who says what.
     pub conversations: Vec<Conversation>,
 }
@@ -127,18 +130,24 @@ impl Plan {
         let mut dice = Dice::new(seed);
         let v6 = dice.one_in(3);
         let delay = dice.micros(50, 60_000);
-        let phases = phases(&mut dice.fork(), delay);
+        let mut phases = phases(&mut dice.fork(), delay);
         let mut hosts = [host(&mut dice.fork()), host(&mut dice.fork())];
+        let narrow = narrow(&mut dice.fork(), v6, &mut phases, &mut hosts);
         let bad: Duration = phases.iter().map(|phase| phase.lasts).sum();
         for host in &mut hosts {
             host.jolts = jolts(&mut dice.fork(), bad);
         }
         let conversations = conversations(&mut dice.fork(), &hosts);
-        let mut plan = Self { seed, v6, hosts, phases, delay, conversations };
+        let mut plan = Self { seed, v6, hosts, phases, delay, narrow, conversations };
         if dice.one_in(3) {
             plan.wrap(&mut dice);
         }
         plan
+    }
+
+    /// What the path is like when it is sound.
+    pub(super) fn sound(&self) -> Conditions {
+        Conditions { narrow: self.narrow, ..Conditions::sound(self.delay) }
     }
 
     /// A host's end of a conversation.
@@ -282,6 +291,23 @@ fn condition(dice: &mut Dice, kind: u64, delay: Duration) -> Conditions {
     is
 }
 
+/// Links that carry less: in some phases, each way by itself, and perhaps one for good. One that says nothing takes hosts that find out by themselves (RFC 4821).
+fn narrow(dice: &mut Dice, v6: bool, phases: &mut [Phase], hosts: &mut [HostPlan; 2]) -> Option<Narrow> {
+    let may_be_silent = dice.one_in(2);
+    for host in hosts {
+        host.settings.mtu_probing = may_be_silent || dice.one_in(2);
+    }
+    let least = if v6 { 1280 } else { 552 };
+    let mut link = |often: u64| {
+        let narrow = Narrow { mtu: dice.size(least, 1500), silent: may_be_silent && dice.one_in(2) };
+        dice.one_in(often).then_some(narrow)
+    };
+    for conditions in phases.iter_mut().flat_map(|phase| &mut phase.conditions) {
+        conditions.narrow = link(4);
+    }
+    link(3)
+}
+
 fn jolts(dice: &mut Dice, bad: Duration) -> Vec<(Duration, Jolt)> {
     if !dice.one_in(5) {
         return Vec::new();
@@ -365,7 +391,8 @@ impl Display for Plan {
         for phase in &self.phases {
             writeln!(f, "phase of {:?}: {:?}", phase.lasts, phase.conditions)?;
         }
-        writeln!(f, "then sound, IPv{}, {:?} on the way", if self.v6 { 6 } else { 4 }, self.delay)?;
+        let family = if self.v6 { 6 } else { 4 };
+        writeln!(f, "then sound, IPv{family}, {:?} on the way, with {:?}", self.delay, self.narrow)?;
         for conversation in &self.conversations {
             let how = if conversation.simultaneous { ", both connect" } else { "" };
             let [client, server] = &conversation.scripts;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::base::{Duration, Instant};
 use crate::sim::pair::Tally;
 use crate::sim::pair::dice::Dice;
-use crate::sim::pair::path::{Carried, Conditions, Path};
+use crate::sim::pair::path::{Carried, Conditions, Path, TOO_LONG};
 use crate::sim::pair::plan::{HostPlan, Jolt, Plan, script};
 use crate::sim::pair::user::{End, User, stream};
 use crate::sim::pair::witness::Witness;
@@ -22,6 +22,10 @@ const WAITING_MAX: usize = 64;
 /// How long after the last disturbance everything must be over that is not slow by itself: a timer that has been backed off to its maximum may have just been set,
 /// for the handshake, then for the data, then for the FIN, and a handshake may have found the table full.
 const CALM_MAX: Duration = Duration::from_secs(600);
+/// Losses of segments that are too long that a sender may take for something else: three timeouts, and the half of what was tried first.
+const HINTS_MIN: usize = 4;
+/// Those that come in one flight are one.
+const HINT_INTERVAL: Duration = Duration::from_millis(150);
 /// Lines that are kept for whoever asks what happened.
 const LINES_MAX: usize = 160;
 
@@ -80,6 +84,8 @@ pub(super) struct World {
     witness: Witness,
     /// Of each conversation, the client and the server.
     users: Vec<[User; 2]>,
+    /// When a link that says nothing took a packet of a conversation's client, or its server, for too long: moments at which the hosts could have noticed.
+    hints: Vec<[Vec<Instant>; 2]>,
     /// Connections that a late packet has opened once more.
     ghosts: Vec<ConnectionId>,
     /// The phase that comes next, and when.
@@ -110,6 +116,7 @@ impl World {
             paths: [Path::new(dice.fork()), Path::new(dice.fork())],
             witness: Witness::default(),
             users: users.collect(),
+            hints: vec![[Vec::new(), Vec::new()]; plan.conversations.len()],
             ghosts: Vec::new(),
             phase: 0,
             phase_at: Some(Instant::START),
@@ -220,7 +227,7 @@ impl World {
     }
 
     fn is_disturbed(&self) -> bool {
-        let sound = |conditions: &Conditions| *conditions == Conditions::sound(conditions.delay);
+        let sound = |is: &Conditions| *is == Conditions { delay: is.delay, ..self.plan.sound() };
         !self.paths.iter().all(|path| sound(&path.conditions))
             || self.hosts.iter().any(|host| host.paused_until.is_some())
     }
@@ -234,7 +241,7 @@ impl World {
             let phase = self.plan.phases.get(self.phase).copied();
             self.phase += 1;
             self.phase_at = phase.map(|phase| at + phase.lasts);
-            let sound = [Conditions::sound(self.plan.delay); 2];
+            let sound = [self.plan.sound(); 2];
             let conditions = phase.map_or(sound, |phase| phase.conditions);
             for (path, conditions) in self.paths.iter_mut().zip(conditions) {
                 path.conditions = conditions;
@@ -421,20 +428,39 @@ impl World {
         }
         let now = self.now;
         let [there, back] = &mut self.paths;
-        let fate = (if side == 0 { there } else { back }).send(packet, now);
-        self.note(|_| format!("{} > {} {fate}", name(side), words.unwrap_or_default()));
+        let (path, opposite) = if side == 0 { (there, back) } else { (back, there) };
+        let (fate, told) = path.send(packet, now);
+        let silent = fate == TOO_LONG && told.is_none();
+        if let Some(hints) = self.hints.get_mut(number).and_then(|hints| hints.get_mut(side)).filter(|_| silent)
+            && hints.last().is_none_or(|last| now.since(*last) >= HINT_INTERVAL)
+        {
+            hints.push(now);
+        }
+        // The router is on this side of the narrow link, and nobody complains about a complaint.
+        let told = told.map(|message| opposite.send_short(message, now));
+        self.note(|_| {
+            let told = told.map(|fate| format!(", and the router says so: {fate}")).unwrap_or_default();
+            format!("{} > {} {fate}{told}", name(side), words.unwrap_or_default())
+        });
         Ok(())
     }
 
     /// A connection may only time out when something was in the way.
-    fn judge_silence(&mut self, side: usize, number: usize) -> Verdict {
+    fn judge_silence(&self, side: usize, number: usize) -> Verdict {
         let quiet = self.now.since(self.disturbed_at);
-        let host = self.host(side);
+        let Some(host) = self.hosts.get(side) else { return Ok(()) };
         let Settings { user_timeout, keepalive, keepalive_interval, keepalive_probes, .. } = host.settings;
         let patience = keepalive.map_or(Duration::ZERO, |idle| idle + keepalive_interval * (keepalive_probes + 1));
         // The peer's tables are full, it does not know the connection any more, or it has no memory for what its user does not read.
         let starved = self.hosts.get(1 - side).is_some_and(|peer| peer.bed.counters().memory_dropped.value() > 0);
-        let unheard = self.was_refused() || self.has_left(1 - side, number) || starved;
+        // It has had too few chances to find out that its segments are too long, as with timeouts that had been backed off before.
+        let hints = self
+            .hints
+            .get(number)
+            .and_then(|hints| hints.get(side))
+            .map_or(0, |hints| hints.iter().filter(|at| self.now.since(**at) <= user_timeout).count());
+        let unheard =
+            self.was_refused() || self.has_left(1 - side, number) || starved || (1..=HINTS_MIN).contains(&hints);
         if unheard || quiet <= user_timeout.max(patience) + Duration::from_secs(1) {
             return Ok(());
         }
@@ -497,7 +523,7 @@ impl World {
         }
         // What is still to come comes, and hosts forget.
         for path in &mut self.paths {
-            path.conditions = Conditions::sound(self.plan.delay);
+            path.conditions = self.plan.sound();
         }
         self.step()
     }
@@ -532,6 +558,8 @@ impl World {
                 ("packets lost", faults.lost),
                 ("packets swallowed", faults.swallowed),
                 ("packets dropped", faults.dropped),
+                ("packets too long", faults.too_long),
+                ("routers' messages", faults.told),
                 ("packets repeated", faults.repeated),
                 ("packets damaged", faults.corrupted),
                 ("packets marked", faults.marked),
