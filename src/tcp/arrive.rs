@@ -122,7 +122,10 @@ impl Connection {
 
     fn establish(&mut self) {
         self.state = State::Established;
-        self.syn_wanted = false;
+        // Both have opened, and our SYN,ACK waits to leave: something else must acknowledge the peer's SYN.
+        if std::mem::take(&mut self.syn_wanted) {
+            self.receiver.request_ack();
+        }
         self.news.connected = true;
         if self.sender.fin {
             self.step(Step::Shutdown);
