@@ -138,6 +138,45 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_each_kind_of_word_is_as_the_format_says() {
+        use crate::base::{Flow, Instant};
+        use crate::tcp::trace::{Kind, Reason};
+        use crate::wire::{Ecn, Flags, SegmentOptions, Seq, Timestamp};
+
+        let record = Record {
+            number: 7,
+            at: Instant::from_nanos(0x0102_0304),
+            flow: Flow::new("198.18.0.10:443".parse().unwrap(), "198.18.0.1:40000".parse().unwrap()),
+            kind: Kind::Sent(Reason::Again),
+            seq: Seq(0x1122_3344),
+            ack: Some(Seq(0x5566_7788)),
+            flags: Flags { psh: true, ..Flags::default() },
+            window: 0x1234,
+            len: 1448,
+            options: SegmentOptions {
+                timestamp: Some(Timestamp { value: 5, echo: 6 }),
+                sack: [Some((Seq(8), Seq(9))), None, None, None],
+                ..SegmentOptions::default()
+            },
+            ecn: Ecn::Ect0,
+            inside: None,
+        };
+        let reading = Reading { written: 9, records: vec![record] };
+        let document = Document { epoch: 1, lanes: vec![LaneTrace { lane: 2, reading }] };
+        // Each line a word: the head, the epoch; lane, written, count; number, time, addresses, ports and kind, numbers, segment, timestamps, SACK,
+        // and the sender, of which nothing is known.
+        let golden = "7365616c616e6520 747261636520310a 0100000000000000
+            0200000000000000 0900000000000000 0100000000000000
+            0700000000000000 0403020100000000
+            0000000000000000 0a0012c6ffff0000 0000000000000000 010012c6ffff0000
+            180001 01409cbb01 8877665544332211 af00003412a80500 0600000005000000
+            0900000008000000 0000000000000000 0000000000000000
+            0000000000000000 0000000000000000 0000000000000000";
+        assert_eq!(hex::encode(document.encode()), golden.split_whitespace().collect::<String>());
+        assert_eq!(Document::parse(&hex::decode(golden.split_whitespace().collect::<String>()).unwrap()), Ok(document));
+    }
+
+    #[test]
     fn what_is_no_document_is_told_why() {
         assert_eq!(Document::parse(b"sealane trace 2\n\0\0\0\0\0\0\0\0"), Err(Unreadable::Magic));
         let lane = LaneTrace { lane: 1, ..LaneTrace::default() };
