@@ -100,6 +100,8 @@ pub struct Site {
     pub port: link::Settings,
     /// Whether there is a service at all.
     pub has_service: bool,
+    /// How often its monitor looks at a server, and how long it waits for it.
+    pub probes: (Duration, Duration),
 }
 
 impl Site {
@@ -111,8 +113,8 @@ impl Site {
         let pool = Arc::new(self.pool());
         let monitor = Monitor {
             name: "connect".into(),
-            interval: Duration::from_secs(1),
-            timeout: Duration::from_millis(500),
+            interval: self.probes.0,
+            timeout: self.probes.1,
             successful_checks: 1,
             failed_checks: 3,
         };

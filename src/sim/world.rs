@@ -435,6 +435,7 @@ impl World {
             servers: servers.collect(),
             port,
             has_service: self.has_service,
+            probes: (Duration::from_secs(1), Duration::from_millis(500)),
         }
         .snapshot(self.version)
     }
