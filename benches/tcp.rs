@@ -4,11 +4,12 @@
 //! from those 16 bytes: neither making nor parsing them is timed, only the stack's calls are, in CPU time of the thread, less what reading the clock
 //! costs. A burst is 32 segments of different connections, as a NIC gives them.
 //!
-//! Each operation does the same work whatever the size of the table: a phase takes the next connections of a random order, each once, up to 16,384;
-//! each receives a segment, which is read; then time passes and each sends the delayed acknowledgement; then each writes a segment's data and sends it;
-//! then each takes the acknowledgement. The order is one of all connections ("all"), or of 1,000 that lie scattered in the table while the others are
-//! idle ("some"). Sizes take turns within a round; a figure is nanoseconds an operation, as median and best over the rounds, and ratios are those of the
-//! same round.
+//! Each operation does the same work whatever the size of the table: a phase takes the next connections of a random order, each once; each receives a
+//! segment, which is read; then time passes and each sends the delayed acknowledgement; then each writes a segment's data and sends it; then each takes the
+//! acknowledgement. The order is one of all connections, of which 16,384 are under way together ("all, 16 k"), more than a table of 1,000 can have; or
+//! 1,000 ("all, 1 k"), as in a table of 1,000, so that only the table differs; or it is one of 1,000 that lie scattered in the table while the others are
+//! idle ("some, 1 k"). Sizes take turns within a round; a figure is nanoseconds an operation, as median and best over the rounds, and ratios are those of
+//! the same round.
 //!
 //! Under attack are measured, beside 1,000 connections at rest: an attacker's segments, each of a flow of its own, taken and answered.
 //!
@@ -121,8 +122,7 @@ struct Bench {
     stack: Stack,
     counters: Arc<Counters>,
     peers: Vec<Peer>,
-    /// All connections, and some of them, each in random order; and who is next.
-    orders: [(Vec<u32>, usize); 2],
+    orders: [Order; 3],
     now: Instant,
     clock: u64,
     opened: usize,
@@ -133,6 +133,16 @@ struct Bench {
 /// The engine's own.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Whose turn it is: connections, the one before the next, and how many are under way together.
+#[derive(Clone)]
+struct Order {
+    connections: Vec<u32>,
+    next: usize,
+    phase: usize,
+}
+
+const ORDERS: [&str; 3] = ["all, 16 k", "all, 1 k", "some, 1 k"];
 
 type Received = (Flow, Segment<'static>);
 
@@ -167,7 +177,12 @@ impl Bench {
         }
         let some = all.iter().copied().take(SOME).collect();
         let now = Instant::START + Duration::from_secs(1);
-        let orders = [(all, 0), (some, 0)];
+        let each = Order { connections: all.clone(), next: 0, phase: SOME.min(size) };
+        let orders = [
+            Order { phase: PHASE_MAX.min(size), ..each.clone() },
+            each,
+            Order { connections: some, next: 0, phase: SOME.min(size) },
+        ];
         Self { stack, counters, peers, orders, now, clock, opened: 0, room: [0; 1514], payload: FULL }
     }
 
@@ -194,7 +209,7 @@ impl Bench {
 
     /// The next connections of an order, made into segments.
     fn batch(&mut self, order: usize, len: usize, payload: &'static [u8]) -> Batch {
-        let (order, next) = &mut self.orders[order];
+        let Order { connections: order, next, .. } = &mut self.orders[order];
         let peers: Vec<usize> = (0..len)
             .map(|_| {
                 *next = (*next + 1) % order.len();
@@ -239,8 +254,7 @@ impl Bench {
     /// Every connection of a phase takes one segment and gives one: the four operations of a segment.
     fn phase(&mut self, order: usize, spent: &mut [Spent; 4]) {
         let payload = &DATA[..self.payload];
-        let len = self.orders[order].0.len().min(PHASE_MAX);
-        let begin = self.orders[order].1;
+        let Order { phase: len, next: begin, .. } = self.orders[order];
         let [received, delayed, sent, acknowledged] = spent;
         self.each_batch(order, len, payload, |bench, batch| {
             let read = bench.timed(received, batch.peers.len(), |bench| {
@@ -264,7 +278,7 @@ impl Bench {
             });
             delayed.count += count;
         }
-        self.orders[order].1 = begin;
+        self.orders[order].next = begin;
         self.each_batch(order, len, &[], |bench, batch| {
             let ids: Vec<ConnectionId> =
                 batch.peers.iter().map(|peer| bench.peers[*peer].id.expect("it is open")).collect();
@@ -283,7 +297,7 @@ impl Bench {
                 bench.peers[*peer].ack = bench.peers[*peer].ack + length(payload);
             }
         });
-        self.orders[order].1 = begin;
+        self.orders[order].next = begin;
         // The round trip.
         self.now = self.now + Duration::from_millis(1);
         self.each_batch(order, len, &[], |bench, batch| {
@@ -313,7 +327,7 @@ impl Bench {
     /// Nanoseconds of each operation on a segment.
     fn segments(&mut self, order: usize, payload: usize) -> [f64; 4] {
         self.payload = payload;
-        let len = self.orders[order].0.len().min(PHASE_MAX);
+        let len = self.orders[order].phase;
         // Once for the caches and predictors.
         self.phase(order, &mut [Spent::default(); 4]);
         let mut spent = [Spent::default(); 4];
@@ -549,13 +563,12 @@ fn sizes(arguments: &Arguments, clock: u64) {
     let (rounds, sizes) = (arguments.rounds, &arguments.sizes);
     let mut benches: Vec<Bench> = sizes.iter().map(|size| fill(*size, clock)).collect();
     let base = sizes.iter().position(|size| *size == SOME).unwrap_or(0);
-    let orders = ["all", "some"];
     // By what is done, round and size.
-    let mut segments = vec![vec![vec![0.0; sizes.len()]; rounds]; orders.len() * PAYLOADS.len() * 4];
+    let mut segments = vec![vec![vec![0.0; sizes.len()]; rounds]; ORDERS.len() * PAYLOADS.len() * 4];
     let mut opened = vec![vec![0.0; sizes.len()]; rounds];
     for round in 0..rounds {
         for (size, bench) in benches.iter_mut().enumerate() {
-            for order in 0..orders.len() {
+            for order in 0..ORDERS.len() {
                 for (place, payload) in PAYLOADS.into_iter().enumerate() {
                     let figures = bench.segments(order, payload);
                     for (operation, figure) in figures.into_iter().enumerate() {
@@ -568,7 +581,7 @@ fn sizes(arguments: &Arguments, clock: u64) {
     }
     let heads: String = sizes.iter().map(|size| format!("{size:14}")).collect();
     println!("  nanoseconds each{:16}{heads}   last / {}", "", sizes[base]);
-    for (order, who) in orders.iter().enumerate() {
+    for (order, who) in ORDERS.iter().enumerate() {
         for (place, payload) in PAYLOADS.iter().enumerate() {
             for operation in 0..4 {
                 let name = format!("{who}: {} {payload} B", OPERATION_NAMES[operation]);
