@@ -206,6 +206,14 @@ pub struct Segment<'a> {
     pub payload: &'a [u8],
 }
 
+/// Whether the address is that of many hosts.
+fn is_group(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_multicast(),
+    }
+}
+
 impl<'a> Segment<'a> {
     /// Parses the TCP segment in `packet` and the flow it belongs to, seen from this engine. With `verified`, the NIC has proven its checksum.
     ///
@@ -218,6 +226,10 @@ impl<'a> Segment<'a> {
             return Err(Malformed::Field);
         }
         if packet.source.is_ipv4() != packet.destination.is_ipv4() {
+            return Err(Malformed::Field);
+        }
+        // RFC 1122 4.2.3.10: a connection has two ends. Not even a reset answers what was sent to a group.
+        if is_group(packet.destination) {
             return Err(Malformed::Field);
         }
         if !verified && !tcp.verify_checksum(&packet.source.into(), &packet.destination.into()) {

@@ -78,6 +78,30 @@ fn endpoints_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn a_syn_to_a_group_is_dropped_and_not_even_reset() {
+    let mut client = Testbed::new(Settings::default(), 1);
+    client.connect(HERE.into(), THERE.into()).unwrap();
+    let syn = client.take().unwrap();
+    // The same SYN to somebody else, with right checksums.
+    let to = |destination: [u8; 4]| {
+        let mut packet = syn.clone();
+        packet[16..20].copy_from_slice(&destination);
+        let mut ip = smoltcp::wire::Ipv4Packet::new_unchecked(&mut packet[..]);
+        ip.fill_checksum();
+        let (from, to) = (ip.src_addr().into(), ip.dst_addr().into());
+        smoltcp::wire::TcpPacket::new_unchecked(ip.payload_mut()).fill_checksum(&from, &to);
+        packet
+    };
+    let mut bed = Testbed::new(Settings::default(), 2);
+    for group in [[224, 0, 0, 1], [239, 255, 0, 1], [255, 255, 255, 255]] {
+        assert!(bed.inject(&to(group)).is_err(), "{group:?}");
+        assert_eq!(bed.take(), None, "{group:?}");
+    }
+    bed.inject(&to([198, 18, 0, 2])).unwrap();
+    assert!(bed.take().is_some(), "a host is reset");
+}
+
+#[test]
 fn what_leaves_while_time_passes_is_stamped_with_its_time() {
     let mut bed = Testbed::new(Settings::default(), 1);
     let connection = bed.connect(HERE.into(), THERE.into()).unwrap();
