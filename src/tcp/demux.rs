@@ -190,7 +190,7 @@ impl Stack {
         self.reply(reply);
     }
 
-    /// An acknowledgement to a listener, of a flow that nobody knows. Gives whether it was the answer to a cookie.
+    /// An acknowledgement to a listener, of a flow that nobody knows. Gives whether it was the answer to a cookie, or may be what follows one.
     fn on_cookie(&mut self, flow: &Flow, token: Token, segment: &Segment<'_>, now: Instant) -> bool {
         let Some(ack) = segment.ack.filter(|_| !segment.flags.syn && self.cookies.are_out(now)) else { return false };
         let (irs, iss) = (segment.seq - 1, ack - 1);
@@ -198,7 +198,8 @@ impl Stack {
         let timestamp = segment.options.timestamp.filter(|_| self.settings.timestamps);
         let Some(offer) = self.cookies.check(origin, irs, iss, timestamp, now) else {
             self.counters.cookies_refused.increment();
-            return false;
+            // The first segment of an honest client may have been lost, with which this one would be right: the client sends it again, unless it is reset.
+            return !segment.payload.is_empty();
         };
         if self.memory() == Memory::Exhausted {
             self.counters.memory_full.increment();
