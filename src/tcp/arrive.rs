@@ -435,7 +435,11 @@ impl Connection {
             Taken::InOrder => self.news.readable = true,
             Taken::OutOfOrder => env.counters.out_of_order.increment(),
             Taken::Refused => env.counters.reassembly_full.increment(),
-            Taken::Starved => env.counters.memory_dropped.increment(),
+            Taken::Starved => {
+                env.counters.memory_dropped.increment();
+                // Not each time: a peer that takes the answer for the sign of a loss would send the same again at once, for as long as there is no memory.
+                self.challenge(env);
+            }
             Taken::Nothing => env.counters.nothing_new.increment(),
         }
         if self.receiver.finished {

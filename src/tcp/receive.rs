@@ -160,7 +160,6 @@ impl Receiver {
             return Taken::Nothing;
         }
         if memory == Memory::Exhausted && !self.is_needed(start, length(kept), memory) {
-            self.ack_now = true;
             return Taken::Starved;
         }
         if start != self.rcv_nxt {

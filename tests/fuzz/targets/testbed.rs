@@ -429,13 +429,14 @@ impl World {
         self.host(to).note_accepted();
     }
 
-    /// Everything is carried, up to a bound: a host without memory drops what its peer sends again, as often as it says so while no time passes.
+    /// Everything is carried. While no time passes, hosts have something to say to each other only so often.
     fn settle(&mut self) {
         for _ in 0..SETTLE_MAX {
             if !self.carry(false, Fate::Arrives) && !self.carry(true, Fate::Arrives) {
                 return;
             }
         }
+        panic!("{SETTLE_MAX} packets, and the hosts have more to say");
     }
 
     #[expect(clippy::too_many_arguments, reason = "a segment has as many parts")]
