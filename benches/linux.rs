@@ -24,6 +24,7 @@ mod world;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
@@ -205,7 +206,8 @@ fn transfer(world: &World, cell: Cell, pair: Pair, time: Duration, seed: u64) ->
     let bytes = world.during(there, back, || {
         let until = Instant::now() + time;
         let settings = Settings { send_buffer: BUFFER, receive_buffer: BUFFER, ..Settings::default() };
-        let mut bulk = Bulk::new(pair, until);
+        let (ready, is_ready) = mpsc::channel();
+        let mut bulk = Bulk::new(pair, until, ready);
         thread::scope(|scope| {
             let receiver = (pair != Pair::LinuxToEngine).then(|| {
                 let listener = world.left.enter(|| TcpListener::bind((address(LEFT, Family::Ipv4), PORT)).unwrap());
@@ -217,8 +219,10 @@ fn transfer(world: &World, cell: Cell, pair: Pair, time: Duration, seed: u64) ->
                 }
                 Pair::EngineToLinux => drop(engine::run(settings, seed, &world.engine, &mut bulk)),
                 Pair::LinuxToEngine => {
-                    let sender =
-                        || world.left.enter(|| linux_sends((address(ENGINE, Family::Ipv4), PORT).into(), until));
+                    let sender = move || {
+                        is_ready.recv().expect("the engine listens in its first turn");
+                        world.left.enter(|| linux_sends((address(ENGINE, Family::Ipv4), PORT).into(), until));
+                    };
                     scope.spawn(sender);
                     drop(engine::run(settings, seed, &world.engine, &mut bulk));
                 }
@@ -273,11 +277,13 @@ struct Bulk {
     id: Option<ConnectionId>,
     chunk: Vec<u8>,
     received: u64,
+    /// Told once the engine listens.
+    ready: mpsc::Sender<()>,
 }
 
 impl Bulk {
-    fn new(pair: Pair, until: Instant) -> Self {
-        Self { sends: pair == Pair::EngineToLinux, until, id: None, chunk: vec![0; CHUNK], received: 0 }
+    fn new(pair: Pair, until: Instant, ready: mpsc::Sender<()>) -> Self {
+        Self { sends: pair == Pair::EngineToLinux, until, id: None, chunk: vec![0; CHUNK], received: 0, ready }
     }
 }
 
@@ -299,7 +305,8 @@ impl Application for Bulk {
                 self.id = Some(stack.connect(flow, Token::default(), now).expect("the table is empty"));
             }
             Some(id) => while stack.writable(id) >= CHUNK && stack.write(id, &self.chunk, now) > 0 {},
-            None => drop(stack.listen(local, Token::default())),
+            None if stack.listen(local, Token::default()).is_ok() => drop(self.ready.send(())),
+            None => {}
         }
         Instant::now() < self.until
     }
