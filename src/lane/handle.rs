@@ -105,10 +105,6 @@ crate::counters! {
         counter idle_nanoseconds,
         /// Frames received from ports
         counter frames_received,
-        /// SYNs dropped unread because a breath found more of them than a lane answers at once
-        counter openings_dropped,
-        /// SYNs read before others because they had been dropped and came again
-        counter openings_again,
         /// Frames given to ports
         counter frames_sent,
         /// Frames that the transmit queue had no room for

@@ -9,7 +9,6 @@ pub mod handle;
 pub mod inbox;
 pub mod record;
 
-mod admission;
 mod connect;
 mod orders;
 mod probes;

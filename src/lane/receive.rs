@@ -1,18 +1,18 @@
-//! Frames in: parsed once, taken by the layer that they are for, or handed to the lane that owns their flow; SYNs beyond what a lane can answer unread.
+//! Frames in: parsed once, taken by the layer that they are for, or handed to the lane that owns their flow.
 
 use smallvec::SmallVec;
 
 use crate::base::{Counter, Flow, Instant, LaneId, PortId};
-use crate::lane::admission::Verdict;
 use crate::lane::steer::Handover;
+use crate::lane::transmit::TRANSMIT_MAX;
 use crate::lane::{LaneCounters, Station};
 use crate::link;
 use crate::nic::{BURST, Frame as _, QueuePair, ReceivedChecksum, rss};
 use crate::tcp::Stack;
-use crate::wire::{Frame, Malformed, Opening, Packet, Protocol, Quote, Segment};
+use crate::wire::{Frame, Malformed, Packet, Protocol, Quote, Segment};
 
-/// Most bursts that a breath takes from a port: all that a receive queue of the usual length holds, so that a full one is empty at once.
-const BURSTS_MAX: usize = 32;
+/// Most bursts that a breath takes from a port: as many frames as it sends segments, so that a flood of SYNs is not read faster than it is answered.
+const BURSTS_MAX: usize = TRANSMIT_MAX / BURST;
 
 /// What became of a frame.
 enum Taken<'f> {
@@ -27,7 +27,6 @@ enum Taken<'f> {
 impl<Q: QueuePair> Station<Q> {
     /// Takes what other lanes handed over and what waits at every port.
     pub fn receive(&mut self, now: Instant) -> bool {
-        self.admission.begin(now);
         let taken_over = self.take_over(now);
         let mut any = taken_over;
         for port in (0..self.ports.len()).rev() {
@@ -62,22 +61,6 @@ impl<Q: QueuePair> Station<Q> {
         }
         self.received = received;
         taken
-    }
-
-    /// Whether to read a frame at all.
-    fn admits(&mut self, bytes: &[u8]) -> bool {
-        let Some(opening) = Opening::of(bytes) else { return true };
-        match self.admission.on_opening(&opening) {
-            Verdict::Read => true,
-            Verdict::ReadAgain => {
-                self.counters.openings_again.increment();
-                true
-            }
-            Verdict::Drop => {
-                self.counters.openings_dropped.increment();
-                false
-            }
-        }
     }
 
     fn take_over(&mut self, now: Instant) -> bool {
@@ -143,9 +126,6 @@ impl<Q: QueuePair> Station<Q> {
         steered: bool,
         now: Instant,
     ) -> Result<Taken<'f>, Malformed> {
-        if !steered && !self.admits(frame.bytes()) {
-            return Ok(Taken::Here);
-        }
         let verified = match frame.received_checksum() {
             ReceivedChecksum::Good => true,
             ReceivedChecksum::Unknown => false,

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use crate::base::{Instant, LaneId, Random};
-use crate::lane::admission::Admission;
 use crate::lane::transmit::TRANSMIT_MAX;
 use crate::lane::{Handle, LaneCounters, Steering};
 use crate::link::{self, Link};
@@ -29,7 +28,6 @@ pub struct Station<Q: QueuePair> {
     pub(super) steering: Steering<Q::Frame>,
     pub(super) ports: Vec<Port<Q>>,
     pub(super) received: Vec<Q::Frame>,
-    pub(super) admission: Admission,
     pub(super) random: Random,
     /// TCP, for the application to read from and write to.
     pub stack: Stack,
@@ -62,7 +60,6 @@ impl<Q: QueuePair> Station<Q> {
             steering,
             ports,
             received: Vec::with_capacity(BURST),
-            admission: Admission::new(&mut random.fork()),
             stack,
             random,
         }

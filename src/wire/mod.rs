@@ -2,11 +2,9 @@
 
 pub mod frame;
 pub mod icmp;
-pub mod opening;
 pub mod quote;
 pub mod segment;
 
 pub use frame::{Ecn, Frame, Malformed, Packet, Protocol};
-pub use opening::Opening;
 pub use quote::Quote;
 pub use segment::{Flags, Outgoing, Segment, SegmentOptions, Seq, Timestamp};

@@ -2,7 +2,10 @@
 //!
 //! The lane is the engine's own, with TLS, over a port in memory whose queues are as bounded as a NIC's: what the lane does not take out in time is lost,
 //! whoever sent it. Honest clients then do what clients do, they send again. Time is real, because load is; what is asserted is what becomes of the
-//! clients, not how fast anything is. `cargo test --test flood`; with `--release` it shows what the engine can take.
+//! clients, not how fast anything is. `cargo test --release --no-default-features --test flood`.
+//!
+//! The other core makes what it could bring to a lane over virtio, two million frames a second. Into memory it could write seven million, which no port
+//! delivers: beyond what a lane takes out of its queue frames are lost whoever sent them, and nothing behind the queue can help.
 //!
 //! Where other processes leave the lane less than four fifths of its core, the flood has more than the other core: then half of the clients must do.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a test may panic")]
@@ -52,6 +55,10 @@ type Outcome = Result<String, String>;
 fn main() -> ExitCode {
     if cfg!(feature = "dpdk") {
         println!("flood: 0 passed; 0 failed: no DPDK is in it, it runs with --no-default-features");
+        return ExitCode::SUCCESS;
+    }
+    if cfg!(debug_assertions) {
+        println!("flood: 0 passed; 0 failed: what a lane can take it says in a release build only");
         return ExitCode::SUCCESS;
     }
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
@@ -167,10 +174,7 @@ fn flood(
     let before = received(outside);
     let counters = outside.counters();
     let lane = &counters.lane;
-    let read = || {
-        [&lane.frames_received, &lane.openings_dropped, &lane.openings_again, &lane.breaths]
-            .map(|counter| counter.value())
-    };
+    let read = || [&lane.frames_received, &lane.breaths].map(|counter| counter.value());
     let earlier = read();
     let spent = watch.spent.load(Ordering::Relaxed);
     let first = outside.visits.len();
@@ -200,15 +204,13 @@ fn flood(
     let others: Vec<_> = visits.iter().filter(|visit| !visit.is_served()).map(|visit| visit.visiting.outcome).collect();
     let counted: Vec<_> = read().iter().zip(earlier).map(|(now, earlier)| now - earlier).collect();
     let told = format!(
-        "{took:.1} s, the lane had {:.0} % of a core: {:.0} k/s offered, {:.0} k/s of them lost at the full queue, {:.0} k/s answered\n  the lane took {:.0} k/s, of which {:.0} k/s SYNs unread and {} again, in {:.0} k breaths/s; of {} honest frames {} were lost\n  {} visits: connected {connected}\n  served {served}, and {others:?}; transfers got {progress:?} KiB",
+        "{took:.1} s, the lane had {:.0} % of a core: {:.0} k/s offered, {:.0} k/s of them lost at the full queue, {:.0} k/s answered\n  the lane took {:.0} k/s in {:.0} k breaths/s; of {} honest frames {} were lost\n  {} visits: connected {connected}\n  served {served}, and {others:?}; transfers got {progress:?} KiB",
         share * 100.0,
         rate(outside.flood.offered),
         rate(outside.flood.lost),
         rate(outside.backscatter),
         rate(counted[0]),
         rate(counted[1]),
-        counted[2],
-        rate(counted[3]),
         outside.honest.offered,
         outside.honest.lost,
         visits.len(),
