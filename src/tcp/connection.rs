@@ -55,7 +55,8 @@ pub(super) struct News {
     pub(super) writable: bool,
 }
 
-/// What a segment in order needs comes first, cache line by cache line. A connection at rest holds no other memory.
+/// What a segment in order needs comes first, cache line by cache line. A connection at rest holds no other memory, but for CUBIC's curve once its window
+/// has been used, and for what is known of a path that is narrow.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Connection {
