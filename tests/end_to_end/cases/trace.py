@@ -1,4 +1,9 @@
-"""The always-on trace: what `sealane trace` says is what was on the wire, as lines and as a capture that tshark reads."""
+"""The always-on trace: what `sealane trace` says is what was on the wire, as lines and as a capture that tshark reads.
+
+A trace has segments in the order in which the connection's lane took them. The kernel sends the ACK of a handshake into
+the tap's queue of the SYN, and what follows into the one that the SYN,ACK came from: data may overtake that ACK on its
+way from lane to lane.
+"""
 
 import contextlib
 import re
@@ -25,7 +30,8 @@ def a_traced_connection_reads_from_syn_to_the_end(trial):
         lines = _lines(*_visit(trial, at(SHOP), 20_000))
     assert re.search(r" < S 0:0\(0\) win \d+ <mss 1460,sackOK,wscale \d+,ts \d+ 0>", lines[0]), lines[0]
     assert re.search(r" > S\. 0:0\(0\) ack 1 win \d+ <mss 1460,", lines[1]), lines[1]
-    assert " < . 1:1(0) ack 1 " in lines[2] and " | ESTABLISHED cwnd " in lines[2], lines[2]
+    assert " | ESTABLISHED cwnd " in lines[2], lines[2]
+    assert any(" < . 1:1(0) ack 1 " in line for line in lines[2:]), lines
     assert [line.split(" | ")[0].partition(" closed ")[2] for line in lines if " closed " in line] == ["finished"]
     segments = _segments(lines)
     for mark in "<>":
@@ -60,12 +66,12 @@ def _compare(trial, address):
     wanted = [part for field in fields for part in ("-e", f"tcp.{field}")]
     rows = run("tshark", "-r", capture, "-T", "fields", *wanted).stdout.splitlines()
     traced = [tuple(int(field, 0) for field in row.split("\t")) for row in rows]
-    for port in (443, ends[2]):
-        there = [packet.fields() for packet in seen if packet.source_port == port]
-        here = [packet for packet in traced if packet[0] == port]
+    for port, order in (443, list), (ends[2], sorted):
+        there = order(packet.fields() for packet in seen if packet.source_port == port)
+        here = order(packet for packet in traced if packet[0] == port)
         assert here == there, _difference(here, there)
     flags = [(packet[0], packet[4]) for packet in traced]
-    assert flags[:3] == [(ends[2], SYN), (443, SYN | ACK), (ends[2], ACK)], flags[:3]
+    assert flags[:2] == [(ends[2], SYN), (443, SYN | ACK)] and (ends[2], ACK) in flags, flags[:4]
     assert {packet[0] for packet in traced if packet[4] & FIN} == {443, ends[2]}
     assert sum(packet[6] for packet in traced) > 200_000
     complaints = run("tshark", "-r", capture, "-Y", "_ws.malformed || tcp.analysis.lost_segment || tcp.analysis.ack_lost_segment").stdout
