@@ -550,7 +550,7 @@ impl World {
         let reversed = self.flow().reversed();
         let mut room = vec![0; 66_000];
         let (flags, ecn) = (written.flags, written.ecn);
-        let outgoing = Outgoing { flow: &reversed, seq, ack, flags, window, options, ecn, payload: (&payload, &[]) };
+        let outgoing = Outgoing { flow: &reversed, seq, ack, flags, window, options, ecn, payload: &[&payload] };
         let len = outgoing.emit(&mut room, false).ok_or("too long for a packet")?;
         let bytes = script::disfigure(&room[..len], &written.raw, written.urgent);
         Ok(match Segment::parse(&packet(&bytes), false) {

@@ -2,6 +2,7 @@
 
 use crate::tcp::connection::{Connection, Env, mss_offered, shift_offered, window_offered};
 use crate::tcp::isn;
+use crate::tcp::outbox::Payload;
 use crate::tcp::selective::Selective;
 use crate::tcp::send::Chunk;
 use crate::tcp::state::State;
@@ -116,6 +117,7 @@ impl Connection {
         let ecn = if may_be_marked { Ecn::Ect0 } else { Ecn::NotEct };
         let options = self.options(plan, env);
         let traced = env.tracer.takes(self.timestamp_offset).then(|| self.reason(plan, chunk.seq));
+        let payload = if chunk.len > 0 { self.sender.payload(chunk) } else { Payload::new() };
         let outgoing = Outgoing {
             flow: &self.flow,
             seq: chunk.seq,
@@ -124,9 +126,11 @@ impl Connection {
             window,
             options,
             ecn,
-            payload: if chunk.len > 0 { self.sender.payload(chunk) } else { (&[], &[]) },
+            payload: &payload,
         };
-        let len = outgoing.emit(room, offload)?;
+        let len = outgoing.emit(room, offload);
+        drop(payload);
+        let len = len?;
         if cwr {
             self.recovery.on_reduction_told();
         }
@@ -177,7 +181,7 @@ impl Connection {
             ecn: Ecn::NotEct,
         };
         let Header { seq, ack, flags, window, options, ecn, .. } = header;
-        let outgoing = Outgoing { flow: &self.flow, seq, ack, flags, window, options, ecn, payload: (&[], &[]) };
+        let outgoing = Outgoing { flow: &self.flow, seq, ack, flags, window, options, ecn, payload: &[] };
         let len = outgoing.emit(room, offload)?;
         let traced = env.tracer.takes(self.timestamp_offset).then(|| self.reason(Plan::Syn, self.sender.iss));
         self.syn_wanted = false;

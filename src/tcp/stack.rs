@@ -331,9 +331,8 @@ impl Stack {
             self.tracer.sent_alone(&reply, now);
         }
         let Reply { flow, seq, ack, flags, window, options } = reply;
-        let payload: (&[u8], &[u8]) = (&[], &[]);
         self.counters.segments_sent.increment();
-        Outgoing { flow: &flow, seq, ack, flags, window, options, ecn: Ecn::NotEct, payload }.emit(room, offload)
+        Outgoing { flow: &flow, seq, ack, flags, window, options, ecn: Ecn::NotEct, payload: &[] }.emit(room, offload)
     }
 
     /// The next segment of the connection whose turn it is.
@@ -425,6 +424,32 @@ impl Stack {
         let taken = connection.sender.write(bytes, memory);
         self.settle(index, now);
         taken
+    }
+
+    /// How long a piece for [`append`](Self::append) may be: up to `wanted` bytes, but no less than a quarter of what the connection may queue. Zero asks for an
+    /// [`Event::Writable`] later.
+    pub fn room_for(&mut self, id: ConnectionId, wanted: usize) -> usize {
+        let memory = self.memory();
+        self.connections
+            .find(id)
+            .and_then(|index| self.connections.at_mut(index))
+            .filter(|connection| connection.over.is_none())
+            .map_or(0, |connection| connection.sender.room_for(wanted, memory))
+    }
+
+    /// Queues a piece as it is, without a copy: it is kept until all of it is acknowledged.
+    ///
+    /// # Errors
+    /// The piece comes back if it is longer than [`writable`](Self::writable) says.
+    pub fn append(&mut self, id: ConnectionId, piece: Vec<u8>, now: Instant) -> Result<(), Vec<u8>> {
+        let Some(index) = self.connections.find(id) else { return Err(piece) };
+        let memory = self.memory();
+        let Some(connection) = self.connections.at_mut(index).filter(|connection| connection.over.is_none()) else {
+            return Err(piece);
+        };
+        connection.sender.append(piece, memory)?;
+        self.settle(index, now);
+        Ok(())
     }
 
     /// Bytes written and not yet acknowledged.

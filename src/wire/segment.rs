@@ -265,7 +265,7 @@ impl<'a> Segment<'a> {
     }
 }
 
-/// A segment about to leave, with data that may lie in two pieces of a ring buffer.
+/// A segment about to leave, with data that may lie in several pieces.
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {
     /// Where it goes: from the local endpoint to the remote one.
@@ -282,8 +282,8 @@ pub struct Outgoing<'a> {
     pub options: SegmentOptions,
     /// The ECN field of its packet.
     pub ecn: Ecn,
-    /// The data: the first piece and what follows it.
-    pub payload: (&'a [u8], &'a [u8]),
+    /// The data, piece by piece.
+    pub payload: &'a [&'a [u8]],
 }
 
 /// Hop limit of every packet that we send, as RFC 1700 recommends and Linux does.
@@ -304,7 +304,7 @@ impl Outgoing<'_> {
     pub fn emit(&self, room: &mut [u8], offload: bool) -> Option<usize> {
         let (local, remote) = (self.flow.local(), self.flow.remote());
         let header = TCP_HEADER + self.options.len();
-        let tcp_len = header + self.payload.0.len() + self.payload.1.len();
+        let tcp_len = header + self.payload.iter().map(|piece| piece.len()).sum::<usize>();
         let (ip_header, repr) = match (local.ip(), remote.ip()) {
             (IpAddr::V4(src_addr), IpAddr::V4(dst_addr)) => (
                 IPV4_HEADER,
@@ -372,9 +372,11 @@ impl Outgoing<'_> {
         tcp.set_window_len(self.window);
         tcp.set_urgent_at(0);
         self.options.emit(tcp.options_mut());
-        if let Some((first, second)) = tcp.payload_mut().split_at_mut_checked(self.payload.0.len()) {
-            first.copy_from_slice(self.payload.0);
-            second.copy_from_slice(self.payload.1);
+        let mut rest = tcp.payload_mut();
+        for piece in self.payload {
+            let Some((room, behind)) = rest.split_at_mut_checked(piece.len()) else { break };
+            room.copy_from_slice(piece);
+            rest = behind;
         }
         let (source, destination) = (IpAddress::from(local.ip()), IpAddress::from(remote.ip()));
         if offload {
@@ -435,7 +437,7 @@ mod tests {
             window: 0x1234,
             options: SegmentOptions { timestamp: Some(Timestamp { value: 1, echo: 2 }), ..SegmentOptions::default() },
             ecn: Ecn::NotEct,
-            payload: (b"ab", b"c"),
+            payload: &[b"ab", b"c"],
         }
     }
 
@@ -574,7 +576,8 @@ mod tests {
             let flow = if ipv6 { v6() } else { v4() };
             let [syn, fin, rst, psh, ece, cwr] = bits;
             let flags = Flags { syn, fin, rst, psh, ece, cwr };
-            let payload = data.split_at(cut.index(data.len() + 1));
+            let (first, second) = data.split_at(cut.index(data.len() + 1));
+            let payload: &[&[u8]] = &[first, second];
             let (seq, ack, ecn) = (Seq(seq), ack.map(Seq), Ecn::of(ecn));
             let mut room = [0xaa; 1600];
             let len = Outgoing { flow: &flow, seq, ack, flags, window, options, ecn, payload }.emit(&mut room, false).unwrap();

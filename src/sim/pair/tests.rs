@@ -110,7 +110,7 @@ fn said(change: impl FnOnce(&mut Outgoing<'_>)) -> Result<(), String> {
     let (flow, segment) = Segment::parse(&parsed, false).unwrap();
     let Segment { seq, ack, flags, window, options, ecn, payload } = segment;
     let flow = flow.reversed();
-    let payload = (payload, &[][..]);
+    let payload: &[&[u8]] = &[payload];
     let mut outgoing = Outgoing { flow: &flow, seq, ack, flags, window, options, ecn, payload };
     change(&mut outgoing);
     let mut room = [0; 3000];

@@ -195,7 +195,7 @@ impl Record {
             Kind::Timeout | Kind::PathMtu(_) | Kind::Aborted | Kind::Ended(_) => return None,
         };
         let Self { seq, ack, flags, window, options, ecn, .. } = *self;
-        let outgoing = Outgoing { flow, seq, ack, flags, window, options, ecn, payload: (&[], &[]) };
+        let outgoing = Outgoing { flow, seq, ack, flags, window, options, ecn, payload: &[] };
         let mut bytes = vec![0; HEADERS_MAX];
         let len = outgoing.emit(&mut bytes, false)?;
         bytes.truncate(len);

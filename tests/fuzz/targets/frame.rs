@@ -49,7 +49,8 @@ fn check_packet(bytes: &[u8], packet: &Packet<'_>) {
 
     let back = flow.reversed();
     let Segment { seq, ack, flags, window, options, ecn, payload } = segment;
-    let split = payload.split_at(payload.len() / 2);
+    let (first, second) = payload.split_at(payload.len() / 2);
+    let split: &[&[u8]] = &[first, second];
     let outgoing = Outgoing { flow: &back, seq, ack, flags, window, options, ecn, payload: split };
     let ip_header = if matches!(source, IpAddr::V4(_)) { IPV4_HEADER } else { IPV6_HEADER };
     let size = ip_header + TCP_HEADER + options.len() + payload.len();

@@ -338,7 +338,7 @@ impl Bench {
             window,
             options: SegmentOptions::default(),
             ecn: Ecn::of(flags >> 6),
-            payload: (bytes, &[]),
+            payload: &[bytes],
         };
         let mut room = [0; 1500];
         let len = segment.emit(&mut room, false).expect("it fits");

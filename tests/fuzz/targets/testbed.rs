@@ -484,7 +484,7 @@ impl World {
                     .map(|(off, echo)| Timestamp { value: clock.wrapping_add_signed(off.into()), echo }),
             },
             ecn: Ecn::of(flags >> 2),
-            payload: (&payload, &[]),
+            payload: &[&payload],
         };
         let mut room = [0; 1600];
         if let Some(len) = segment.emit(&mut room, false) {
@@ -505,7 +505,7 @@ impl World {
             window: 0,
             options: SegmentOptions::default(),
             ecn: Ecn::NotEct,
-            payload: (&[], &[]),
+            payload: &[],
         };
         let mut room = [0; 100];
         let Some(len) = quoted.emit(&mut room, false) else { return };
