@@ -65,6 +65,8 @@ crate::counters! {
         counter ended_alert_received,
         /// Connections with a message that TLS does not allow or that does not decrypt
         counter ended_tls_protocol,
+        /// Connections whose keys have sealed as many records as TLS 1.2 allows
+        counter ended_tls_keys_spent,
         /// Connections that ended on an error of the TLS library's own
         counter ended_tls_internal,
         /// Connections whose client did not finish the TLS handshake in time
@@ -131,6 +133,7 @@ impl Counters {
             End::Tls(Failure::NothingInCommon) => &self.ended_nothing_in_common,
             End::Tls(Failure::AlertReceived) => &self.ended_alert_received,
             End::Tls(Failure::Protocol) => &self.ended_tls_protocol,
+            End::Tls(Failure::KeysSpent) => &self.ended_tls_keys_spent,
             End::Tls(Failure::Internal) => &self.ended_tls_internal,
             End::HandshakeTimedOut => &self.ended_handshake_timed_out,
             End::Refused => &self.ended_refused,

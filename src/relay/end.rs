@@ -53,6 +53,7 @@ impl End {
             Self::Tls(Failure::NothingInCommon) => "nothing-in-common",
             Self::Tls(Failure::AlertReceived) => "alert-received",
             Self::Tls(Failure::Protocol) => "tls-protocol",
+            Self::Tls(Failure::KeysSpent) => "tls-keys-spent",
             Self::Tls(Failure::Internal) => "tls-internal",
             Self::HandshakeTimedOut => "handshake-timed-out",
             Self::Refused => "refused",

@@ -12,6 +12,7 @@ use crate::base::{Duration, Instant};
 use crate::persistence::Reason;
 use crate::relay::{Counters, End, Service};
 use crate::tcp::{self, Close, ConnectionId, Readable, Stack};
+use crate::tls::record::{OVERHEAD_MAX, PLAINTEXT_MAX};
 use crate::tls::{Desk, Failure, Handshake, Progress, Session};
 
 /// Most bytes that one call of [`Relay::work`] moves in each direction, so that one bulk transfer does not hold up a breath.
@@ -107,7 +108,8 @@ impl Relay {
 
     /// The server name that the client asks for, once its ClientHello has come.
     pub fn server_name(&self) -> Option<&str> {
-        self.session.server_name()
+        let handshake = self.handshake.as_ref().and_then(|handshake| handshake.server_name.as_deref());
+        handshake.or_else(|| self.session.server_name())
     }
 
     /// Whether the TLS handshake goes on: then [`work`](Self::work) may cost some 100 µs.
@@ -291,18 +293,19 @@ impl Relay {
     /// Moves bytes both ways.
     fn pump(&mut self, stack: &mut Stack, desk: &mut Box<Desk>, now: Instant) -> Next {
         let moved = (self.received, self.sent);
-        let upstream = match self.pump_upstream(stack, desk, now) {
-            Ok(next) => next,
-            Err(end) => {
-                self.fail(end, stack, now);
-                return Next::Again;
-            }
-        };
-        let downstream = self.pump_downstream(stack, now);
+        let pumped =
+            self.pump_upstream(stack, desk, now).and_then(|upstream| Ok((upstream, self.pump_downstream(stack, now)?)));
         if moved != (self.received, self.sent) {
             self.moved = now;
         }
-        if upstream == Next::Again { upstream } else { downstream }
+        match pumped {
+            Ok((Next::Again, _)) => Next::Again,
+            Ok((_, downstream)) => downstream,
+            Err(end) => {
+                self.fail(end, stack, now);
+                Next::Again
+            }
+        }
     }
 
     /// Client to server: ciphertext in, plaintext out.
@@ -363,28 +366,24 @@ impl Relay {
     }
 
     /// Server to client: plaintext in, ciphertext out.
-    fn pump_downstream(&mut self, stack: &mut Stack, now: Instant) -> Next {
+    fn pump_downstream(&mut self, stack: &mut Stack, now: Instant) -> Result<Next, End> {
         let enough = self.sent + WORK_MAX as u64;
         loop {
             self.flush(stack, now);
-            if self.session.has_output() {
-                return Next::Wait;
-            }
-            if self.downstream_closed {
-                return Next::Wait;
+            if self.session.has_output() || self.downstream_closed {
+                return Ok(Next::Wait);
             }
             if self.sent >= enough {
-                return Next::Again;
+                return Ok(Next::Again);
             }
             match read(stack, self.server) {
                 Readable::Data(bytes) => {
-                    let taken = self.session.write(bytes);
-                    if let Some(server) = self.server {
-                        stack.consume(server, taken, now);
+                    let wanted = bytes.len().min(PLAINTEXT_MAX) + OVERHEAD_MAX;
+                    if !self.send(wanted, stack, now)? {
+                        return Ok(Next::Wait);
                     }
-                    self.sent += taken as u64;
                 }
-                Readable::Empty => return Next::Wait,
+                Readable::Empty => return Ok(Next::Wait),
                 Readable::Finished => {
                     self.session.close();
                     self.flush(stack, now);
@@ -395,7 +394,22 @@ impl Relay {
         }
     }
 
-    /// Hands ciphertext to the client's connection, and FIN behind the last of it.
+    /// Seals what the server has sent into a record of at most `wanted` bytes, which the client's connection keeps until it is acknowledged; whether there is
+    /// something new to flush or more to send.
+    fn send(&mut self, wanted: usize, stack: &mut Stack, now: Instant) -> Result<bool, End> {
+        let (Some(client), Some(server)) = (self.client, self.server) else { return Ok(false) };
+        let room = stack.room_for(client, wanted);
+        let Readable::Data(bytes) = stack.readable(server) else { return Ok(false) };
+        let Some((taken, record)) = self.session.seal(bytes, room).map_err(End::Tls)? else {
+            return Ok(self.session.has_output());
+        };
+        stack.append(client, record, now).map_err(|_| End::Tls(Failure::Internal))?;
+        stack.consume(server, taken, now);
+        self.sent += taken as u64;
+        Ok(true)
+    }
+
+    /// Hands handshake messages and alerts to the client's connection, and FIN behind the last of them.
     fn flush(&mut self, stack: &mut Stack, now: Instant) {
         let Some(client) = self.client else { return };
         self.session.poll_transmit(|bytes| stack.write(client, bytes, now));

@@ -15,6 +15,8 @@ pub enum Failure {
     AlertReceived,
     /// A message that TLS does not allow here, or that does not decrypt.
     Protocol,
+    /// The keys of a TLS 1.2 session have sealed as many records as they may.
+    KeysSpent,
     /// Our own fault or the provider's, not the client's.
     Internal,
 }

@@ -1,12 +1,14 @@
 //! TLS as a machine of bytes over rustls, and the only place where rustls meets tickets.
 //!
 //! Drive a [`Session`] so: give it ciphertext with [`Session::on_data`], let it work with [`Session::advance`] (a handshake step costs some
-//! 100 µs: call it from a run queue), take ciphertext with [`Session::poll_transmit`] and plaintext with [`Session::plaintext`].
+//! 100 µs: call it from a run queue), take its messages with [`Session::poll_transmit`] and plaintext with [`Session::plaintext`]; what is for the client goes through
+//! [`Session::seal`].
 
 pub mod certificate;
 pub mod desk;
 pub mod failure;
 pub mod provider;
+pub mod record;
 pub mod service;
 pub mod session;
 pub mod ticketer;

@@ -106,6 +106,8 @@ impl Service {
         config.time_provider = Arc::new(DeskClock);
         // Nothing is kept here of an idle client (P9). Early data stays off: `max_early_data_size` is 0 (H4).
         config.session_storage = Arc::new(NoServerSessionStorage {});
+        // Records are sealed and opened here, not in rustls.
+        config.enable_secret_extraction = true;
         config.send_tls13_tickets = count;
         config.max_tls13_tickets = count;
         if count > 0 {

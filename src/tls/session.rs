@@ -1,10 +1,16 @@
 //! One client's TLS session, server side.
+//!
+//! ```text
+//! Hello ──whole ClientHello──▶ Handshake ──Finished──▶ Open
+//!   └──────────────┴──────────────────▶ Over ◀───────────┘
+//! ```
 
-use std::io::{self, BufRead, Write};
+use std::ops::Range;
 use std::sync::Arc;
 
-use rustls::server::{Accepted, AcceptedAlert, Acceptor};
-use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConnection};
+use rustls::server::{AcceptedAlert, Acceptor, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus};
+use rustls::{CommonState, Error, HandshakeKind, ProtocolVersion};
 
 use crate::balance::ServerIndex;
 use crate::base::{EngineId, ServerId};
@@ -12,14 +18,15 @@ use crate::persistence::Decision;
 use crate::ticket::{KeyId, TlsVersion};
 use crate::tls::desk::Step;
 use crate::tls::failure::Failure;
+use crate::tls::record::{self, Alert, Broken, Content, HEADER, OVERHEAD_MAX, PLAINTEXT_MAX, RECORD_MAX, Records};
 use crate::tls::service::{Admission, iana_name};
 use crate::tls::{Desk, Service};
 
-/// Bytes of ciphertext that a session keeps before [`Session::write`] takes no more: two full records.
-pub const OUTPUT_MAX: usize = 2 * RECORD_MAX;
+/// Most bytes that a session keeps of what it was given: one record, ...
+pub const INPUT_MAX: usize = RECORD_MAX;
 
-/// The content type of a handshake record (RFC 8446 5.1).
-const HANDSHAKE_RECORD: u8 = 22;
+/// ... or handshake messages, of which rustls refuses longer ones.
+pub const HANDSHAKE_MAX: usize = 64 * 1024 + RECORD_MAX;
 
 /// A fatal unrecognized_name alert (RFC 6066 3), in a record.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
@@ -27,52 +34,53 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 /// A fatal handshake_failure alert (RFC 8446 6.2), in a record.
 const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
 
-/// Most plaintext in a record (RFC 8446 5.1).
-const RECORD_MAX: usize = 16_384;
-
-/// What a record adds to its plaintext at most: header, explicit nonce of TLS 1.2, tag, content type.
-const RECORD_OVERHEAD: usize = 5 + 8 + 16 + 1;
-
-/// Less room than this is not filled unless all data fits in it, so that a nearly full session makes no tiny records.
-const ROOM_MIN: usize = 4096;
+/// The content type of a handshake record (RFC 8446 5.1).
+const HANDSHAKE_RECORD: u8 = 22;
 
 /// A client's TLS session.
 ///
-/// What it keeps is bounded: up to 18 KiB of ciphertext that was not worked on yet (64 KiB while a handshake message is longer than a record; rustls
-/// refuses longer ones), twice that in plaintext, and [`OUTPUT_MAX`] bytes of ciphertext to transmit beside its own handshake messages.
+/// What it keeps is bounded: [`INPUT_MAX`] bytes of records and plaintext, [`HANDSHAKE_MAX`] during the handshake, and its own handshake messages and alerts until
+/// they are transmitted. Data for the client is not kept here: [`seal`](Self::seal) gives it away.
 pub struct Session {
     service: Arc<Service>,
     state: State,
     step: Step,
     /// What the client asked for, from the ClientHello to the handshake's end.
     server_name: Option<Box<str>>,
-    /// An estimate from above of the ciphertext that waits, as rustls does not tell.
-    unsent: usize,
+    input: Input,
+    /// Handshake messages and alerts to transmit, and how much of them has been.
+    output: Vec<u8>,
+    transmitted: usize,
     peer_has_closed: bool,
     has_closed: bool,
 }
 
 enum State {
-    /// A ClientHello is awaited, or what has come of it is kept.
-    Hello { acceptor: Acceptor, has_begun: bool },
-    /// rustls has taken over.
-    Connected { connection: ServerConnection, phase: Phase },
-    /// The session ended before that; what is left is an alert to send.
-    Refused { failure: Failure, alert: Vec<u8>, sent: usize },
+    /// A ClientHello is awaited.
+    Hello(Box<Acceptor>),
+    /// Messages of the handshake flow. rustls has been shown so many bytes of the input.
+    Handshake { connection: Box<UnbufferedServerConnection>, shown: usize },
+    /// Application data flows.
+    Open(Box<Records>),
+    /// The alert is among the output, and what was decrypted before may still be read.
+    Over(Failure),
 }
 
-/// ```text
-/// Handshake ──> Open
-///     └──> Failed <─┘
-/// ```
-#[derive(Clone, Copy, Debug)]
-enum Phase {
-    /// Messages of the handshake flow.
-    Handshake,
-    /// Application data flows.
-    Open,
-    /// The alert is among the output, and what was decrypted before may still be read.
-    Failed(Failure),
+/// What was received: plaintext that waits to be taken, then records.
+#[derive(Default)]
+struct Input {
+    bytes: Vec<u8>,
+    plaintext: Range<usize>,
+    /// Where the first record begins that was not opened.
+    records: usize,
+}
+
+/// What rustls wants after a step of the handshake.
+enum Turn {
+    /// Another step.
+    Again,
+    /// Nothing: it waits for a record, or the handshake has ended.
+    Idle,
 }
 
 /// What [`Session::advance`] came to.
@@ -114,10 +122,12 @@ impl Session {
     pub fn new(service: &Arc<Service>) -> Self {
         Self {
             service: Arc::clone(service),
-            state: State::Hello { acceptor: Acceptor::default(), has_begun: false },
+            state: State::Hello(Box::default()),
             step: Step::default(),
             server_name: None,
-            unsent: 0,
+            input: Input::default(),
+            output: Vec::new(),
+            transmitted: 0,
             peer_has_closed: false,
             has_closed: false,
         }
@@ -128,25 +138,22 @@ impl Session {
     ///
     /// # Errors
     /// [`Failure`] when the session is over; [`poll_transmit`](Self::poll_transmit) then still has the alert to send.
-    pub fn on_data(&mut self, mut bytes: &[u8]) -> Result<usize, Failure> {
-        let given = bytes.len();
+    pub fn on_data(&mut self, bytes: &[u8]) -> Result<usize, Failure> {
         let Some(first) = bytes.first() else { return Ok(0) };
         match &mut self.state {
             // RFC 8446 5.1: a stream begins with a handshake record. Whoever sends another first byte does not read alerts either.
-            State::Hello { has_begun: false, .. } if *first != HANDSHAKE_RECORD => {
-                return Err(self.refuse(Failure::NotTls, Vec::new()));
+            State::Hello(_) if self.input.bytes.is_empty() && *first != HANDSHAKE_RECORD => {
+                Err(self.over(Failure::NotTls))
             }
-            State::Hello { acceptor, has_begun } => {
-                *has_begun = true;
-                fill(&mut bytes, |input| acceptor.read_tls(input));
+            State::Hello(acceptor) => {
+                let taken = fill(acceptor, bytes);
+                Ok(self.input.take(bytes.get(..taken).unwrap_or_default(), HANDSHAKE_MAX))
             }
-            State::Connected { phase: Phase::Failed(failure), .. } | State::Refused { failure, .. } => {
-                return Err(*failure);
-            }
-            State::Connected { .. } if self.peer_has_closed => return Ok(given),
-            State::Connected { connection, .. } => fill(&mut bytes, |input| connection.read_tls(input)),
+            State::Handshake { .. } => Ok(self.input.take(bytes, HANDSHAKE_MAX)),
+            State::Open(_) if self.peer_has_closed => Ok(bytes.len()),
+            State::Open(_) => Ok(self.input.take(bytes, INPUT_MAX)),
+            State::Over(failure) => Err(*failure),
         }
-        Ok(given - bytes.len())
     }
 
     /// Works on what it was given: at most one flight of a handshake, or one buffer full of records. `candidate` is the server that a new
@@ -157,100 +164,76 @@ impl Session {
     pub fn advance(&mut self, desk: &mut Desk, candidate: Option<ServerIndex>) -> Result<Progress, Failure> {
         self.step.candidate = candidate;
         match &mut self.state {
-            State::Hello { acceptor, .. } => match acceptor.accept() {
-                Ok(None) => Ok(Progress::Handshaking),
-                Ok(Some(accepted)) => self.accept(desk, accepted),
-                Err((error, alert)) => Err(self.refuse(Failure::of(&error), drain(alert))),
-            },
-            State::Connected { phase: Phase::Handshake, .. } => self.shake_hands(desk),
-            State::Connected { connection, phase: Phase::Open } => match connection.process_new_packets() {
-                Ok(state) => {
-                    self.peer_has_closed = state.peer_has_closed();
-                    Ok(Progress::Open)
-                }
-                Err(error) => Err(self.fail(Failure::of(&error))),
-            },
-            State::Connected { phase: Phase::Failed(failure), .. } | State::Refused { failure, .. } => Err(*failure),
+            State::Hello(_) => self.accept(desk),
+            State::Handshake { .. } => self.shake_hands(desk),
+            State::Open(_) => self.open_records().map(|()| Progress::Open).map_err(|broken| self.fail(broken)),
+            State::Over(failure) => Err(*failure),
         }
     }
 
     /// Whether the handshake has not ended yet.
     pub fn is_handshaking(&self) -> bool {
         match &self.state {
-            State::Hello { .. } | State::Connected { phase: Phase::Handshake, .. } => true,
-            State::Connected { phase: Phase::Open | Phase::Failed(_), .. } | State::Refused { .. } => false,
+            State::Hello(_) | State::Handshake { .. } => true,
+            State::Open(_) | State::Over(_) => false,
         }
     }
 
-    /// Hands ciphertext to `take`, which gives how many bytes it took, until it takes less than it is given or nothing is left.
-    pub fn poll_transmit(&mut self, take: impl FnMut(&[u8]) -> usize) {
-        let mut output = Output { take, taken: 0, is_full: false };
-        match &mut self.state {
-            State::Hello { .. } => {}
-            State::Connected { connection, .. } => {
-                while connection.wants_write() && !output.is_full {
-                    // `Output` never errs.
-                    if connection.write_tls(&mut output).is_err() {
-                        break;
-                    }
-                }
-                self.unsent = if connection.wants_write() { self.unsent.saturating_sub(output.taken) } else { 0 };
-            }
-            State::Refused { alert, sent, .. } => {
-                if let Some(rest) = alert.get(*sent..).filter(|rest| !rest.is_empty()) {
-                    *sent += output.offer(rest);
-                }
-            }
+    /// Hands handshake messages and alerts to `take`, which gives how many bytes it took, until it takes less than it is given or nothing is left.
+    pub fn poll_transmit(&mut self, mut take: impl FnMut(&[u8]) -> usize) {
+        let rest = self.output.get(self.transmitted..).unwrap_or_default();
+        if !rest.is_empty() {
+            self.transmitted += take(rest).min(rest.len());
+        }
+        if self.transmitted == self.output.len() {
+            (self.output, self.transmitted) = (Vec::new(), 0);
         }
     }
 
-    /// Whether ciphertext waits to be transmitted.
+    /// Whether something waits to be transmitted.
     pub fn has_output(&self) -> bool {
-        match &self.state {
-            State::Hello { .. } => false,
-            State::Connected { connection, .. } => connection.wants_write(),
-            State::Refused { alert, sent, .. } => *sent < alert.len(),
-        }
+        self.transmitted < self.output.len()
     }
 
     /// Hands decrypted data to `take`, which gives how many bytes it took, until it takes less than it is given or nothing is left.
     pub fn plaintext(&mut self, mut take: impl FnMut(&[u8]) -> usize) {
-        let State::Connected { connection, .. } = &mut self.state else { return };
-        let mut reader = connection.reader();
-        // An error says that there is nothing now; whether there will be is for `peer_has_closed` to say.
-        while let Ok(chunk) = reader.fill_buf() {
-            let given = chunk.len();
-            if given == 0 {
-                return;
-            }
-            let taken = take(chunk).min(given);
-            reader.consume(taken);
-            if taken < given {
-                return;
-            }
+        let waiting = self.input.plaintext();
+        if !waiting.is_empty() {
+            let taken = take(waiting).min(waiting.len());
+            self.input.plaintext.start += taken;
+            self.input.release();
         }
     }
 
-    /// Encrypts data for the client and gives how many bytes it took: it keeps some [`OUTPUT_MAX`] bytes of ciphertext, and takes nothing
-    /// before the handshake has ended or after [`close`](Self::close).
-    pub fn write(&mut self, plaintext: &[u8]) -> usize {
-        let State::Connected { connection, phase: Phase::Open } = &mut self.state else { return 0 };
-        let room = OUTPUT_MAX.saturating_sub(self.unsent);
-        if self.has_closed || (plaintext.len() > room && room < ROOM_MIN) {
-            return 0;
+    /// Encrypts data for the client into a record of at most `room` bytes and gives how much of the data it took. Nothing before the handshake has ended, after
+    /// [`close`](Self::close), and while there is [output](Self::has_output), which goes first.
+    ///
+    /// # Errors
+    /// [`Failure`] when the session is over; [`poll_transmit`](Self::poll_transmit) then still has the alert to send.
+    pub fn seal(&mut self, plaintext: &[u8], room: usize) -> Result<Option<(usize, Vec<u8>)>, Failure> {
+        let fits = room.saturating_sub(OVERHEAD_MAX).min(PLAINTEXT_MAX).min(plaintext.len());
+        let State::Open(records) = &mut self.state else { return Ok(None) };
+        if self.has_closed || fits == 0 || self.transmitted < self.output.len() {
+            return Ok(None);
         }
-        let fits = plaintext.get(..room).unwrap_or(plaintext);
-        // It errs only once the connection has failed.
-        let taken = connection.writer().write(fits).unwrap_or(0);
-        self.unsent += taken + taken.div_ceil(RECORD_MAX) * RECORD_OVERHEAD;
-        taken
+        let sealed = match records.update() {
+            Ok(None) => records.seal_data(plaintext.get(..fits).unwrap_or_default()),
+            Ok(Some(update)) => {
+                self.output.extend(update);
+                return Ok(None);
+            }
+            Err(broken) => Err(broken),
+        };
+        sealed.map(|record| Some((fits, record))).map_err(|broken| self.fail(broken))
     }
 
-    /// Sends close_notify behind what was written. Once is enough, more does nothing.
+    /// Sends close_notify behind what was sealed. Once is enough, more does nothing.
     pub fn close(&mut self) {
-        if let State::Connected { connection, phase: Phase::Handshake | Phase::Open } = &mut self.state {
-            self.has_closed = true;
-            connection.send_close_notify();
+        if let State::Open(records) = &mut self.state
+            && !std::mem::replace(&mut self.has_closed, true)
+        {
+            // It errs only where no record can be sealed at all.
+            self.output.extend(records.seal_alert(Alert::CloseNotify).unwrap_or_default());
         }
     }
 
@@ -259,69 +242,122 @@ impl Session {
         self.peer_has_closed
     }
 
-    /// Server name that the client asked for, known from its ClientHello on, also when the session has failed.
+    /// Server name that the client asked for, from its ClientHello to the end of the handshake, which then [has it](Handshake::server_name).
     pub fn server_name(&self) -> Option<&str> {
-        match &self.state {
-            State::Hello { .. } => None,
-            State::Connected { connection, .. } => connection.server_name(),
-            State::Refused { .. } => self.server_name.as_deref(),
-        }
+        self.server_name.as_deref()
     }
 
     /// Goes on from a whole ClientHello: the service's rules first, then rustls's.
-    fn accept(&mut self, desk: &mut Desk, accepted: Accepted) -> Result<Progress, Failure> {
-        self.server_name = accepted.client_hello().server_name().map(Box::from);
+    fn accept(&mut self, desk: &mut Desk) -> Result<Progress, Failure> {
+        let State::Hello(acceptor) = &mut self.state else { return Err(self.over(Failure::Internal)) };
+        let accepted = match acceptor.accept() {
+            Ok(None) => return Ok(Progress::Handshaking),
+            Ok(Some(accepted)) => accepted,
+            Err((error, alert)) => {
+                self.output.extend(drain(alert));
+                return Err(self.over(Failure::of(&error)));
+            }
+        };
+        let hello = accepted.client_hello();
+        self.server_name = hello.server_name().map(Box::from);
         match self.service.admit(self.server_name.as_deref()) {
             Admission::Known => {}
             Admission::Unknown => desk.counters().server_names_unknown.increment(),
             Admission::Refused => {
                 desk.counters().server_names_unknown.increment();
-                return Err(self.refuse(Failure::UnknownServerName, UNRECOGNIZED_NAME.to_vec()));
+                self.output.extend(UNRECOGNIZED_NAME);
+                return Err(self.over(Failure::UnknownServerName));
             }
         }
-        let config = Arc::clone(self.service.config());
-        let can_verify_us = self.service.can_sign_for(&accepted.client_hello());
-        match desk.during(&mut self.step, || accepted.into_connection(config)) {
-            Ok(mut connection) => {
-                connection.set_buffer_limit(Some(OUTPUT_MAX));
-                self.state = State::Connected { connection, phase: Phase::Handshake };
-                self.settle(desk)?;
-                // Records that came behind the ClientHello wait in rustls.
-                self.shake_hands(desk)
-            }
+        let can_verify_us = self.service.can_sign_for(&hello);
+        let connection = match UnbufferedServerConnection::new(Arc::clone(self.service.config())) {
+            Ok(connection) => Box::new(connection),
+            Err(error) => return Err(self.over(Failure::of(&error))),
+        };
+        self.state = State::Handshake { connection, shown: 0 };
+        match self.shake_hands(desk) {
             // rustls takes it for a fault of ours, without an alert, when a TLS 1.2 client knows ECDSA but not with our key's curve.
-            Err((Error::General(_), alert)) if !can_verify_us => {
-                let alert = Some(drain(alert)).filter(|alert| !alert.is_empty());
-                Err(self.refuse(Failure::NothingInCommon, alert.unwrap_or_else(|| HANDSHAKE_FAILURE.to_vec())))
+            Err(Failure::Internal) if !can_verify_us => {
+                if self.output.is_empty() {
+                    self.output.extend(HANDSHAKE_FAILURE);
+                }
+                Err(self.over(Failure::NothingInCommon))
             }
-            Err((error, alert)) => Err(self.refuse(Failure::of(&error), drain(alert))),
+            progress => progress,
         }
     }
 
-    /// Works on the messages after the ClientHello.
+    /// Lets rustls work on the records that have come.
+    ///
+    /// It is shown one more only when it has no use for those before: what comes behind the Finished message is for [`Records`].
     fn shake_hands(&mut self, desk: &mut Desk) -> Result<Progress, Failure> {
-        let State::Connected { connection, .. } = &mut self.state else { return Err(Failure::Internal) };
-        let worked = desk.during(&mut self.step, || connection.process_new_packets());
-        match worked {
-            Ok(state) => self.peer_has_closed = state.peer_has_closed(),
-            Err(error) => return Err(self.fail(Failure::of(&error))),
+        loop {
+            let State::Handshake { connection, shown } = &mut self.state else {
+                return Err(self.over(Failure::Internal));
+            };
+            let input = &mut self.input.bytes;
+            let output = &mut self.output;
+            let (discard, took) = desk.during(&mut self.step, || {
+                let UnbufferedStatus { discard, state } =
+                    connection.process_tls_records(input.get_mut(..*shown).unwrap_or_default());
+                (discard, state.and_then(|state| take_turn(state, output)))
+            });
+            input.drain(..discard.min(input.len()));
+            *shown = shown.saturating_sub(discard);
+            let is_done = !connection.is_handshaking();
+            let turn = match took {
+                Ok(turn) => turn,
+                Err(error) => {
+                    collect_alert(connection, output);
+                    return Err(self.over(Failure::of(&error)));
+                }
+            };
+            self.settle(desk)?;
+            match turn {
+                Turn::Again => {}
+                // RFC 8446 4.4.4: a server may send data before the client's Finished message has come. Ours wait for it.
+                Turn::Idle if is_done => return self.establish(desk),
+                Turn::Idle if self.show_another() => {}
+                Turn::Idle => return Ok(Progress::Handshaking),
+            }
         }
-        self.settle(desk)?;
-        let State::Connected { connection, phase } = &mut self.state else { return Err(Failure::Internal) };
-        if connection.is_handshaking() {
-            return Ok(Progress::Handshaking);
-        }
-        let Some((version, suite)) = version_of(connection).zip(connection.negotiated_cipher_suite()) else {
-            return Err(self.fail(Failure::Internal));
+    }
+
+    /// Shows rustls another record; whether there is a whole one.
+    fn show_another(&mut self) -> bool {
+        let State::Handshake { shown, .. } = &mut self.state else { return false };
+        let rest = self.input.bytes.get(*shown..).unwrap_or_default();
+        let [_, _, _, high, low, ..] = *rest else { return false };
+        // What is wrong with it is for rustls to say, also when that is its length.
+        let len = HEADER + usize::from(u16::from_be_bytes([high, low]));
+        let end = if len > RECORD_MAX { HEADER } else { len };
+        let is_whole = end <= rest.len();
+        *shown += if is_whole { end } else { 0 };
+        is_whole
+    }
+
+    /// The handshake has ended: from here on the records are ours.
+    fn establish(&mut self, desk: &mut Desk) -> Result<Progress, Failure> {
+        let State::Handshake { connection, .. } = std::mem::replace(&mut self.state, State::Over(Failure::Internal))
+        else {
+            return Err(Failure::Internal);
         };
-        *phase = Phase::Open;
+        let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        let alpn = connection.alpn_protocol().map(Box::from);
+        let version = version_of(&connection);
+        let suite = connection.negotiated_cipher_suite();
+        let Some((version, suite)) = version.zip(suite) else { return Err(Failure::Internal) };
+        let (secrets, keys) = connection.dangerous_into_kernel_connection().map_err(|error| Failure::of(&error))?;
+        let records = Records::new(secrets, keys).map_err(|broken| broken.failure)?;
+        self.state = State::Open(Box::new(records));
+        self.input.begin_records();
         let ticket = self.step.opened;
         let handshake = Handshake {
-            resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            resumed,
             version,
             cipher: iana_name(suite.suite()),
             server_name: self.server_name.take(),
-            alpn: connection.alpn_protocol().map(Box::from),
+            alpn,
             // Only here where no ticket was issued that needed it earlier. Nobody connects to a server before (H2).
             decision: desk.decide(&mut self.step, self.service.terms()),
             wanted: ticket.and_then(|ticket| ticket.mapping).map(|mapping| mapping.server),
@@ -332,12 +368,14 @@ impl Session {
             true => desk.counters().handshakes_resumed.increment(),
             false => desk.counters().handshakes_full.increment(),
         }
+        // Data may have come with the Finished message.
+        self.open_records().map_err(|broken| self.fail(broken))?;
         Ok(Progress::Established(handshake))
     }
 
     /// After each call into rustls: a ticket that opened counts only if it was selected (H1, H9).
     fn settle(&mut self, desk: &Desk) -> Result<(), Failure> {
-        let State::Connected { connection, .. } = &self.state else { return Ok(()) };
+        let State::Handshake { connection, .. } = &self.state else { return Ok(()) };
         self.step.version = version_of(connection);
         if self.step.opened.is_none() || connection.handshake_kind() == Some(HandshakeKind::Resumed) {
             return Ok(());
@@ -347,20 +385,49 @@ impl Session {
         // rustls decrypts and encrypts in one call only where it resumes TLS 1.2. Should that ever change, a ticket with a mapping that does not
         // count must not leave the engine.
         if self.step.decision.is_some() {
-            return Err(self.fail(Failure::Internal));
+            return Err(self.over(Failure::Internal));
         }
         Ok(())
     }
 
-    fn refuse(&mut self, failure: Failure, alert: Vec<u8>) -> Failure {
-        self.state = State::Refused { failure, alert, sent: 0 };
-        failure
+    /// Opens all whole records that have come.
+    fn open_records(&mut self) -> Result<(), Broken> {
+        let State::Open(records) = &mut self.state else { return Ok(()) };
+        while !self.peer_has_closed {
+            let Some((content, at)) = self.input.open_next(records)? else { break };
+            match content {
+                Content::Data(range) => self.input.add_plaintext(at + range.start..at + range.end),
+                Content::Closed => self.peer_has_closed = true,
+                Content::Renegotiation => self.output.extend(records.seal_alert(Alert::NoRenegotiation)?),
+                Content::Nothing => {}
+            }
+        }
+        if self.peer_has_closed {
+            self.input.forget_records();
+        }
+        self.input.release();
+        Ok(())
     }
 
-    fn fail(&mut self, failure: Failure) -> Failure {
-        if let State::Connected { phase, .. } = &mut self.state {
-            *phase = Phase::Failed(failure);
+    /// A record has ended the session: its alert goes out under the session's keys.
+    fn fail(&mut self, broken: Broken) -> Failure {
+        if let (State::Open(records), Some(alert)) = (&mut self.state, broken.alert) {
+            self.output.extend(records.seal_alert(alert).unwrap_or_default());
         }
+        self.over(broken.failure)
+    }
+
+    /// Has the session's keys seal no more than so many records.
+    #[cfg(test)]
+    pub(super) fn set_seal_max(&mut self, most: u64) {
+        if let State::Open(records) = &mut self.state {
+            records.set_seal_max(most);
+        }
+    }
+
+    fn over(&mut self, failure: Failure) -> Failure {
+        self.state = State::Over(failure);
+        self.input.forget_records();
         failure
     }
 }
@@ -368,21 +435,127 @@ impl Session {
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = match &self.state {
-            State::Hello { .. } => "Hello".to_owned(),
-            State::Connected { phase, .. } => format!("{phase:?}"),
-            State::Refused { failure, .. } => format!("Refused({failure:?})"),
+            State::Hello(_) => "Hello".to_owned(),
+            State::Handshake { .. } => "Handshake".to_owned(),
+            State::Open(_) => "Open".to_owned(),
+            State::Over(failure) => format!("Over({failure:?})"),
         };
         f.debug_struct("Session").field("state", &state).field("step", &self.step).finish_non_exhaustive()
     }
 }
 
-/// Reads all of `bytes`, or as much as rustls has room for: its errors are two full buffers, which is back-pressure.
-fn fill(bytes: &mut &[u8], mut read: impl FnMut(&mut dyn io::Read) -> io::Result<usize>) {
+impl Input {
+    /// Takes bytes as long as there are no more than `most`, and gives how many.
+    fn take(&mut self, bytes: &[u8], most: usize) -> usize {
+        if self.bytes.len() + bytes.len() > most {
+            self.close_gaps();
+        }
+        let fits = bytes.get(..most.saturating_sub(self.bytes.len())).unwrap_or(bytes);
+        self.bytes.extend_from_slice(fits);
+        fits.len()
+    }
+
+    /// Moves what waits to the front.
+    fn close_gaps(&mut self) {
+        let Range { start, end } = self.plaintext;
+        let len = self.bytes.len();
+        self.bytes.copy_within(start..end, 0);
+        self.bytes.copy_within(self.records..len, end - start);
+        self.bytes.truncate(end - start + len - self.records);
+        (self.plaintext, self.records) = (0..end - start, end - start);
+    }
+
+    /// Everything that is here is records.
+    fn begin_records(&mut self) {
+        (self.plaintext, self.records) = (0..0, 0);
+    }
+
+    fn plaintext(&self) -> &[u8] {
+        self.bytes.get(self.plaintext.clone()).unwrap_or_default()
+    }
+
+    /// Opens the next record if it is whole, and says where it began.
+    fn open_next(&mut self, records: &mut Records) -> Result<Option<(Content, usize)>, Broken> {
+        let begin = self.records;
+        let rest = self.bytes.get_mut(begin..).unwrap_or_default();
+        let Some(record) = record::len(rest)?.and_then(|len| rest.get_mut(..len)) else { return Ok(None) };
+        let len = record.len();
+        let content = records.open(record)?;
+        self.records += len;
+        Ok(Some((content, begin)))
+    }
+
+    /// What lies there is plaintext behind that which waits already.
+    fn add_plaintext(&mut self, range: Range<usize>) {
+        if self.plaintext.is_empty() {
+            self.plaintext = range;
+        } else {
+            let len = range.len();
+            self.bytes.copy_within(range, self.plaintext.end);
+            self.plaintext.end += len;
+        }
+    }
+
+    fn forget_records(&mut self) {
+        self.bytes.truncate(self.plaintext.end);
+        self.records = self.plaintext.end;
+        self.release();
+    }
+
+    /// Gives the memory back once nothing waits: an idle session has none.
+    fn release(&mut self) {
+        if self.plaintext.is_empty() && self.records >= self.bytes.len() {
+            *self = Self::default();
+        }
+    }
+}
+
+/// Gives the acceptor all bytes, or as many as it has room for: its errors are a full buffer, which is back-pressure.
+fn fill(acceptor: &mut Acceptor, bytes: &[u8]) -> usize {
+    let mut rest = bytes;
     // rustls takes a read of nothing for the end of the stream.
-    while !bytes.is_empty() {
-        match read(bytes) {
-            Ok(1..) => {}
-            Ok(0) | Err(_) => return,
+    while !rest.is_empty() && matches!(acceptor.read_tls(&mut rest), Ok(1..)) {}
+    bytes.len() - rest.len()
+}
+
+/// Does what rustls wants.
+fn take_turn<D>(state: ConnectionState<'_, '_, D>, output: &mut Vec<u8>) -> Result<Turn, Error> {
+    match state {
+        ConnectionState::EncodeTlsData(data) => encode(data, output).map(|()| Turn::Again),
+        // It goes out in order, behind what was encoded before.
+        ConnectionState::TransmitTlsData(data) => {
+            data.done();
+            Ok(Turn::Again)
+        }
+        ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => Ok(Turn::Idle),
+        // Early data is refused (H4), and no record behind the Finished message is shown to rustls.
+        ConnectionState::ReadEarlyData(_)
+        | ConnectionState::ReadTraffic(_)
+        | ConnectionState::PeerClosed
+        | ConnectionState::Closed
+        | _ => Err(Error::General("a state that the handshake does not have".to_owned())),
+    }
+}
+
+fn encode<D>(mut data: EncodeTlsData<'_, D>, output: &mut Vec<u8>) -> Result<(), Error> {
+    let begin = output.len();
+    match data.encode(&mut []) {
+        Ok(_) | Err(EncodeError::AlreadyEncoded) => Ok(()),
+        Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => {
+            output.resize(begin + required_size, 0);
+            let written = data.encode(output.get_mut(begin..).unwrap_or_default());
+            written.map(|_| ()).map_err(|error| Error::General(error.to_string()))
+        }
+    }
+}
+
+/// The alert that rustls has for the client after an error.
+fn collect_alert(connection: &mut UnbufferedServerConnection, output: &mut Vec<u8>) {
+    while let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(data)), .. } =
+        connection.process_tls_records(&mut [])
+    {
+        if encode(data, output).is_err() {
+            return;
         }
     }
 }
@@ -395,7 +568,7 @@ fn drain(mut alert: AcceptedAlert) -> Vec<u8> {
     bytes
 }
 
-fn version_of(connection: &ServerConnection) -> Option<TlsVersion> {
+fn version_of(connection: &CommonState) -> Option<TlsVersion> {
     let version = connection.protocol_version()?;
     if version == ProtocolVersion::TLSv1_3 {
         Some(TlsVersion::Tls13)
@@ -403,43 +576,5 @@ fn version_of(connection: &ServerConnection) -> Option<TlsVersion> {
         Some(TlsVersion::Tls12)
     } else {
         None
-    }
-}
-
-/// Lets rustls write into `take` until that is full. It never errs.
-struct Output<F> {
-    take: F,
-    taken: usize,
-    is_full: bool,
-}
-
-impl<F: FnMut(&[u8]) -> usize> Output<F> {
-    fn offer(&mut self, bytes: &[u8]) -> usize {
-        // rustls counts on a writer that never takes more than it is given.
-        let taken = (self.take)(bytes).min(bytes.len());
-        self.taken += taken;
-        self.is_full = taken < bytes.len();
-        taken
-    }
-}
-
-impl<F: FnMut(&[u8]) -> usize> io::Write for Output<F> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(self.offer(bytes))
-    }
-
-    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        let mut taken = 0;
-        for slice in slices {
-            taken += self.offer(slice);
-            if self.is_full {
-                break;
-            }
-        }
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -174,6 +174,8 @@ pub(crate) struct Link {
     pub(crate) client_error: Option<rustls::Error>,
     /// Bytes that the client's segments have.
     pub(crate) segment: usize,
+    /// What is on its way to the client.
+    wire: Vec<u8>,
 }
 
 impl Link {
@@ -186,6 +188,7 @@ impl Link {
             failure: None,
             client_error: None,
             segment: 1460,
+            wire: Vec::new(),
         }
     }
 
@@ -237,14 +240,40 @@ impl Link {
         }
     }
 
-    /// Carries what the session has to send.
-    pub(crate) fn carry_to_client(&mut self) -> bool {
-        let mut bytes = Vec::new();
+    /// Puts what the session has to say on the wire.
+    fn transmit(&mut self) {
         self.session.poll_transmit(|chunk| {
-            bytes.extend_from_slice(chunk);
+            self.wire.extend_from_slice(chunk);
             chunk.len()
         });
         assert!(!self.session.has_output());
+    }
+
+    /// Has the session seal data for the client, and gives how much of it; all, if it may.
+    pub(crate) fn write(&mut self, data: &[u8]) -> usize {
+        let mut written = 0;
+        while written < data.len() {
+            self.transmit();
+            match self.session.seal(&data[written..], usize::MAX) {
+                Ok(Some((taken, record))) => {
+                    written += taken;
+                    self.wire.extend(record);
+                }
+                Ok(None) if self.session.has_output() => {}
+                Ok(None) => break,
+                Err(failure) => {
+                    self.failure = Some(failure);
+                    break;
+                }
+            }
+        }
+        written
+    }
+
+    /// Carries what the session has to send.
+    pub(crate) fn carry_to_client(&mut self) -> bool {
+        self.transmit();
+        let bytes = std::mem::take(&mut self.wire);
         let mut rest = bytes.as_slice();
         while !rest.is_empty() && self.client_error.is_none() {
             if self.client.read_tls(&mut rest).unwrap() == 0 {

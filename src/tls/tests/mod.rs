@@ -2,5 +2,6 @@
 
 mod certificates;
 mod handshakes;
+mod keys;
 mod records;
 mod tickets;

@@ -14,14 +14,13 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use sealane::balance::{Board, ServerIndex};
 use sealane::base::{EngineId, Random};
 use sealane::ticket::Ring;
-use sealane::tls::session::OUTPUT_MAX;
+use sealane::tls::record::OVERHEAD_MAX;
+use sealane::tls::session::{HANDSHAKE_MAX, INPUT_MAX};
 use sealane::tls::{Desk, Failure, Progress, Service, Session};
 use sealane_fuzz::{IDENTITY, NAME, NOW, pool, ring, tls_service};
 
-/// What a session may keep before it takes no more: rustls's longest handshake message, and as much again for what surrounds it.
-const INPUT_MAX: usize = 2 * 65_536;
-/// What one drain may give: written data, and beside it the engine's longest flight.
-const DRAIN_MAX: usize = OUTPUT_MAX + 65_536;
+/// What one drain may give: the engine's longest flight, and an alert for every record that fits into its input.
+const DRAIN_MAX: usize = HANDSHAKE_MAX;
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -81,6 +80,8 @@ struct Bench {
     session: Session,
     desk: Desk,
     client: Option<ClientConnection>,
+    /// Records on their way to the client.
+    wire: Vec<u8>,
     chunks: std::iter::Cycle<std::vec::IntoIter<u16>>,
     established: bool,
     failure: Option<Failure>,
@@ -98,6 +99,7 @@ fuzz_target!(|input: Input| {
         session: Session::new(&SERVICE),
         desk,
         client: None,
+        wire: Vec::new(),
         chunks: chunks.into_iter().cycle(),
         established: false,
         failure: None,
@@ -136,8 +138,12 @@ impl Bench {
                 }
             }
             Action::Write(len) => {
-                let taken = self.session.write(&vec![0xa5; len.into()]);
-                assert!(taken <= usize::from(len) && (self.established || taken == 0));
+                let sealed = self.session.seal(&vec![0xa5; len.into()], usize::from(len) / 2 + 1000);
+                if let Some((taken, record)) = sealed.expect("few records are sealed") {
+                    assert!(self.established && taken > 0 && taken <= usize::from(len));
+                    assert!(record.len() > taken && record.len() <= taken + OVERHEAD_MAX);
+                    self.wire.extend(record);
+                }
             }
             Action::Close => self.session.close(),
             Action::Transmit(len) => self.transmit(len.into()),
@@ -190,7 +196,7 @@ impl Bench {
         assert_eq!(self.session.on_data(&[22]), Err(failure), "a session comes back to life");
         let again = self.session.advance(&mut self.desk, Some(ServerIndex(0)));
         assert_eq!(again, Err(failure), "a session comes back to life");
-        assert_eq!(self.session.write(b"late"), 0);
+        assert_eq!(self.session.seal(b"late", usize::MAX), Ok(None));
     }
 
     fn client_flight(&mut self, tls12: bool, alter: Option<(u16, u8)>) {
@@ -198,12 +204,13 @@ impl Bench {
             let name = ServerName::try_from(NAME).expect("it is a name");
             ClientConnection::new(Arc::clone(&CLIENTS[usize::from(tls12)]), name).expect("it is a client")
         });
-        let mut answer = Vec::new();
+        let mut answer = std::mem::take(&mut self.wire);
+        let sealed = answer.len();
         self.session.poll_transmit(|bytes| {
             answer.extend_from_slice(bytes);
             bytes.len()
         });
-        assert!(answer.len() <= DRAIN_MAX && !self.session.has_output());
+        assert!(answer.len() - sealed <= DRAIN_MAX && !self.session.has_output());
         let mut rest = answer.as_slice();
         while !rest.is_empty() {
             if !matches!(client.read_tls(&mut rest), Ok(1..)) || client.process_new_packets().is_err() {
