@@ -17,7 +17,7 @@ use std::{env, thread};
 
 use bench::{CHILD, Deadline, PATIENCE, filled, fold, free_hugepages, in_child, never, pattern, run, settings, sum};
 use sealane::nic::dpdk::{Engine, Error, Hugepages, Queue, Settings, Signal};
-use sealane::nic::{Frame, QueuePair};
+use sealane::nic::{Frame, QueuePair, ReceivedChecksum};
 
 /// A lane that sends frames into its ring and expects them back in order; the last one to be done stops the engine.
 fn echoes(engine: &Engine) -> Vec<impl FnOnce(Vec<Queue>) -> Box<dyn FnMut()> + Send + use<>> {
@@ -284,6 +284,8 @@ fn tcp_frame(ip_len: usize) -> Vec<u8> {
     let mut frame: Vec<u8> = (0..14 + ip_len + 27).map(|at| at as u8).collect();
     if ip_len == 20 {
         frame[12..18].copy_from_slice(&[0x08, 0x00, 0x45, 0, 0, 47]);
+        // A fragment has no checksum of its own.
+        frame[20..22].fill(0);
         frame[23] = 6;
     } else {
         frame[12..21].copy_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, 27, 6]);
@@ -356,6 +358,78 @@ fn engines_meet_over_a_vhost_user_socket() {
             }
         };
         let ended = engine.run((0..2).map(lane).collect(), never);
+        client.join().unwrap();
+        assert_eq!(ended.unwrap().in_use, 0);
+    });
+}
+
+#[test]
+fn checksums_that_a_virtio_peer_leaves_out_count_as_good() {
+    const TEST: &str = "checksums_that_a_virtio_peer_leaves_out_count_as_good";
+    const SOCKET: &str = "SEALANE_DPDK_TEST_SOCKET";
+    let with = |device: &str| Settings { hugepages: Hugepages::Require, ..settings(device, &[0]) };
+    if let Some(socket) = env::var_os(SOCKET) {
+        let engine = Engine::start(&with(&format!("net_virtio_user0,path={}", socket.to_str().unwrap()))).unwrap();
+        assert!(engine.ports().next().unwrap().offload.transmit_checksum);
+        let (stopper, deadline) = (engine.stopper(), Deadline::new());
+        let lane = move |mut queues: Vec<Queue>| {
+            let mut frames = Vec::new();
+            move || {
+                deadline.check("the server");
+                for segment in [tcp_frame(20), tcp_frame(40)] {
+                    let mut frame = filled(&mut queues[0], &segment).unwrap();
+                    let ip_len = segment.len() - 14 - 27;
+                    frame.offload_checksum(ip_len, ip_len == 40);
+                    frames.push(frame);
+                }
+                queues[0].transmit(&mut frames);
+                queues[0].receive(&mut frames);
+                if !frames.is_empty() {
+                    stopper.stop();
+                }
+                frames.clear();
+                thread::yield_now();
+            }
+        };
+        assert_eq!(engine.run(vec![lane], never).unwrap().in_use, 0);
+        return;
+    }
+    if free_hugepages() < 128 {
+        eprintln!("not tested: this machine has no 128 free hugepages of 2 MiB; `scripts/setup` reserves some");
+        return;
+    }
+    in_child(TEST, &[], || {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("vhost");
+        let engine = Engine::start(&with(&format!("net_vhost0,iface={}", socket.to_str().unwrap()))).unwrap();
+        let (stopper, deadline) = (engine.stopper(), Deadline::new());
+        let client = thread::spawn(move || {
+            let client = Command::new(env::current_exe().unwrap())
+                .args([TEST, "--exact", "--nocapture"])
+                .env(SOCKET, &socket)
+                .output();
+            stopper.stop();
+            let client = client.unwrap();
+            assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
+        });
+        let lane = move |mut queues: Vec<Queue>| {
+            let (mut frames, mut good) = (Vec::new(), 0);
+            move || {
+                deadline.check("the client");
+                queues[0].receive(&mut frames);
+                for frame in frames.drain(..) {
+                    assert_eq!(frame.received_checksum(), ReceivedChecksum::Good, "{:?}", frame.bytes());
+                    good += 1;
+                }
+                // The client goes when it hears something.
+                if good >= 2 {
+                    frames.extend(filled(&mut queues[0], &pattern(0, 100)));
+                    queues[0].transmit(&mut frames);
+                }
+                thread::yield_now();
+            }
+        };
+        let ended = engine.run(vec![lane], never);
         client.join().unwrap();
         assert_eq!(ended.unwrap().in_use, 0);
     });
