@@ -16,6 +16,7 @@
 //! | [`health`] | which servers are up |
 //! | [`lane`] | one core's loop over all of these |
 //! | [`control`] | everything that may block |
+//! | [`load`] | load: clients, and the servers behind what they load |
 //! | [`sim`] | the same lanes in a deterministic world |
 //! | [`base`] | plain values that all of them name |
 
@@ -25,6 +26,7 @@ pub mod control;
 pub mod health;
 pub mod lane;
 pub mod link;
+pub mod load;
 pub mod nic;
 pub mod persistence;
 pub mod relay;

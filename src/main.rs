@@ -11,6 +11,7 @@ use sealane::control::config::{self, Configuration, Machine};
 use sealane::control::keys::{self, KeysCommand, inspect};
 use sealane::control::publish;
 use sealane::control::trace::command::{self as trace, TraceArgs};
+use sealane::load::command::{self as make_load, LoadArgs};
 
 /// What the kernel has given is kept: glibc's allocator gives it back and asks again, a page fault for every few segments.
 #[global_allocator]
@@ -46,6 +47,8 @@ enum Command {
     Ticket(inspect::TicketCommand),
     /// Show what connections of an engine have just done: each segment of a sample of them, timeouts and resets of all
     Trace(TraceArgs),
+    /// Make load: handshakes, requests, bulk and idle connections, over a DPDK port or kernel sockets, with the answering servers
+    Load(Box<LoadArgs>),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Keys(command) => keys::run(command),
         Command::Ticket(inspect::TicketCommand::Inspect(inspect)) => inspect_ticket(&inspect),
         Command::Trace(arguments) => trace::run(&arguments),
+        Command::Load(arguments) => make_load::run(&arguments),
     };
     done.unwrap_or_else(|error| {
         eprintln!("{error:#}");

@@ -1,6 +1,6 @@
 //! Connections that the engine opens itself: to servers, for clients and for health probes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::base::{Flow, Instant};
 use crate::lane::Station;
@@ -34,7 +34,20 @@ impl<Q: QueuePair> Station<Q> {
         now: Instant,
     ) -> Result<ConnectionId, NoConnection> {
         let source = self.ports.iter().find_map(|port| port.link.source_for(remote.ip()));
-        let local = source.ok_or(NoConnection::NoRoute)?;
+        self.open_connection_from(source.ok_or(NoConnection::NoRoute)?, remote, token, now)
+    }
+
+    /// The same from an address of the caller's choice, one that a port answers for.
+    ///
+    /// # Errors
+    /// [`NoConnection`] says why there is none.
+    pub fn open_connection_from(
+        &mut self,
+        local: IpAddr,
+        remote: SocketAddr,
+        token: Token,
+        now: Instant,
+    ) -> Result<ConnectionId, NoConnection> {
         let span = u64::from(u16::MAX - PORT_MIN) + 1;
         let start = PORT_MIN + u16::try_from(self.random.below(span)).expect("the span has 16 bits");
         let ports = rss::local_ports_for(self.id, self.steering.lanes(), remote, local, start);
