@@ -12,7 +12,7 @@ use crate::base::{Duration, Instant};
 use crate::persistence::Reason;
 use crate::relay::{Counters, End, Service};
 use crate::tcp::{self, Close, ConnectionId, Readable, Stack};
-use crate::tls::record::{OVERHEAD_MAX, PLAINTEXT_MAX};
+use crate::tls::cipher::{OVERHEAD_MAX, PLAINTEXT_MAX};
 use crate::tls::{Desk, Failure, Handshake, Progress, Session};
 
 /// Most bytes that one call of [`Relay::work`] moves in each direction, so that one bulk transfer does not hold up a breath.

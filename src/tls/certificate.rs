@@ -17,6 +17,7 @@ use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
 use crate::base::UnixTime;
+use crate::tls::notes::{Admission, Hello, note_hello};
 use crate::tls::provider;
 
 /// A certificate chain with its private key.
@@ -153,8 +154,11 @@ fn name_of(name: &GeneralName<'_>) -> Option<String> {
 type Choices = SmallVec<[Arc<CertifiedKey>; 2]>;
 
 /// Finds a certificate for a ClientHello: by exact name, then by wildcard over one label (RFC 6125 6.4.3), then the default.
+///
+/// rustls asks it once a ClientHello, whatever becomes of that: it notes what the client asks for.
 #[derive(Debug)]
 pub(super) struct Resolver {
+    strict_sni: bool,
     exact: HashMap<Box<str>, Choices>,
     /// By what follows `*.`.
     wildcards: HashMap<Box<str>, Choices>,
@@ -163,10 +167,15 @@ pub(super) struct Resolver {
 
 impl Resolver {
     /// A resolver over `certificates`. The first is the default, together with those of another key type for its first name.
-    pub(super) fn new(certificates: &[Arc<Certificate>], provider: &CryptoProvider) -> Result<Self, Invalid> {
+    pub(super) fn new(
+        certificates: &[Arc<Certificate>],
+        strict_sni: bool,
+        provider: &CryptoProvider,
+    ) -> Result<Self, Invalid> {
         let first = certificates.first().ok_or(Invalid::NoCertificate)?;
         let default_name = first.names().first();
-        let mut resolver = Self { exact: HashMap::new(), wildcards: HashMap::new(), default: Choices::new() };
+        let mut resolver =
+            Self { strict_sni, exact: HashMap::new(), wildcards: HashMap::new(), default: Choices::new() };
         for certificate in certificates {
             let certified = Arc::new(certificate.certified_key(provider)?);
             for name in certificate.names() {
@@ -186,14 +195,14 @@ impl Resolver {
         Ok(resolver)
     }
 
-    /// Whether a certificate covers `server_name`; that of a client which names none is covered by none.
-    pub(super) fn covers(&self, server_name: Option<&str>) -> bool {
-        server_name.and_then(|name| self.named(name)).is_some()
-    }
-
-    /// Whether the certificate that [`resolve`](ResolvesServerCert::resolve) gives can sign with one of `schemes`.
-    pub(super) fn can_sign_for(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> bool {
-        self.choose(server_name, schemes).is_some_and(|chosen| chosen.key.choose_scheme(schemes).is_some())
+    /// What becomes of a client that asks for `server_name`.
+    fn admit(&self, server_name: Option<&str>) -> Admission {
+        let is_covered = server_name.is_some_and(|name| self.named(name).is_some());
+        match (is_covered, server_name, self.strict_sni) {
+            (true, _, _) | (false, None, false) => Admission::Known,
+            (false, _, true) => Admission::Refused,
+            (false, Some(_), false) => Admission::Unknown,
+        }
     }
 
     fn named(&self, server_name: &str) -> Option<&Choices> {
@@ -215,7 +224,15 @@ impl Resolver {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.choose(hello.server_name(), hello.signature_schemes())
+        let (server_name, schemes) = (hello.server_name(), hello.signature_schemes());
+        let admission = self.admit(server_name);
+        let chosen = match admission {
+            Admission::Known | Admission::Unknown => self.choose(server_name, schemes),
+            Admission::Refused => None,
+        };
+        let can_verify_us = chosen.as_ref().is_some_and(|chosen| chosen.key.choose_scheme(schemes).is_some());
+        note_hello(Hello { server_name: server_name.map(Box::from), admission, can_verify_us });
+        chosen
     }
 }
 

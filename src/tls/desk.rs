@@ -11,6 +11,7 @@ use crate::balance::ServerIndex;
 use crate::base::{EngineId, Random, ServiceId, UnixTime};
 use crate::persistence::Decision;
 use crate::ticket::{KeyId, Mapping, Ring, Scope, ServiceKeys, TlsVersion};
+use crate::tls::notes::Notes;
 use crate::tls::ticketer::{Counters, Terms};
 
 thread_local! {
@@ -35,6 +36,7 @@ impl Desk {
             now: UnixTime::default(),
             counters: Arc::clone(&counters),
             step: Step::default(),
+            notes: None,
         };
         Self { papers: Some(Box::new(papers)), counters }
     }
@@ -53,14 +55,16 @@ impl Desk {
         &self.counters
     }
 
-    /// Runs `call` into rustls with the papers and one session's `step` laid out.
-    pub(super) fn during<R>(&mut self, step: &mut Step, call: impl FnOnce() -> R) -> R {
+    /// Runs `call` into rustls with the papers, one session's `step` and its `notes` laid out.
+    pub(super) fn during<R>(&mut self, step: &mut Step, notes: &mut Option<Box<Notes>>, call: impl FnOnce() -> R) -> R {
         let mut papers = self.papers.take().expect("a desk runs one call at a time");
         papers.step = *step;
         papers.step.opens = 0;
+        papers.notes = notes.take();
         LAID_OUT.set(Some(papers));
         let result = call();
-        let papers = LAID_OUT.take().expect("nobody else takes the papers");
+        let mut papers = LAID_OUT.take().expect("nobody else takes the papers");
+        *notes = papers.notes.take();
         *step = papers.step;
         self.papers = Some(papers);
         result
@@ -94,6 +98,8 @@ pub(super) struct Papers {
     pub(super) now: UnixTime,
     pub(super) counters: Arc<Counters>,
     pub(super) step: Step,
+    /// What is noted of the session's handshake.
+    pub(super) notes: Option<Box<Notes>>,
 }
 
 impl Papers {

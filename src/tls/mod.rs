@@ -5,10 +5,13 @@
 //! [`Session::seal`].
 
 pub mod certificate;
+pub mod cipher;
 pub mod desk;
 pub mod failure;
+mod input;
+mod notes;
 pub mod provider;
-pub mod record;
+mod record;
 pub mod service;
 pub mod session;
 pub mod ticketer;

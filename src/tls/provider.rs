@@ -17,7 +17,22 @@
 //! So key exchange and signatures are aws-lc-rs's everywhere, and the record suites are ring's on processors without AVX-512. graviola wins nothing that
 //! counts and is the youngest of the three.
 
+use std::sync::LazyLock;
+
+use rustls::SupportedCipherSuite;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, ring};
+
+use crate::tls::notes;
+
+/// The cipher suites of the handshake. Records of established sessions are `cipher`'s.
+static CIPHER_SUITES: LazyLock<Vec<SupportedCipherSuite>> = LazyLock::new(|| {
+    let suites = if has_fast_aes_in_aws_lc() {
+        aws_lc_rs::default_provider().cipher_suites
+    } else {
+        ring::ALL_CIPHER_SUITES.to_vec()
+    };
+    suites.into_iter().map(notes::noting).collect()
+});
 
 /// The provider for this machine's processor. The cipher suites and their order are the same on all.
 ///
@@ -27,9 +42,7 @@ pub fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     // Without randomness every handshake fails, and says so.
     let _ = provider.secure_random.fill(&mut [0; 32]);
-    if !has_fast_aes_in_aws_lc() {
-        provider.cipher_suites = ring::ALL_CIPHER_SUITES.to_vec();
-    }
+    provider.cipher_suites.clone_from(&CIPHER_SUITES);
     provider
 }
 

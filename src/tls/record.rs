@@ -1,33 +1,19 @@
 //! Records of an established session (RFC 8446 5, RFC 5246 6.2): each is opened where it lies, and sealed into a buffer of its own that TCP keeps until it is
 //! acknowledged.
 //!
-//! rustls shakes hands and then hands over the keys; its cipher suites do the cryptography here as there. What is allowed after a handshake, and how often, is what
-//! rustls allows: application data, alerts, KeyUpdate in TLS 1.3, and one refused renegotiation in TLS 1.2.
+//! The keys are those that rustls's handshake has notes on. What is allowed after a handshake, and how often, is what rustls allows: application data, alerts,
+//! KeyUpdate in TLS 1.3, and one refused renegotiation in TLS 1.2.
 
 use std::ops::Range;
 
-use rustls::crypto::cipher::{
-    AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundPlainMessage,
-    Tls12AeadAlgorithm,
-};
-use rustls::kernel::KernelConnection;
-use rustls::server::ServerConnectionData;
-use rustls::{
-    ConnectionTrafficSecrets, ContentType, Error, ExtractedSecrets, PeerMisbehaved, ProtocolVersion,
-    SupportedCipherSuite,
-};
+use rustls::crypto::tls13::{Hkdf, OkmBlock};
+use rustls::{CipherSuite, SupportedCipherSuite};
+use zeroize::Zeroizing;
 
 use crate::ticket::TlsVersion;
+use crate::tls::cipher::{Cipher, HEADER, Kind, Material, PLAINTEXT_MAX, Unopened};
 use crate::tls::failure::Failure;
-
-/// Most plaintext in a record (RFC 8446 5.1).
-pub const PLAINTEXT_MAX: usize = 16_384;
-
-/// What a record adds to its plaintext at most: header, explicit nonce of TLS 1.2 or content type of TLS 1.3, tag.
-pub const OVERHEAD_MAX: usize = HEADER + 8 + 16;
-
-/// Content type, version, length.
-pub(super) const HEADER: usize = 5;
+use crate::tls::notes::Notes;
 
 /// Most bytes behind a header (RFC 5246 6.2.3; TLS 1.3 allows fewer).
 const BODY_MAX: usize = PLAINTEXT_MAX + 2048;
@@ -70,7 +56,6 @@ pub(super) enum Alert {
     RecordOverflow = 22,
     IllegalParameter = 47,
     DecodeError = 50,
-    InternalError = 80,
     UserCanceled = 90,
     NoRenegotiation = 100,
 }
@@ -88,22 +73,17 @@ impl Broken {
         Self { failure: Failure::Protocol, alert: Some(alert) }
     }
 
-    fn of(error: &Error) -> Self {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "all that rustls's ciphers say of a record is above it")]
-        let alert = match error {
-            Error::DecryptError => Alert::BadRecordMac,
-            Error::PeerSentOversizedRecord => Alert::RecordOverflow,
-            Error::PeerMisbehaved(
-                PeerMisbehaved::IllegalMiddleboxChangeCipherSpec | PeerMisbehaved::IllegalTlsInnerPlaintext,
-            ) => Alert::UnexpectedMessage,
-            _ => Alert::InternalError,
-        };
-        Self { failure: Failure::of(error), alert: Some(alert) }
+    const fn of(unopened: Unopened) -> Self {
+        Self::by_peer(match unopened {
+            Unopened::Forged => Alert::BadRecordMac,
+            Unopened::TooLong => Alert::RecordOverflow,
+            Unopened::NoContentType => Alert::UnexpectedMessage,
+        })
     }
 }
 
-/// Our own fault: keys of a kind that nobody has offered.
-const NO_KEYS: Broken = Broken { failure: Failure::Internal, alert: None };
+/// Our own fault: a cipher that refuses to work. There is no alert without one.
+const NO_CIPHER: Broken = Broken { failure: Failure::Internal, alert: None };
 
 /// What a record was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,12 +102,8 @@ pub(super) enum Content {
 pub(super) fn len(bytes: &[u8]) -> Result<Option<usize>, Broken> {
     let [kind, major, _, high, low, ..] = *bytes else { return Ok(None) };
     let len = usize::from(u16::from_be_bytes([high, low]));
-    let kind = ContentType::from(kind);
-    let is_known = matches!(
-        kind,
-        ContentType::ApplicationData | ContentType::Handshake | ContentType::Alert | ContentType::ChangeCipherSpec
-    );
-    if !is_known || major != 3 || len > BODY_MAX || (len == 0 && kind != ContentType::ApplicationData) {
+    let kind = Kind::of(kind);
+    if kind.is_none() || major != 3 || len > BODY_MAX || (len == 0 && kind != Some(Kind::Data)) {
         return Err(Broken::by_peer(Alert::DecodeError));
     }
     Ok(Some(HEADER + len))
@@ -135,16 +111,13 @@ pub(super) fn len(bytes: &[u8]) -> Result<Option<usize>, Broken> {
 
 /// A session's keys in both directions.
 pub(super) struct Records {
-    suite: SupportedCipherSuite,
-    /// Makes the keys that follow a KeyUpdate.
-    keys: KernelConnection<ServerConnectionData>,
-    sealer: Box<dyn MessageEncrypter>,
-    opener: Box<dyn MessageDecrypter>,
-    /// The sequence numbers of the next records.
-    seal_seq: u64,
-    open_seq: u64,
+    version: TlsVersion,
+    seal: Cipher,
+    open: Cipher,
     /// How many records one key may seal.
     seal_max: u64,
+    /// What the keys of TLS 1.3 were made from, and those that follow will be.
+    secrets: Option<Box<Secrets>>,
     /// A KeyUpdate goes before the next record: asked for by the peer, or because the keys have sealed as much as they may.
     update_owed: bool,
     /// How much has come of a KeyUpdate that is not whole.
@@ -155,19 +128,37 @@ pub(super) struct Records {
     renegotiations_left: u8,
 }
 
+struct Secrets {
+    suite: CipherSuite,
+    hkdf: &'static dyn Hkdf,
+    key_len: usize,
+    server: OkmBlock,
+    client: OkmBlock,
+}
+
 impl Records {
-    /// Takes over the keys of a session whose handshake has just ended.
-    pub(super) fn new(secrets: ExtractedSecrets, keys: KernelConnection<ServerConnectionData>) -> Result<Self, Broken> {
-        let suite = keys.negotiated_cipher_suite();
-        let ExtractedSecrets { tx: (seal_seq, tx), rx: (open_seq, rx) } = secrets;
-        Ok(Self {
-            suite,
-            keys,
-            sealer: begun(sealer(suite, tx)?, seal_seq)?,
-            opener: opener(suite, rx)?,
-            seal_seq,
-            open_seq,
-            seal_max: seal_max(suite),
+    /// Takes over the keys of a session whose handshake has just ended; `None` if there are none that we know.
+    pub(super) fn new(suite: SupportedCipherSuite, version: TlsVersion, notes: &Notes) -> Option<Self> {
+        let secrets = match suite {
+            SupportedCipherSuite::Tls12(_) => None,
+            SupportedCipherSuite::Tls13(suite) => Some(Box::new(Secrets {
+                suite: suite.common.suite,
+                hkdf: suite.hkdf_provider,
+                key_len: suite.aead_alg.key_len(),
+                server: notes.server_secret.clone()?,
+                client: notes.client_secret.clone()?,
+            })),
+        };
+        let limit = match suite {
+            SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit,
+            SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
+        };
+        Some(Self {
+            version,
+            seal: Cipher::new(suite.suite(), version, &notes.seal, notes.sealed)?,
+            open: Cipher::new(suite.suite(), version, &notes.open, notes.opened)?,
+            seal_max: limit.min(SEQ_MAX),
+            secrets,
             update_owed: false,
             message_len: 0,
             key_updates_left: KEY_UPDATES_MAX,
@@ -177,44 +168,26 @@ impl Records {
         })
     }
 
-    fn version(&self) -> TlsVersion {
-        match self.suite {
-            SupportedCipherSuite::Tls12(_) => TlsVersion::Tls12,
-            SupportedCipherSuite::Tls13(_) => TlsVersion::Tls13,
-        }
-    }
-
     /// Opens a whole record in place.
     pub(super) fn open(&mut self, record: &mut [u8]) -> Result<Content, Broken> {
-        let Some(([kind, ..], body)) = record.split_first_chunk_mut::<HEADER>() else { return Ok(Content::Nothing) };
-        let kind = ContentType::from(*kind);
-        let is_allowed = match self.version() {
+        let unexpected = Err(Broken::by_peer(Alert::UnexpectedMessage));
+        let Some(([kind, ..], body)) = record.split_first_chunk_mut::<HEADER>() else { return unexpected };
+        let kind = match (self.version, Kind::of(*kind)) {
             // RFC 8446 5.2: from outside, everything is application data.
-            TlsVersion::Tls13 => kind == ContentType::ApplicationData,
-            TlsVersion::Tls12 => kind != ContentType::ChangeCipherSpec,
+            (TlsVersion::Tls13, Some(Kind::Data)) => Kind::Data,
+            (TlsVersion::Tls12, Some(kind @ (Kind::Data | Kind::Alert | Kind::Handshake))) => kind,
+            (TlsVersion::Tls12 | TlsVersion::Tls13, _) => return unexpected,
         };
-        if !is_allowed {
-            return Err(Broken::by_peer(Alert::UnexpectedMessage));
-        }
-        let message = InboundOpaqueMessage::new(kind, ProtocolVersion::TLSv1_2, body);
-        let opened = self.opener.decrypt(message, self.open_seq).map_err(|error| Broken::of(&error))?;
-        self.open_seq += 1;
-        // RFC 8446 5.1: nothing comes between the pieces of a handshake message, and an empty record is of application data.
-        let is_in_place = self.message_len == 0 || opened.typ == ContentType::Handshake;
-        let payload = opened.payload;
-        if !is_in_place || (payload.is_empty() && opened.typ != ContentType::ApplicationData) {
-            return Err(Broken::by_peer(Alert::UnexpectedMessage));
-        }
-        if opened.typ == ContentType::ApplicationData {
-            let begin = HEADER + explicit_nonce_len(self.suite);
-            return self.on_data(begin..begin + payload.len());
-        }
-        self.empty_left = EMPTY_MAX;
-        match (opened.typ, payload) {
-            (ContentType::Handshake, _) => self.on_handshake(payload),
-            (ContentType::Alert, &[level, description]) => self.on_alert(level, description),
-            (ContentType::Alert, _) => Err(Broken::by_peer(Alert::DecodeError)),
-            _ => Err(Broken::by_peer(Alert::UnexpectedMessage)),
+        let (kind, content) = self.open.open(kind, body).map_err(Broken::of)?;
+        let payload = body.get(content.clone()).unwrap_or_default();
+        match kind {
+            // RFC 8446 5.1: nothing comes between the pieces of a handshake message, and an empty record is of application data.
+            Some(Kind::Data | Kind::Alert) if self.message_len > 0 => unexpected,
+            Some(Kind::Alert | Kind::Handshake) if payload.is_empty() => unexpected,
+            Some(Kind::Data) => self.on_data(HEADER + content.start..HEADER + content.end),
+            Some(Kind::Handshake) => self.on_handshake(payload),
+            Some(Kind::Alert) => self.on_alert(payload),
+            Some(Kind::ChangeCipherSpec) | None => unexpected,
         }
     }
 
@@ -229,7 +202,8 @@ impl Records {
     }
 
     fn on_handshake(&mut self, payload: &[u8]) -> Result<Content, Broken> {
-        match self.version() {
+        self.empty_left = EMPTY_MAX;
+        match self.version {
             TlsVersion::Tls13 => self.on_key_update(payload),
             TlsVersion::Tls12 => {
                 let &[CLIENT_HELLO, a, b, c, ref rest @ ..] = payload else {
@@ -267,12 +241,13 @@ impl Records {
             UPDATE_REQUESTED => self.update_owed = true,
             _ => return Err(Broken::by_peer(Alert::IllegalParameter)),
         }
-        let (seq, secrets) = self.keys.update_rx_secret().map_err(|error| Broken::of(&error))?;
-        (self.open_seq, self.opener) = (seq, opener(self.suite, secrets)?);
+        self.open = self.secrets.as_mut().and_then(|secrets| secrets.next_of_client()).ok_or(NO_CIPHER)?;
         Ok(Content::Nothing)
     }
 
-    fn on_alert(&mut self, level: u8, description: u8) -> Result<Content, Broken> {
+    fn on_alert(&mut self, payload: &[u8]) -> Result<Content, Broken> {
+        let &[level, description] = payload else { return Err(Broken::by_peer(Alert::DecodeError)) };
+        self.empty_left = EMPTY_MAX;
         let failed = |alert| Err(Broken { failure: Failure::AlertReceived, alert });
         if !(WARNING..=FATAL).contains(&level) {
             return failed(Some(Alert::IllegalParameter));
@@ -285,7 +260,7 @@ impl Records {
         }
         self.warnings_left = spend(self.warnings_left)?;
         // RFC 8446 6: there is only one warning left beside close_notify.
-        if self.version() == TlsVersion::Tls13 && description != Alert::UserCanceled as u8 {
+        if self.version == TlsVersion::Tls13 && description != Alert::UserCanceled as u8 {
             return failed(Some(Alert::DecodeError));
         }
         Ok(Content::Nothing)
@@ -296,16 +271,15 @@ impl Records {
     /// The keys of TLS 1.2 cannot be changed, so such a session ends then (RFC 8446 5.5, RFC 9325 4.4).
     pub(super) fn update(&mut self) -> Result<Option<Vec<u8>>, Broken> {
         // One record more is for an alert.
-        let is_spent = self.seal_seq + 1 >= self.seal_max;
-        match self.version() {
+        let is_spent = self.seal.seq() + 1 >= self.seal_max;
+        match self.version {
             TlsVersion::Tls12 if is_spent => {
                 Err(Broken { failure: Failure::KeysSpent, alert: Some(Alert::CloseNotify) })
             }
             TlsVersion::Tls13 if is_spent || self.update_owed => {
                 let [kind, a, b, c] = KEY_UPDATE;
-                let sealed = self.seal(ContentType::Handshake, &[kind, a, b, c, UPDATE_NOT_REQUESTED])?;
-                let (seq, secrets) = self.keys.update_tx_secret().map_err(|error| Broken::of(&error))?;
-                (self.seal_seq, self.sealer) = (seq, sealer(self.suite, secrets)?);
+                let sealed = self.seal(Kind::Handshake, &[kind, a, b, c, UPDATE_NOT_REQUESTED])?;
+                self.seal = self.secrets.as_mut().and_then(|secrets| secrets.next_of_server()).ok_or(NO_CIPHER)?;
                 self.update_owed = false;
                 Ok(Some(sealed))
             }
@@ -315,7 +289,7 @@ impl Records {
 
     /// A record of application data, at most [`PLAINTEXT_MAX`] bytes, once [`update`](Self::update) has nothing to send first.
     pub(super) fn seal_data(&mut self, plaintext: &[u8]) -> Result<Vec<u8>, Broken> {
-        self.seal(ContentType::ApplicationData, plaintext)
+        self.seal(Kind::Data, plaintext)
     }
 
     /// A record with an alert.
@@ -326,18 +300,13 @@ impl Records {
             | Alert::BadRecordMac
             | Alert::RecordOverflow
             | Alert::IllegalParameter
-            | Alert::DecodeError
-            | Alert::InternalError => FATAL,
+            | Alert::DecodeError => FATAL,
         };
-        self.seal(ContentType::Alert, &[level, alert as u8])
+        self.seal(Kind::Alert, &[level, alert as u8])
     }
 
-    fn seal(&mut self, typ: ContentType, plaintext: &[u8]) -> Result<Vec<u8>, Broken> {
-        let payload = OutboundChunks::Single(plaintext);
-        let message = OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload };
-        let sealed = self.sealer.encrypt(message, self.seal_seq).map_err(|error| Broken::of(&error))?;
-        self.seal_seq += 1;
-        Ok(sealed.encode())
+    fn seal(&mut self, kind: Kind, plaintext: &[u8]) -> Result<Vec<u8>, Broken> {
+        self.seal.seal(kind, plaintext).ok_or(NO_CIPHER)
     }
 
     /// Has the keys seal no more than so many records.
@@ -347,69 +316,43 @@ impl Records {
     }
 }
 
-/// A sealer that has sealed records already, before it came here.
-///
-/// aws-lc refuses nonces that do not ascend, and takes the first one that it sees for that of record 0. So it is shown that one; what it seals is thrown away.
-fn begun(mut sealer: Box<dyn MessageEncrypter>, seal_seq: u64) -> Result<Box<dyn MessageEncrypter>, Broken> {
-    if seal_seq > 0 {
-        let (typ, payload) = (ContentType::Alert, OutboundChunks::Single(&[]));
-        let nothing = OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload };
-        sealer.encrypt(nothing, 0).map_err(|error| Broken::of(&error))?;
+impl Secrets {
+    fn next_of_server(&mut self) -> Option<Cipher> {
+        self.server = self.following(&self.server);
+        self.cipher_of(&self.server)
     }
-    Ok(sealer)
+
+    fn next_of_client(&mut self) -> Option<Cipher> {
+        self.client = self.following(&self.client);
+        self.cipher_of(&self.client)
+    }
+
+    /// RFC 8446 7.2.
+    fn following(&self, secret: &OkmBlock) -> OkmBlock {
+        let expander = self.hkdf.expander_for_okm(secret);
+        let len = expander.hash_len();
+        let [_, len] = u16::try_from(len).unwrap_or_default().to_be_bytes();
+        expander.expand_block(&label(&[0, len], b"traffic upd", &[17]))
+    }
+
+    /// RFC 8446 7.3.
+    fn cipher_of(&self, secret: &OkmBlock) -> Option<Cipher> {
+        let expander = self.hkdf.expander_for_okm(secret);
+        let (mut key, mut iv) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 12]));
+        let key = key.get_mut(..self.key_len)?;
+        let [_, len] = u16::try_from(self.key_len).ok()?.to_be_bytes();
+        expander.expand_slice(&label(&[0, len], b"key", &[9]), key).ok()?;
+        expander.expand_slice(&label(&[0, 12], b"iv", &[8]), &mut *iv).ok()?;
+        Cipher::new(self.suite, TlsVersion::Tls13, &Material::new(key, &[&*iv]), 0)
+    }
+}
+
+/// HKDF-Expand-Label's info, with an empty context (RFC 8446 7.1): output length, label's length, label, context.
+fn label<'a>(output_len: &'a [u8; 2], label: &'a [u8], label_len: &'a [u8; 1]) -> [&'a [u8]; 5] {
+    [output_len, label_len, b"tls13 ", label, &[0]]
 }
 
 /// One less of what a peer may do so many times.
 fn spend(left: u8) -> Result<u8, Broken> {
     left.checked_sub(1).ok_or(Broken::by_peer(Alert::UnexpectedMessage))
-}
-
-/// How many records one key may seal.
-fn seal_max(suite: SupportedCipherSuite) -> u64 {
-    let common = match suite {
-        SupportedCipherSuite::Tls12(suite) => &suite.common,
-        SupportedCipherSuite::Tls13(suite) => &suite.common,
-    };
-    common.confidentiality_limit.min(SEQ_MAX)
-}
-
-fn explicit_nonce_len(suite: SupportedCipherSuite) -> usize {
-    match suite {
-        SupportedCipherSuite::Tls12(suite) => suite.aead_alg.key_block_shape().explicit_nonce_len,
-        SupportedCipherSuite::Tls13(_) => 0,
-    }
-}
-
-fn key_of(secrets: ConnectionTrafficSecrets) -> Result<(AeadKey, Iv), Broken> {
-    match secrets {
-        ConnectionTrafficSecrets::Aes128Gcm { key, iv }
-        | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
-        | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => Ok((key, iv)),
-        // Of a later rustls.
-        _ => Err(NO_KEYS),
-    }
-}
-
-fn sealer(suite: SupportedCipherSuite, secrets: ConnectionTrafficSecrets) -> Result<Box<dyn MessageEncrypter>, Broken> {
-    let (key, iv) = key_of(secrets)?;
-    match suite {
-        SupportedCipherSuite::Tls13(suite) => Ok(suite.aead_alg.encrypter(key, iv)),
-        SupportedCipherSuite::Tls12(suite) => {
-            let (fixed, explicit) = split(suite.aead_alg, &iv)?;
-            Ok(suite.aead_alg.encrypter(key, fixed, explicit))
-        }
-    }
-}
-
-fn opener(suite: SupportedCipherSuite, secrets: ConnectionTrafficSecrets) -> Result<Box<dyn MessageDecrypter>, Broken> {
-    let (key, iv) = key_of(secrets)?;
-    match suite {
-        SupportedCipherSuite::Tls13(suite) => Ok(suite.aead_alg.decrypter(key, iv)),
-        SupportedCipherSuite::Tls12(suite) => Ok(suite.aead_alg.decrypter(key, split(suite.aead_alg, &iv)?.0)),
-    }
-}
-
-/// The part of a nonce that the handshake has fixed, and where the part begins that each record shows (RFC 5288 3).
-fn split<'iv>(algorithm: &dyn Tls12AeadAlgorithm, iv: &'iv Iv) -> Result<(&'iv [u8], &'iv [u8]), Broken> {
-    iv.as_ref().split_at_checked(algorithm.key_block_shape().fixed_iv_len).ok_or(NO_KEYS)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets};
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 use sha2::{Digest, Sha256};
 
@@ -12,6 +12,7 @@ use crate::persistence::Profile;
 use crate::ticket::Scope;
 use crate::tls::certificate::{self, Resolver};
 use crate::tls::desk::DeskClock;
+use crate::tls::notes::SecretsNoted;
 use crate::tls::provider;
 use crate::tls::ticketer::{Terms, Ticketer};
 
@@ -71,8 +72,6 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Service {
     config: Arc<ServerConfig>,
-    resolver: Arc<Resolver>,
-    strict_sni: bool,
     terms: Arc<Terms>,
 }
 
@@ -93,21 +92,21 @@ impl Service {
         if !ciphers.is_empty() {
             provider.cipher_suites = choose_suites(&provider.cipher_suites, &ciphers, versions)?;
         }
-        let resolver = Arc::new(Resolver::new(&certificates, &provider)?);
+        let resolver = Arc::new(Resolver::new(&certificates, strict_sni, &provider)?);
         let count = tickets.count;
         let terms = Arc::new(Terms { tickets, pool, profile, board });
         let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions.of_rustls())
             .map_err(|_| Invalid::NoCipher(versions.name()))?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::<Resolver>::clone(&resolver));
+            .with_cert_resolver(resolver);
         config.ignore_client_order = !ciphers.is_empty();
         config.alpn_protocols = alpn;
         config.time_provider = Arc::new(DeskClock);
         // Nothing is kept here of an idle client (P9). Early data stays off: `max_early_data_size` is 0 (H4).
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        // Records are sealed and opened here, not in rustls.
-        config.enable_secret_extraction = true;
+        // Records of established sessions are sealed and opened here, not in rustls.
+        config.key_log = Arc::new(SecretsNoted);
         config.send_tls13_tickets = count;
         config.max_tls13_tickets = count;
         if count > 0 {
@@ -117,7 +116,7 @@ impl Service {
         // RFC 7627 is used with every client that knows it, and rustls resumes such a session only with it. It is not required: that would shut
         // out OpenSSL before 1.1.0 and Java before 8u161, and what the triple handshake attack forges, a client certificate, is not accepted here.
         config.require_ems = false;
-        Ok(Self { config: Arc::new(config), resolver, strict_sni, terms })
+        Ok(Self { config: Arc::new(config), terms })
     }
 
     /// The pool that its clients go to.
@@ -150,32 +149,6 @@ impl Service {
         config.ticketer = Arc::new(crate::tls::ticketer::Altering { honest: Arc::clone(&config.ticketer), alter });
         self
     }
-
-    /// Whether a client can verify a signature by the key of the certificate that it would be shown.
-    pub(super) fn can_sign_for(&self, hello: &ClientHello<'_>) -> bool {
-        self.resolver.can_sign_for(hello.server_name(), hello.signature_schemes())
-    }
-
-    /// What the service does with a client that asks for `server_name`.
-    pub(super) fn admit(&self, server_name: Option<&str>) -> Admission {
-        match (self.resolver.covers(server_name), server_name, self.strict_sni) {
-            (true, _, _) => Admission::Known,
-            (false, _, true) => Admission::Refused,
-            (false, Some(_), false) => Admission::Unknown,
-            (false, None, false) => Admission::Known,
-        }
-    }
-}
-
-/// What a service does with a server name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admission {
-    /// Shows its certificate, or the default one to a client that names no server.
-    Known,
-    /// Shows the default certificate all the same.
-    Unknown,
-    /// Ends the handshake.
-    Refused,
 }
 
 impl Versions {

@@ -1,14 +1,13 @@
 //! One client's TLS session, server side.
 //!
 //! ```text
-//! Hello ──whole ClientHello──▶ Handshake ──Finished──▶ Open
+//! Hello ──a whole record──▶ Handshake ──Finished──▶ Open
 //!   └──────────────┴──────────────────▶ Over ◀───────────┘
 //! ```
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use rustls::server::{AcceptedAlert, Acceptor, UnbufferedServerConnection};
+use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus};
 use rustls::{CommonState, Error, HandshakeKind, ProtocolVersion};
 
@@ -16,10 +15,13 @@ use crate::balance::ServerIndex;
 use crate::base::{EngineId, ServerId};
 use crate::persistence::Decision;
 use crate::ticket::{KeyId, TlsVersion};
+use crate::tls::cipher::{HEADER, OVERHEAD_MAX, PLAINTEXT_MAX};
 use crate::tls::desk::Step;
 use crate::tls::failure::Failure;
-use crate::tls::record::{self, Alert, Broken, Content, HEADER, OVERHEAD_MAX, PLAINTEXT_MAX, RECORD_MAX, Records};
-use crate::tls::service::{Admission, iana_name};
+use crate::tls::input::Input;
+use crate::tls::notes::{Admission, Hello, Notes};
+use crate::tls::record::{Alert, Broken, Content, RECORD_MAX, Records};
+use crate::tls::service::iana_name;
 use crate::tls::{Desk, Service};
 
 /// Most bytes that a session keeps of what it was given: one record, ...
@@ -47,6 +49,7 @@ pub struct Session {
     step: Step,
     /// What the client asked for, from the ClientHello to the handshake's end.
     server_name: Option<Box<str>>,
+    has_asked: bool,
     input: Input,
     /// Handshake messages and alerts to transmit, and how much of them has been.
     output: Vec<u8>,
@@ -57,22 +60,13 @@ pub struct Session {
 
 enum State {
     /// A ClientHello is awaited.
-    Hello(Box<Acceptor>),
+    Hello,
     /// Messages of the handshake flow. rustls has been shown so many bytes of the input.
-    Handshake { connection: Box<UnbufferedServerConnection>, shown: usize },
+    Handshake { connection: Box<UnbufferedServerConnection>, shown: usize, notes: Option<Box<Notes>> },
     /// Application data flows.
     Open(Box<Records>),
     /// The alert is among the output, and what was decrypted before may still be read.
     Over(Failure),
-}
-
-/// What was received: plaintext that waits to be taken, then records.
-#[derive(Default)]
-struct Input {
-    bytes: Vec<u8>,
-    plaintext: Range<usize>,
-    /// Where the first record begins that was not opened.
-    records: usize,
 }
 
 /// What rustls wants after a step of the handshake.
@@ -105,7 +99,7 @@ pub struct Handshake {
     pub cipher: &'static str,
     /// Server name that the client asked for.
     pub server_name: Option<Box<str>>,
-    /// Application protocol that was agreed on.
+    /// Application protocol that was notes on.
     pub alpn: Option<Box<[u8]>>,
     /// Where the client goes, and why. Without a server it is refused: reset the connection.
     pub decision: Decision,
@@ -122,9 +116,10 @@ impl Session {
     pub fn new(service: &Arc<Service>) -> Self {
         Self {
             service: Arc::clone(service),
-            state: State::Hello(Box::default()),
+            state: State::Hello,
             step: Step::default(),
             server_name: None,
+            has_asked: false,
             input: Input::default(),
             output: Vec::new(),
             transmitted: 0,
@@ -142,14 +137,10 @@ impl Session {
         let Some(first) = bytes.first() else { return Ok(0) };
         match &mut self.state {
             // RFC 8446 5.1: a stream begins with a handshake record. Whoever sends another first byte does not read alerts either.
-            State::Hello(_) if self.input.bytes.is_empty() && *first != HANDSHAKE_RECORD => {
+            State::Hello if self.input.bytes.is_empty() && *first != HANDSHAKE_RECORD => {
                 Err(self.over(Failure::NotTls))
             }
-            State::Hello(acceptor) => {
-                let taken = fill(acceptor, bytes);
-                Ok(self.input.take(bytes.get(..taken).unwrap_or_default(), HANDSHAKE_MAX))
-            }
-            State::Handshake { .. } => Ok(self.input.take(bytes, HANDSHAKE_MAX)),
+            State::Hello | State::Handshake { .. } => Ok(self.input.take(bytes, HANDSHAKE_MAX)),
             State::Open(_) if self.peer_has_closed => Ok(bytes.len()),
             State::Open(_) => Ok(self.input.take(bytes, INPUT_MAX)),
             State::Over(failure) => Err(*failure),
@@ -164,7 +155,7 @@ impl Session {
     pub fn advance(&mut self, desk: &mut Desk, candidate: Option<ServerIndex>) -> Result<Progress, Failure> {
         self.step.candidate = candidate;
         match &mut self.state {
-            State::Hello(_) => self.accept(desk),
+            State::Hello => self.begin(desk),
             State::Handshake { .. } => self.shake_hands(desk),
             State::Open(_) => self.open_records().map(|()| Progress::Open).map_err(|broken| self.fail(broken)),
             State::Over(failure) => Err(*failure),
@@ -174,7 +165,7 @@ impl Session {
     /// Whether the handshake has not ended yet.
     pub fn is_handshaking(&self) -> bool {
         match &self.state {
-            State::Hello(_) | State::Handshake { .. } => true,
+            State::Hello | State::Handshake { .. } => true,
             State::Open(_) | State::Over(_) => false,
         }
     }
@@ -200,8 +191,7 @@ impl Session {
         let waiting = self.input.plaintext();
         if !waiting.is_empty() {
             let taken = take(waiting).min(waiting.len());
-            self.input.plaintext.start += taken;
-            self.input.release();
+            self.input.consume(taken);
         }
     }
 
@@ -247,43 +237,16 @@ impl Session {
         self.server_name.as_deref()
     }
 
-    /// Goes on from a whole ClientHello: the service's rules first, then rustls's.
-    fn accept(&mut self, desk: &mut Desk) -> Result<Progress, Failure> {
-        let State::Hello(acceptor) = &mut self.state else { return Err(self.over(Failure::Internal)) };
-        let accepted = match acceptor.accept() {
-            Ok(None) => return Ok(Progress::Handshaking),
-            Ok(Some(accepted)) => accepted,
-            Err((error, alert)) => {
-                self.output.extend(drain(alert));
-                return Err(self.over(Failure::of(&error)));
+    /// Begins a handshake once there is a whole record: until then, whoever connects costs no more than what it sends.
+    fn begin(&mut self, desk: &mut Desk) -> Result<Progress, Failure> {
+        let Some(shown) = first_record(&self.input.bytes) else { return Ok(Progress::Handshaking) };
+        match UnbufferedServerConnection::new(Arc::clone(self.service.config())) {
+            Ok(connection) => {
+                let notes = Some(Box::default());
+                self.state = State::Handshake { connection: Box::new(connection), shown, notes };
+                self.shake_hands(desk)
             }
-        };
-        let hello = accepted.client_hello();
-        self.server_name = hello.server_name().map(Box::from);
-        match self.service.admit(self.server_name.as_deref()) {
-            Admission::Known => {}
-            Admission::Unknown => desk.counters().server_names_unknown.increment(),
-            Admission::Refused => {
-                desk.counters().server_names_unknown.increment();
-                self.output.extend(UNRECOGNIZED_NAME);
-                return Err(self.over(Failure::UnknownServerName));
-            }
-        }
-        let can_verify_us = self.service.can_sign_for(&hello);
-        let connection = match UnbufferedServerConnection::new(Arc::clone(self.service.config())) {
-            Ok(connection) => Box::new(connection),
-            Err(error) => return Err(self.over(Failure::of(&error))),
-        };
-        self.state = State::Handshake { connection, shown: 0 };
-        match self.shake_hands(desk) {
-            // rustls takes it for a fault of ours, without an alert, when a TLS 1.2 client knows ECDSA but not with our key's curve.
-            Err(Failure::Internal) if !can_verify_us => {
-                if self.output.is_empty() {
-                    self.output.extend(HANDSHAKE_FAILURE);
-                }
-                Err(self.over(Failure::NothingInCommon))
-            }
-            progress => progress,
+            Err(error) => Err(self.over(Failure::of(&error))),
         }
     }
 
@@ -292,26 +255,27 @@ impl Session {
     /// It is shown one more only when it has no use for those before: what comes behind the Finished message is for [`Records`].
     fn shake_hands(&mut self, desk: &mut Desk) -> Result<Progress, Failure> {
         loop {
-            let State::Handshake { connection, shown } = &mut self.state else {
+            let State::Handshake { connection, shown, notes } = &mut self.state else {
                 return Err(self.over(Failure::Internal));
             };
             let input = &mut self.input.bytes;
             let output = &mut self.output;
-            let (discard, took) = desk.during(&mut self.step, || {
+            let (discard, took) = desk.during(&mut self.step, notes, || {
                 let UnbufferedStatus { discard, state } =
                     connection.process_tls_records(input.get_mut(..*shown).unwrap_or_default());
                 (discard, state.and_then(|state| take_turn(state, output)))
             });
             input.drain(..discard.min(input.len()));
             *shown = shown.saturating_sub(discard);
+            let hello = notes.as_mut().and_then(|notes| notes.hello.take());
             let is_done = !connection.is_handshaking();
             let turn = match took {
                 Ok(turn) => turn,
-                Err(error) => {
-                    collect_alert(connection, output);
-                    return Err(self.over(Failure::of(&error)));
-                }
+                Err(error) => return Err(self.give_up(desk, &error, hello)),
             };
+            if let Some(hello) = hello {
+                self.on_hello(desk, hello);
+            }
             self.settle(desk)?;
             match turn {
                 Turn::Again => {}
@@ -323,23 +287,53 @@ impl Session {
         }
     }
 
+    /// What the client asks for is known. After a HelloRetryRequest it comes again.
+    fn on_hello(&mut self, desk: &Desk, hello: Hello) {
+        let is_first = !std::mem::replace(&mut self.has_asked, true);
+        if is_first && hello.admission != Admission::Known {
+            desk.counters().server_names_unknown.increment();
+        }
+        self.server_name = hello.server_name;
+    }
+
+    /// rustls has failed; says why, with an alert for the client among the output.
+    fn give_up(&mut self, desk: &Desk, error: &Error, hello: Option<Hello>) -> Failure {
+        let admission = hello.as_ref().map(|hello| hello.admission);
+        // rustls takes it for a fault of ours, without an alert, when a TLS 1.2 client knows ECDSA but not with our key's curve.
+        let has_nothing_in_common =
+            Failure::of(error) == Failure::Internal && hello.as_ref().is_some_and(|hello| !hello.can_verify_us);
+        if let Some(hello) = hello {
+            self.on_hello(desk, hello);
+        }
+        if admission == Some(Admission::Refused) {
+            self.output.extend(UNRECOGNIZED_NAME);
+            return self.over(Failure::UnknownServerName);
+        }
+        let said = self.output.len();
+        if let State::Handshake { connection, shown, .. } = &mut self.state {
+            collect_alert(connection, &mut self.input.bytes, *shown, &mut self.output);
+        }
+        if !has_nothing_in_common {
+            return self.over(Failure::of(error));
+        }
+        if self.output.len() == said {
+            self.output.extend(HANDSHAKE_FAILURE);
+        }
+        self.over(Failure::NothingInCommon)
+    }
+
     /// Shows rustls another record; whether there is a whole one.
     fn show_another(&mut self) -> bool {
         let State::Handshake { shown, .. } = &mut self.state else { return false };
-        let rest = self.input.bytes.get(*shown..).unwrap_or_default();
-        let [_, _, _, high, low, ..] = *rest else { return false };
-        // What is wrong with it is for rustls to say, also when that is its length.
-        let len = HEADER + usize::from(u16::from_be_bytes([high, low]));
-        let end = if len > RECORD_MAX { HEADER } else { len };
-        let is_whole = end <= rest.len();
-        *shown += if is_whole { end } else { 0 };
-        is_whole
+        let next = first_record(self.input.bytes.get(*shown..).unwrap_or_default());
+        *shown += next.unwrap_or(0);
+        next.is_some()
     }
 
     /// The handshake has ended: from here on the records are ours.
     fn establish(&mut self, desk: &mut Desk) -> Result<Progress, Failure> {
-        let State::Handshake { connection, .. } = std::mem::replace(&mut self.state, State::Over(Failure::Internal))
-        else {
+        let handshake = std::mem::replace(&mut self.state, State::Over(Failure::Internal));
+        let State::Handshake { connection, notes: Some(notes), .. } = handshake else {
             return Err(Failure::Internal);
         };
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
@@ -347,8 +341,7 @@ impl Session {
         let version = version_of(&connection);
         let suite = connection.negotiated_cipher_suite();
         let Some((version, suite)) = version.zip(suite) else { return Err(Failure::Internal) };
-        let (secrets, keys) = connection.dangerous_into_kernel_connection().map_err(|error| Failure::of(&error))?;
-        let records = Records::new(secrets, keys).map_err(|broken| broken.failure)?;
+        let records = Records::new(suite, version, &notes).ok_or(Failure::Internal)?;
         self.state = State::Open(Box::new(records));
         self.input.begin_records();
         let ticket = self.step.opened;
@@ -435,7 +428,7 @@ impl Session {
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = match &self.state {
-            State::Hello(_) => "Hello".to_owned(),
+            State::Hello => "Hello".to_owned(),
             State::Handshake { .. } => "Handshake".to_owned(),
             State::Open(_) => "Open".to_owned(),
             State::Over(failure) => format!("Over({failure:?})"),
@@ -444,78 +437,12 @@ impl std::fmt::Debug for Session {
     }
 }
 
-impl Input {
-    /// Takes bytes as long as there are no more than `most`, and gives how many.
-    fn take(&mut self, bytes: &[u8], most: usize) -> usize {
-        if self.bytes.len() + bytes.len() > most {
-            self.close_gaps();
-        }
-        let fits = bytes.get(..most.saturating_sub(self.bytes.len())).unwrap_or(bytes);
-        self.bytes.extend_from_slice(fits);
-        fits.len()
-    }
-
-    /// Moves what waits to the front.
-    fn close_gaps(&mut self) {
-        let Range { start, end } = self.plaintext;
-        let len = self.bytes.len();
-        self.bytes.copy_within(start..end, 0);
-        self.bytes.copy_within(self.records..len, end - start);
-        self.bytes.truncate(end - start + len - self.records);
-        (self.plaintext, self.records) = (0..end - start, end - start);
-    }
-
-    /// Everything that is here is records.
-    fn begin_records(&mut self) {
-        (self.plaintext, self.records) = (0..0, 0);
-    }
-
-    fn plaintext(&self) -> &[u8] {
-        self.bytes.get(self.plaintext.clone()).unwrap_or_default()
-    }
-
-    /// Opens the next record if it is whole, and says where it began.
-    fn open_next(&mut self, records: &mut Records) -> Result<Option<(Content, usize)>, Broken> {
-        let begin = self.records;
-        let rest = self.bytes.get_mut(begin..).unwrap_or_default();
-        let Some(record) = record::len(rest)?.and_then(|len| rest.get_mut(..len)) else { return Ok(None) };
-        let len = record.len();
-        let content = records.open(record)?;
-        self.records += len;
-        Ok(Some((content, begin)))
-    }
-
-    /// What lies there is plaintext behind that which waits already.
-    fn add_plaintext(&mut self, range: Range<usize>) {
-        if self.plaintext.is_empty() {
-            self.plaintext = range;
-        } else {
-            let len = range.len();
-            self.bytes.copy_within(range, self.plaintext.end);
-            self.plaintext.end += len;
-        }
-    }
-
-    fn forget_records(&mut self) {
-        self.bytes.truncate(self.plaintext.end);
-        self.records = self.plaintext.end;
-        self.release();
-    }
-
-    /// Gives the memory back once nothing waits: an idle session has none.
-    fn release(&mut self) {
-        if self.plaintext.is_empty() && self.records >= self.bytes.len() {
-            *self = Self::default();
-        }
-    }
-}
-
-/// Gives the acceptor all bytes, or as many as it has room for: its errors are a full buffer, which is back-pressure.
-fn fill(acceptor: &mut Acceptor, bytes: &[u8]) -> usize {
-    let mut rest = bytes;
-    // rustls takes a read of nothing for the end of the stream.
-    while !rest.is_empty() && matches!(acceptor.read_tls(&mut rest), Ok(1..)) {}
-    bytes.len() - rest.len()
+/// Where the first record ends, if it is whole. What is wrong with it is for rustls to say, also when that is its length.
+fn first_record(bytes: &[u8]) -> Option<usize> {
+    let [_, _, _, high, low, ..] = *bytes else { return None };
+    let len = HEADER + usize::from(u16::from_be_bytes([high, low]));
+    let end = if len > RECORD_MAX { HEADER } else { len };
+    (end <= bytes.len()).then_some(end)
 }
 
 /// Does what rustls wants.
@@ -549,23 +476,22 @@ fn encode<D>(mut data: EncodeTlsData<'_, D>, output: &mut Vec<u8>) -> Result<(),
     }
 }
 
-/// The alert that rustls has for the client after an error.
-fn collect_alert(connection: &mut UnbufferedServerConnection, output: &mut Vec<u8>) {
-    while let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(data)), .. } =
-        connection.process_tls_records(&mut [])
+/// The alert that rustls has for the client after an error. It wants to see the same input as before, though it works on it no more.
+fn collect_alert(
+    connection: &mut UnbufferedServerConnection,
+    input: &mut Vec<u8>,
+    mut shown: usize,
+    output: &mut Vec<u8>,
+) {
+    while let UnbufferedStatus { discard, state: Ok(ConnectionState::EncodeTlsData(data)) } =
+        connection.process_tls_records(input.get_mut(..shown).unwrap_or_default())
     {
         if encode(data, output).is_err() {
             return;
         }
+        input.drain(..discard.min(input.len()));
+        shown = shown.saturating_sub(discard);
     }
-}
-
-/// The alert that rustls left, a few bytes.
-fn drain(mut alert: AcceptedAlert) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    // A `Vec` takes everything.
-    let _ = alert.write_all(&mut bytes);
-    bytes
 }
 
 fn version_of(connection: &CommonState) -> Option<TlsVersion> {

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use crate::tls::record::{OVERHEAD_MAX, PLAINTEXT_MAX};
+use crate::tls::cipher::{OVERHEAD_MAX, PLAINTEXT_MAX};
 use crate::tls::testing::{Engine, Link, NAME, TLS12, TLS13, client, ring, settings};
 use crate::tls::{Failure, Progress};
 

@@ -501,7 +501,7 @@ fn p3_a_client_for_whom_there_is_no_server_gets_no_ticket() {
 fn sealed(engine: &mut Engine, version: TlsVersion) -> Vec<Vec<u8>> {
     let ticketer = Arc::clone(&engine.service.config().ticketer);
     let mut step = Step { version: Some(version), candidate: Some(ServerIndex(0)), ..Step::default() };
-    engine.desk.during(&mut step, || (0..4).map(|n: u8| ticketer.encrypt(&[n; 100]).unwrap()).collect())
+    engine.desk.during(&mut step, &mut None, || (0..4).map(|n: u8| ticketer.encrypt(&[n; 100]).unwrap()).collect())
 }
 
 #[test]
@@ -510,7 +510,7 @@ fn s4_at_most_four_tickets_of_a_client_hello_are_opened() {
     let ticketer = Arc::clone(&engine.service.config().ticketer);
     let tickets = sealed(&mut engine, TlsVersion::Tls13);
     let mut step = Step::default();
-    engine.desk.during(&mut step, || {
+    engine.desk.during(&mut step, &mut None, || {
         for _ in 0..20 {
             // What costs no cryptography does not count.
             assert_eq!(ticketer.decrypt(&[0; 200]), None);
@@ -522,7 +522,7 @@ fn s4_at_most_four_tickets_of_a_client_hello_are_opened() {
     });
     assert_eq!((engine.count("opened"), engine.count("refused_too_many")), (4, 1));
     // The next ClientHello begins anew, as does one after a HelloRetryRequest.
-    engine.desk.during(&mut step, || assert!(ticketer.decrypt(&tickets[0]).is_some()));
+    engine.desk.during(&mut step, &mut None, || assert!(ticketer.decrypt(&tickets[0]).is_some()));
 }
 
 #[test]
@@ -534,7 +534,7 @@ fn s4_forged_tickets_count_as_opened_ones_do() {
     for ticket in &mut tickets {
         *ticket.last_mut().unwrap() ^= 1;
     }
-    engine.desk.during(&mut Step::default(), || {
+    engine.desk.during(&mut Step::default(), &mut None, || {
         assert!(tickets.iter().all(|ticket| ticketer.decrypt(ticket).is_none()));
         assert_eq!(ticketer.decrypt(&honest), None);
     });
@@ -549,7 +549,7 @@ fn h9_of_several_identities_the_last_that_opened_is_the_selected_one() {
     engine.desk.set_time(NOW + HOUR);
     let second = sealed(&mut engine, TlsVersion::Tls13).remove(0);
     let mut step = Step::default();
-    engine.desk.during(&mut step, || {
+    engine.desk.during(&mut step, &mut None, || {
         assert!(ticketer.decrypt(&first).is_some());
         assert!(ticketer.decrypt(&second).is_some());
         // rustls goes on to another identity only if it does not take this one; that it does not open changes nothing.

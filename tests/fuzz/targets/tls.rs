@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use sealane::balance::{Board, ServerIndex};
 use sealane::base::{EngineId, Random};
 use sealane::ticket::Ring;
-use sealane::tls::record::OVERHEAD_MAX;
+use sealane::tls::cipher::OVERHEAD_MAX;
 use sealane::tls::session::{HANDSHAKE_MAX, INPUT_MAX};
 use sealane::tls::{Desk, Failure, Progress, Service, Session};
 use sealane_fuzz::{IDENTITY, NAME, NOW, pool, ring, tls_service};
