@@ -72,7 +72,11 @@ impl End {
             if user.sent < user.to_send {
                 let len = (user.to_send - user.sent).min(20_000);
                 let data: Vec<u8> = (user.sent..user.sent + len).map(|at| byte(at, *key)).collect();
-                user.sent += self.stack.write(user.id, &data, now);
+                user.sent += if random.below(2) == 0 {
+                    self.stack.write(user.id, &data, now)
+                } else {
+                    append(&mut self.stack, user.id, data, now)
+                };
             }
             if user.sent == user.to_send {
                 self.stack.shutdown(user.id, now);
@@ -237,6 +241,51 @@ fn run(seed: u64, network: &Network, settings: &Settings, connections: u16, byte
         end.check_all_is_done(bytes, now, &format!("seed {seed} side {side}"));
     }
     ends
+}
+
+/// Queues as much of the data as there is room for, in one piece, and gives how much that was.
+fn append(stack: &mut Stack, id: ConnectionId, mut data: Vec<u8>, now: Instant) -> usize {
+    let room = stack.room_for(id, data.len());
+    assert!(room == 0 || room <= stack.writable(id));
+    data.truncate(room);
+    assert_eq!(stack.append(id, data, now), Ok(()));
+    room
+}
+
+#[test]
+fn a_piece_longer_than_the_room_comes_back_and_its_writer_hears_of_room() {
+    let now = Instant::START;
+    let flow = Flow::new("198.18.0.1:1".parse().unwrap(), "198.18.0.2:2".parse().unwrap());
+    let mut ends = [1, 2].map(|seed| End::new(Settings { send_buffer: 16_384, ..Settings::default() }, seed));
+    ends[1].stack.listen(flow.remote(), Token(0)).unwrap();
+    let id = ends[0].stack.connect(flow, Token(1), now).unwrap();
+    assert_eq!(ends[0].stack.append(id, vec![7; 16_385], now), Err(vec![7; 16_385]));
+    assert_eq!(ends[0].stack.room_for(id, 1 << 20), 16_384, "all there is, where it is a quarter at least");
+    assert_eq!(ends[0].stack.append(id, vec![7; 12_289], now), Ok(()));
+    assert_eq!(ends[0].stack.room_for(id, 4095), 4095);
+    assert_eq!(ends[0].stack.room_for(id, 4096), 0, "less than that, and less than a quarter");
+    let mut events = Vec::new();
+    for _ in 0..20 {
+        for side in [0, 1] {
+            let mut room = [0; 1500];
+            while let Some(len) = ends[side].stack.poll_transmit(&mut room, false, now) {
+                let (flow, segment) = Segment::parse(&packet(&room[..len]), false).unwrap();
+                ends[1 - side].stack.on_segment(&flow, &segment, now);
+            }
+        }
+        events.extend(std::iter::from_fn(|| ends[0].stack.poll_event()).map(|(_, _, event)| event));
+        while let Some((reader, ..)) = ends[1].stack.poll_event() {
+            while let Readable::Data(data) = ends[1].stack.readable(reader) {
+                let len = data.len();
+                ends[1].stack.consume(reader, len, now);
+            }
+        }
+    }
+    assert!(events.contains(&Event::Writable), "{events:?}");
+    assert_eq!(ends[0].stack.room_for(id, 1 << 20), 16_384);
+    ends[0].stack.abort(id, now);
+    assert_eq!(ends[0].stack.room_for(id, 1), 0);
+    assert_eq!(ends[0].stack.append(id, vec![7], now), Err(vec![7]));
 }
 
 #[test]
