@@ -1,5 +1,6 @@
 //! A TLS service, clients and the pipe between them, in memory and in virtual time.
 
+use std::io::BufRead;
 use std::sync::{Arc, LazyLock};
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
@@ -165,6 +166,14 @@ impl rustls::time_provider::TimeProvider for StoppedClock {
     }
 }
 
+/// A connection whose handshake is over.
+pub(crate) fn established(versions: &[&'static SupportedProtocolVersion]) -> (Engine, Link) {
+    let mut engine = Engine::new(settings(), &ring(1), 1);
+    let link = engine.connect(&client(versions), NAME);
+    assert!(link.handshake.is_some());
+    (engine, link)
+}
+
 /// One connection.
 pub(crate) struct Link {
     pub(crate) client: ClientConnection,
@@ -292,5 +301,16 @@ impl Link {
             chunk.len()
         });
         received
+    }
+
+    /// All that the client has received and its user has not read.
+    pub(crate) fn read_all(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while let Ok(chunk @ [_, ..]) = self.client.reader().fill_buf() {
+            let len = chunk.len();
+            bytes.extend_from_slice(chunk);
+            self.client.reader().consume(len);
+        }
+        bytes
     }
 }

@@ -12,30 +12,13 @@ use rustls::{
     SupportedProtocolVersion,
 };
 
-use crate::tls::testing::{Engine, Link, NAME, SHOP, TLS12, TLS13, client, client_of, ring, settings};
+use crate::tls::testing::{Engine, Link, NAME, SHOP, TLS12, TLS13, client, client_of, established, settings};
 use crate::tls::{Failure, Progress};
 
 const ALERT: ContentType = ContentType::Alert;
 const DATA: ContentType = ContentType::ApplicationData;
 const HANDSHAKE: ContentType = ContentType::Handshake;
 const CHANGE_CIPHER_SPEC: ContentType = ContentType::ChangeCipherSpec;
-
-fn established(versions: &[&'static SupportedProtocolVersion]) -> (Engine, Link) {
-    let mut engine = Engine::new(settings(), &ring(1), 1);
-    let link = engine.connect(&client(versions), NAME);
-    assert!(link.handshake.is_some());
-    (engine, link)
-}
-
-fn read_all(link: &mut Link) -> Vec<u8> {
-    let mut bytes = vec![0; 1 << 20];
-    let mut read = 0;
-    while let Ok(n @ 1..) = link.client.reader().read(&mut bytes[read..]) {
-        read += n;
-    }
-    bytes.truncate(read);
-    bytes
-}
 
 #[test]
 fn new_keys_of_the_client_are_followed_and_answered_by_our_own() {
@@ -48,7 +31,7 @@ fn new_keys_of_the_client_are_followed_and_answered_by_our_own() {
         assert_eq!(link.received(), [turn; 3]);
         assert_eq!(link.write(&[turn; 5]), 5);
         link.pump(&mut engine);
-        assert_eq!(read_all(&mut link), [turn; 5]);
+        assert_eq!(link.read_all(), [turn; 5]);
     }
     assert_eq!((link.failure, link.client_error), (None, None));
 }
@@ -70,7 +53,7 @@ fn several_requests_for_new_keys_are_answered_once() {
     assert_eq!(len, 5 + 5 + 1 + 16, "one KeyUpdate");
     assert_eq!(link.write(b"pong"), 4);
     link.pump(&mut engine);
-    assert_eq!(read_all(&mut link), b"pong");
+    assert_eq!(link.read_all(), b"pong");
     // The 33rd in a row is one too many.
     link.client.refresh_traffic_keys().unwrap();
     link.pump(&mut engine);
@@ -85,7 +68,7 @@ fn keys_that_have_sealed_all_they_may_are_changed_in_tls13() {
     for turn in 0..30_u8 {
         assert_eq!(link.write(&[turn]), 1);
         link.pump(&mut engine);
-        read.extend(read_all(&mut link));
+        read.extend(link.read_all());
     }
     assert_eq!(read, (0..30).collect::<Vec<_>>());
     assert_eq!((link.failure, link.client_error), (None, None));

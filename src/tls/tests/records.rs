@@ -3,25 +3,8 @@
 use std::io::{Read, Write};
 
 use crate::tls::cipher::{OVERHEAD_MAX, PLAINTEXT_MAX};
-use crate::tls::testing::{Engine, Link, NAME, TLS12, TLS13, client, ring, settings};
+use crate::tls::testing::{Engine, Link, NAME, TLS12, TLS13, client, established, ring, settings};
 use crate::tls::{Failure, Progress};
-
-fn established(versions: &[&'static rustls::SupportedProtocolVersion]) -> (Engine, Link) {
-    let mut engine = Engine::new(settings(), &ring(1), 1);
-    let link = engine.connect(&client(versions), NAME);
-    assert!(link.handshake.is_some());
-    (engine, link)
-}
-
-fn read_all(link: &mut Link) -> Vec<u8> {
-    let mut bytes = vec![0; 1 << 20];
-    let mut read = 0;
-    while let Ok(n @ 1..) = link.client.reader().read(&mut bytes[read..]) {
-        read += n;
-    }
-    bytes.truncate(read);
-    bytes
-}
 
 #[test]
 fn data_flows_both_ways() {
@@ -32,7 +15,7 @@ fn data_flows_both_ways() {
         assert_eq!(link.received(), b"ping");
         assert_eq!(link.write(b"pong"), 4);
         link.pump(&mut engine);
-        assert_eq!(read_all(&mut link), b"pong");
+        assert_eq!(link.read_all(), b"pong");
     }
 }
 
@@ -72,7 +55,7 @@ fn data_of_any_length_arrives() {
             let data: Vec<u8> = (0..=255).cycle().take(len).collect();
             assert_eq!(link.write(&data), len);
             link.pump(&mut engine);
-            assert!(read_all(&mut link) == data);
+            assert!(link.read_all() == data);
         }
     }
 }
@@ -185,7 +168,7 @@ fn the_clients_close_is_told_from_a_truncation() {
         // And we may still send.
         assert_eq!(link.write(b"bye"), 3);
         link.pump(&mut engine);
-        assert_eq!(read_all(&mut link), b"bye");
+        assert_eq!(link.read_all(), b"bye");
     }
 }
 
