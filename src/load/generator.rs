@@ -104,6 +104,7 @@ pub struct Generator<T: Transport, C> {
 /// What the last line of progress said.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
+    at: Instant,
     answers: u64,
     bytes: u64,
 }
@@ -146,7 +147,7 @@ impl<T: Transport, C: Clock> Generator<T, C> {
             breath_began: now,
             was_busy: false,
             progress_at: now + PROGRESS,
-            progress: Progress::default(),
+            progress: Progress { at: now, ..Progress::default() },
             errand,
             plan,
         })
@@ -405,6 +406,8 @@ impl<T: Transport, C: Clock> Generator<T, C> {
             Phase::WarmingUp { until } if now >= until || self.all_hold() => {
                 self.tally.measuring = true;
                 self.phase = Phase::Measuring { since: now, until: now + self.plan.duration };
+                // Whoever measures what is loaded wants to know.
+                self.progress_at = now;
             }
             Phase::Measuring { until, .. } if now >= until => self.drain(now),
             Phase::Draining { until } => {
@@ -451,15 +454,16 @@ impl<T: Transport, C: Clock> Generator<T, C> {
             Phase::Draining { .. } | Phase::Over => "ending",
         };
         let tally = &self.tally;
-        let seconds = (now - self.progress_at + PROGRESS).as_secs_f64();
-        let last = std::mem::replace(
-            &mut self.progress,
-            Progress { answers: tally.answers, bytes: tally.received + tally.sent },
-        );
+        let latest = Progress { at: now, answers: tally.answers, bytes: tally.received + tally.sent };
+        let last = std::mem::replace(&mut self.progress, latest);
+        let seconds = (now - last.at).as_secs_f64();
+        let a_second = |latest: u64, last: u64| {
+            if seconds > 0.0 { latest.saturating_sub(last) as f64 / seconds } else { 0.0 }
+        };
         eprintln!(
             "{phase:10}  {:9.0} answers/s  {:8.1} MB/s  {} open  {} held  {} served  {} failed",
-            tally.answers.saturating_sub(last.answers) as f64 / seconds,
-            (tally.received + tally.sent).saturating_sub(last.bytes) as f64 / seconds / 1e6,
+            a_second(latest.answers, last.answers),
+            a_second(latest.bytes, last.bytes) / 1e6,
             self.seats.len() - self.free.len() - self.resting.len(),
             self.run.held,
             tally.served,

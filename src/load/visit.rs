@@ -101,6 +101,10 @@ pub(super) struct Visit<I> {
     body_left: Option<u64>,
     /// The server closes behind the answer.
     closes: bool,
+    /// The server has sent its close_notify.
+    is_let_go: bool,
+    /// We have sent ours.
+    has_let_go: bool,
     answers: u64,
     failure: Option<Failure>,
     /// TCP says that the connection is over.
@@ -123,6 +127,8 @@ impl<I: Copy> Visit<I> {
             head: Vec::new(),
             body_left: None,
             closes: false,
+            is_let_go: false,
+            has_let_go: false,
             answers: 0,
             failure: None,
             ended: None,
@@ -198,11 +204,17 @@ impl<I: Copy> Visit<I> {
                 transport.abort(self.connection, now);
                 return Next::Over(Err(failure));
             }
+            if self.is_let_go && self.stage == Stage::Parting {
+                // A server may keep its half of TCP open until it has the client's close_notify, as nginx does for 3 s (RFC 8446 6.1).
+                self.let_go();
+                self.send(transport, tally, now, WORK_MAX);
+            }
             if taken == Taken::Empty || self.stage == Stage::Connecting {
                 if self.stage == Stage::Holding && errand.stopping {
                     self.close(transport, tally, now);
                 }
-                return Next::Wait;
+                // What has been sent may have been all that a turn may, and not all that there is room for.
+                return if budget > 0 { Next::Wait } else { Next::Again };
             }
             if taken == Taken::Finished {
                 return self.finish(transport, tally, now);
@@ -233,12 +245,18 @@ impl<I: Copy> Visit<I> {
     }
 
     fn close<T: Transport<Connection = I>>(&mut self, transport: &mut T, tally: &mut Tally, now: Instant) {
-        if let Some(tls) = &mut self.tls {
-            tls.send_close_notify();
-        }
+        self.let_go();
         self.send(transport, tally, now, WORK_MAX);
         transport.shutdown(self.connection, now);
         self.stage = Stage::Closing;
+    }
+
+    fn let_go(&mut self) {
+        if let Some(tls) = &mut self.tls
+            && !std::mem::replace(&mut self.has_let_go, true)
+        {
+            tls.send_close_notify();
+        }
     }
 
     /// Takes ciphertext.
@@ -254,14 +272,20 @@ impl<I: Copy> Visit<I> {
                 Ok(_) => {}
                 Err(_) => return self.fail(Failure::Tls),
             }
-            if let Err(error) = tls.process_new_packets() {
-                tally.first_tls_error.get_or_insert_with(|| error.to_string());
-                return self.fail(Failure::Tls);
+            match tls.process_new_packets() {
+                Ok(state) => self.is_let_go |= state.peer_has_closed(),
+                Err(error) => {
+                    tally.first_tls_error.get_or_insert_with(|| error.to_string());
+                    return self.fail(Failure::Tls);
+                }
             }
             if self.stage == Stage::Shaking && !tls.is_handshaking() {
                 self.on_shaken(errand, tally, now);
             }
             self.take_plaintext(errand, client, tally, now);
+        }
+        if self.is_let_go && matches!(self.stage, Stage::Shaking | Stage::Asking | Stage::Holding) {
+            self.failure.get_or_insert(Failure::Ended);
         }
     }
 
@@ -327,12 +351,11 @@ impl<I: Copy> Visit<I> {
     }
 
     fn take_plaintext(&mut self, errand: &Errand, client: &Client, tally: &mut Tally, now: Instant) {
-        // Whether there is more, without the reader, which borrows.
         while self.failure.is_none() {
             let Some(mut tls) = self.tls.take() else { return };
             let len = match tls.reader().fill_buf() {
                 Ok(bytes) => {
-                    self.on_answer(bytes, errand, client, tally, now);
+                    self.on_answer(bytes, errand, tally, now);
                     bytes.len()
                 }
                 Err(_) => 0,
@@ -347,7 +370,7 @@ impl<I: Copy> Visit<I> {
     }
 
     /// Takes a part of an answer.
-    fn on_answer(&mut self, mut bytes: &[u8], errand: &Errand, _: &Client, tally: &mut Tally, now: Instant) {
+    fn on_answer(&mut self, mut bytes: &[u8], errand: &Errand, tally: &mut Tally, now: Instant) {
         if bytes.is_empty() {
             return;
         }
