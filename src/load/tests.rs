@@ -328,7 +328,7 @@ fn relay(client: &mut rustls::Stream<'_, ServerConnection, TcpStream>, server: S
             server.write_all(&piece[..len]).ok()?;
             head.extend_from_slice(&piece[..len]);
             if let Ok(Some(request)) = http::read_request(&head) {
-                left = request.head + request.body as usize - head.len();
+                left = request.head + usize::try_from(request.body).ok()? - head.len();
                 break;
             }
         }
@@ -355,7 +355,7 @@ fn relay_answer(client: &mut rustls::Stream<'_, ServerConnection, TcpStream>, se
         client.write_all(&piece[..len]).ok()?;
         answer.extend_from_slice(&piece[..len]);
         match http::read_answer(&answer) {
-            Ok(Some(read)) if read.head + read.body as usize == answer.len() => return Some(read.closes),
+            Ok(Some(read)) if read.body == (answer.len() - read.head) as u64 => return Some(read.closes),
             Ok(_) => {}
             Err(http::Malformed) => return None,
         }

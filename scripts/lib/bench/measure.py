@@ -1,0 +1,149 @@
+"""One measurement: a proxy, a load, and what the one spent while it served the other."""
+
+import dataclasses
+import json
+import os
+import time
+
+from harness.processes import Failed, run
+from harness.wait import until
+from harness.world import binary
+
+from proxies import CERTIFICATES, LOAD_CORE, PROXY_CORE, SERVER, SERVICE
+
+# At least so much of its core a lane must have been busy for the load to have saturated it.
+SATURATED = 0.95
+# At least so much of the clock its thread must have had its core.
+UNDISTURBED = 0.98
+# So far apart rates by the clock and by busy time may be at saturation.
+AGREE = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """What clients do."""
+
+    name: str
+    mode: str
+    tls: str = "1.3"
+    certificate: str = "P-256"
+    bytes: int = 1
+    connections: int = 128
+    unit: str = "handshakes per busy second"
+
+    @property
+    def is_bulk(self):
+        return self.mode in ("download", "upload")
+
+
+HANDSHAKES = [
+    Scenario("TLS 1.3 full P-256", "full"),
+    Scenario("TLS 1.3 resumed", "resumed"),
+    Scenario("TLS 1.2 full P-256", "full", tls="1.2"),
+    Scenario("TLS 1.2 resumed", "resumed", tls="1.2"),
+    Scenario("TLS 1.3 full RSA-2048", "full", certificate="RSA-2048"),
+]
+
+# More connections than this hold more bytes than a virtio queue has room for, which loses some.
+BULK = [
+    Scenario(f"{direction} {size}", mode, bytes=length, connections=4, unit="bytes per busy second")
+    for mode, direction in (("download", "responses of"), ("upload", "uploads of"))
+    for size, length in (("1 MiB", 1 << 20), ("64 MiB", 64 << 20))
+]
+
+
+@dataclasses.dataclass
+class Measured:
+    """What came of it, a second.
+
+    A lane counts busy time by the clock, which goes on while another process has its core; a kernel proxy's time is what the kernel gave it. So that both
+    are paid in the same coin, a lane's busy time is taken times the share of the clock in which its thread had its core: 1 on a machine that does
+    nothing else. Rates by the clock and by busy time are compared in rounds only in which it was.
+    """
+
+    busy: float  # of the time that the proxy's core worked for it
+    wall: float  # of the clock, as the load saw it
+    share: float  # how much of the time its core worked
+    generator: float  # how much of its time the load had something to do
+    core: float  # how much of the clock its thread was given its core
+
+    def remark(self):
+        remarks = [f"{self.wall:.4g} by the clock, {self.share:.0%} busy, load {self.generator:.0%}"]
+        if self.share < SATURATED:
+            remarks.append("not saturated")
+        elif self.core < UNDISTURBED:
+            remarks.append(f"other processes took {1 - self.core:.0%} of its core")
+        elif not self.agrees:
+            remarks.append("DISAGREE by more than 5 %")
+        return ", ".join(remarks)
+
+    @property
+    def is_saturated(self):
+        """Whether the two rates must agree."""
+        return self.share >= SATURATED and self.core >= UNDISTURBED
+
+    @property
+    def agrees(self):
+        return abs(self.wall / self.busy - 1) <= AGREE
+
+
+def measure(world, kind, scenario, seconds, tickets):
+    """Starts a proxy and a load for a scenario, and ends both."""
+    proxy = kind(world, scenario.certificate, tickets)
+    report = world.directory / "report.json"
+    report.unlink(missing_ok=True)
+    # fmt: off
+    command = [binary(), "load", f"{SERVICE[0]}:{SERVICE[1]}", *proxy.load, "--serve", f"{SERVER[0]}:{SERVER[1]}",
+               "--core", LOAD_CORE, "--mode", scenario.mode, "--tls", scenario.tls, "--bytes", scenario.bytes,
+               "--connections", scenario.connections, "--warm-up", "700ms", "--duration", f"{round(seconds * 1000)}ms",
+               "--patience", "30s", "--json", report]
+    # fmt: on
+    log = world.directory / "load.log"
+    log.unlink(missing_ok=True)
+    load = None
+    try:
+        if not proxy.loads_first:
+            proxy.start()
+        load = world.child("load", command)
+        if proxy.loads_first:
+            proxy.start()
+        until("the load to be measured", lambda: not load.is_running() or "measuring" in log.read_text(), 60, every=0.01)
+        before = proxy.read()
+        # The load ends its measurement when its own time is over: the reading is to be before that.
+        time.sleep(seconds - 0.3)
+        spent = proxy.read().since(before)
+        until("the load to end", lambda: not load.is_running(), 30)
+        if load.process.returncode != 0 or not report.exists():
+            raise Failed(f"the load through {proxy.name} failed: {load.tail()}")
+    finally:
+        if load is not None:
+            load.stop()
+        proxy.stop()
+    return evaluate(scenario, json.loads(report.read_text()), spent)
+
+
+def evaluate(scenario, report, spent):
+    rates = report["per_second"]
+    key = {"full": "full_handshakes", "resumed": "resumed_handshakes", "download": "bytes_received", "upload": "bytes_sent"}[scenario.mode]
+    share, core = spent.busy / spent.wall, spent.core / spent.wall
+    counted = spent.counts.get(scenario.mode)
+    if not spent.counts:
+        # The kernel's count of its time, and the load's count of what it did.
+        return Measured(rates[key] / share, rates[key], share, report["busy"], 1.0)
+    # The engine is taken at its word for handshakes, which the load's own count must agree with; bytes it counts when a connection ends.
+    done = rates[key] / share if counted is None else counted / spent.busy
+    return Measured(done / min(core, 1.0), rates[key], share, report["busy"], core)
+
+
+def limit(world, scenario, seconds=1.0, provider="engine", tickets=1):
+    """What rustls does in memory, for the same thing, while the other core works as it does under load."""
+    stem = world.directory / CERTIFICATES[scenario.certificate]
+    # fmt: off
+    command = [os.environ["SEALANE_LIMIT"], "--certificate", f"{stem}.pem", "--key", f"{stem}.key", "--roots", world.directory / "authority.pem",
+               "--tls", scenario.tls, "--mode", scenario.mode, "--provider", provider, "--tickets", tickets]
+    # fmt: on
+    beside = world.child("beside", ["taskset", "-c", LOAD_CORE, *command, "--seconds", 60])
+    try:
+        return float(run("taskset", "-c", PROXY_CORE, *command, "--seconds", seconds, seconds=60).stdout)
+    finally:
+        beside.stop()
