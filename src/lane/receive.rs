@@ -49,14 +49,18 @@ impl<Q: QueuePair> Station<Q> {
             port.queue.receive(&mut received);
         }
         let taken = received.len();
-        self.counters.frames_received.add(taken as u64);
-        let port = PortId(u16::try_from(port).expect("port ids have 16 bits"));
-        let owners = self.on_burst(received.iter().map(|frame| (port, frame)), false, now);
-        for (frame, owner) in received.drain(..).zip(owners) {
-            if let Some(owner) = owner {
-                let handed_over = self.steering.hand_over(owner, Handover::Frame(port, frame));
-                let counters = &self.counters;
-                if handed_over { &counters.frames_handed_over } else { &counters.frames_not_handed_over }.increment();
+        if taken > 0 {
+            self.counters.frames_received.add(taken as u64);
+            let port = PortId(u16::try_from(port).expect("port ids have 16 bits"));
+            let mut owners = [None; BURST];
+            self.on_burst(received.iter().map(|frame| (port, frame)), false, &mut owners, now);
+            for (frame, owner) in received.drain(..).zip(&owners) {
+                if let Some(owner) = *owner {
+                    let handed_over = self.steering.hand_over(owner, Handover::Frame(port, frame));
+                    let counters = &self.counters;
+                    if handed_over { &counters.frames_handed_over } else { &counters.frames_not_handed_over }
+                        .increment();
+                }
             }
         }
         self.received = received;
@@ -64,6 +68,9 @@ impl<Q: QueuePair> Station<Q> {
     }
 
     fn take_over(&mut self, now: Instant) -> bool {
+        if !self.steering.has_any() {
+            return false;
+        }
         let mut frames: SmallVec<[(PortId, Q::Frame); BURST]> = SmallVec::new();
         let mut taken = 0;
         while taken < BURST * usize::from(self.steering.lanes()) {
@@ -82,41 +89,39 @@ impl<Q: QueuePair> Station<Q> {
                 Handover::News(event) => tell(&mut self.stack, event, now),
             }
             if frames.len() == BURST {
-                self.on_burst(frames.iter().map(|(port, frame)| (*port, frame)), true, now);
+                self.on_burst(frames.iter().map(|(port, frame)| (*port, frame)), true, &mut [], now);
                 frames.clear();
             }
         }
-        self.on_burst(frames.iter().map(|(port, frame)| (*port, frame)), true, now);
+        self.on_burst(frames.iter().map(|(port, frame)| (*port, frame)), true, &mut [], now);
         taken > 0
     }
 
-    /// One burst: each frame is parsed once and taken by the layer that it is for, TCP last and all its segments together. Gives for each frame the lane that
-    /// should have it. `steered`: another lane has found that it belongs here.
+    /// One burst: each frame is parsed once and taken by the layer that it is for, TCP last and all its segments together. Notes in `owners`, frame by frame,
+    /// the lane that should have it if that is another one. `steered`: another lane has found that it belongs here.
     fn on_burst<'f>(
         &mut self,
         frames: impl Iterator<Item = (PortId, &'f Q::Frame)>,
         steered: bool,
+        owners: &mut [Option<LaneId>],
         now: Instant,
-    ) -> SmallVec<[Option<LaneId>; BURST]>
-    where
+    ) where
         Q::Frame: 'f,
     {
         let mut segments: SmallVec<[(Flow, Segment<'f>); BURST]> = SmallVec::new();
-        let owners = frames.map(|(port, frame)| match self.on_frame(port, frame, steered, now) {
-            Ok(Taken::Here) => None,
-            Ok(Taken::Segment(flow, segment)) => {
-                segments.push((flow, segment));
-                None
+        for (at, (port, frame)) in frames.enumerate() {
+            match self.on_frame(port, frame, steered, now) {
+                Ok(Taken::Here) => {}
+                Ok(Taken::Segment(flow, segment)) => segments.push((flow, segment)),
+                Ok(Taken::Elsewhere(other)) => {
+                    if let Some(owner) = owners.get_mut(at) {
+                        *owner = Some(other);
+                    }
+                }
+                Err(malformed) => malformed_counter(&self.counters, malformed).increment(),
             }
-            Ok(Taken::Elsewhere(owner)) => Some(owner),
-            Err(malformed) => {
-                malformed_counter(&self.counters, malformed).increment();
-                None
-            }
-        });
-        let owners = owners.collect();
+        }
         self.stack.on_segments(&segments, now);
-        owners
     }
 
     fn on_frame<'f>(

@@ -45,6 +45,11 @@ impl<F> Steering<F> {
         self.rings.get(usize::from(to.0)).is_some_and(|ring| ring.push(item).is_ok())
     }
 
+    /// Whether others have pushed anything to this lane.
+    pub(super) fn has_any(&self) -> bool {
+        self.rings.get(usize::from(self.lane.0)).is_some_and(|ring| !ring.is_empty())
+    }
+
     /// Takes the oldest item that others pushed to this lane.
     pub(super) fn take_over(&self) -> Option<Handover<F>> {
         self.rings.get(usize::from(self.lane.0))?.pop()

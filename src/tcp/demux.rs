@@ -26,12 +26,12 @@ impl Stack {
             let mut keys: SmallVec<[Key; AHEAD]> = SmallVec::new();
             keys.extend(burst.iter().map(|(flow, _)| self.index.key(flow)));
             let places: SmallVec<[Option<Place>; AHEAD]> = keys.iter().map(|key| self.index.guess(*key)).collect();
-            self.touch(places.into_iter().flatten().filter_map(|place| match place {
+            self.touch(places.iter().flatten().filter_map(|place| match *place {
                 Place::Connection(index) => Some(index),
                 Place::HalfOpen(_) | Place::TimeWait(_) => None,
             }));
-            for ((flow, segment), key) in burst.iter().zip(keys) {
-                self.on_keyed_segment(flow, key, segment, now);
+            for ((flow, segment), key) in burst.iter().zip(&keys) {
+                self.on_keyed_segment(flow, *key, segment, now);
             }
         }
     }
