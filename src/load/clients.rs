@@ -41,7 +41,7 @@ impl Version {
     }
 }
 
-/// A key exchange, the only one that the clients offer.
+/// A key exchange, the one that the clients offer; in TLS 1.2 the one that they prefer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Group {
     /// X25519
@@ -143,7 +143,13 @@ impl Clients {
     pub fn new(identity: &Identity) -> Result<Self, Invalid> {
         let name = ServerName::try_from(identity.name.clone()).map_err(|_| Invalid::Name(identity.name.clone()))?;
         let mut provider = provider::provider();
-        provider.kx_groups.retain(|group| group.name() == identity.group.of_rustls());
+        let group = identity.group.of_rustls();
+        match identity.version {
+            Version::Tls13 => provider.kx_groups.retain(|other| other.name() == group),
+            // Here the groups say also which certificates a client can verify (RFC 8422 5.1.1), and OpenSSL refuses one whose own is not among them. Servers
+            // take the first that they know.
+            Version::Tls12 => provider.kx_groups.sort_by_key(|other| other.name() != group),
+        }
         let suites = identity.cipher.suites();
         provider.cipher_suites.retain(|suite| suites.contains(&suite.suite()));
         let provider = Arc::new(provider);

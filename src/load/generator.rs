@@ -119,10 +119,10 @@ impl<T: Transport, C: Clock> Generator<T, C> {
             transport.listen(*address, LISTENER)?;
         }
         let errand = Errand::new(&plan, clients);
-        let sources = |number: usize| plan.sources.iter().cycle().nth(number % plan.sources.len().max(1)).copied();
+        let source = |number: usize| plan.sources.get(number.checked_rem(plan.sources.len())?).copied();
         let seats = (0..plan.connections).map(|number| Seat {
             client: errand.client(),
-            source: sources(number),
+            source: source(number),
             visit: None,
             queued: false,
             opening: false,
@@ -170,11 +170,6 @@ impl<T: Transport, C: Clock> Generator<T, C> {
     /// What it came to.
     pub fn report(&self) -> Report {
         Report::new(&self.plan, &self.tally, &self.run)
-    }
-
-    /// The transport, for what it counts.
-    pub fn transport(&self) -> &T {
-        &self.transport
     }
 
     /// Connections that the servers have open.

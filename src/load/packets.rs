@@ -3,12 +3,11 @@
 use std::io;
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::base::{Duration, Instant, LaneId, Random};
-use crate::lane::{Counters, Handle, NoConnection, Station, Steering};
+use crate::lane::{Handle, NoConnection, Station, Steering};
 use crate::link;
 use crate::load::{Taken, Transport};
 use crate::nic::QueuePair;
@@ -26,7 +25,6 @@ const PENDING_MAX: usize = 256;
 /// Our own TCP over a queue.
 pub struct Packets<Q: QueuePair> {
     station: Station<Q>,
-    counters: Arc<Counters>,
 }
 
 impl<Q: QueuePair> Packets<Q> {
@@ -51,12 +49,7 @@ impl<Q: QueuePair> Packets<Q> {
         let steering = Steering::between(1).remove(0);
         let mut station = Station::new(&handle, steering, vec![queue], settings, random.fork());
         station.configure(vec![port]);
-        Self { station, counters: handle.counters }
-    }
-
-    /// What the station counts.
-    pub fn counters(&self) -> &Arc<Counters> {
-        &self.counters
+        Self { station }
     }
 }
 

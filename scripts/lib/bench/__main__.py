@@ -1,6 +1,7 @@
 """Measures speed as ratios, in rounds in which the things compared take turns. Started by scripts/bench."""
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import statistics
@@ -13,7 +14,7 @@ from harness import world  # noqa: E402
 from harness.certificates import Authority  # noqa: E402
 from harness.clients import NAME  # noqa: E402
 from harness.processes import Failed  # noqa: E402
-from measure import BULK, HANDSHAKES, Scenario, limit, measure  # noqa: E402
+from measure import BULK, HANDSHAKES, IDLE, Scenario, hold, limit, measure  # noqa: E402
 from proxies import CERTIFICATES, PEERS, Engine, HaproxyTcp, NginxStream  # noqa: E402
 
 PROVIDERS = ["engine", "aws-lc-rs", "ring", "graviola"]
@@ -142,7 +143,41 @@ def bench_bulk(stage, options):
     return compare(stage, options, wanted(BULK, options), {"haproxy": [HaproxyTcp], "nginx": [NginxStream]})
 
 
-COMMANDS = {"limit": bench_limit, "handshakes": bench_handshakes, "peers": bench_peers, "bulk": bench_bulk}
+def bench_latency(stage, options):
+    """From a client's arrival to the first byte of its answer, at shares of the rate that saturates the engine. Clients come by schedule."""
+    rounds, saturating = Rounds(), HANDSHAKES[0]
+    shares = [30, 60, 80]
+    for round_ in range(options.rounds):
+        most = measure(stage, Engine, saturating, options.seconds, tickets=1)
+        rounds.note(round_, saturating, OURS, most.wall, most.remark())
+        for share in shares:
+            rate = ("--rate", round(most.wall * share / 100))
+            at_rate = dataclasses.replace(saturating, name=f"at {share} %", connections=4096, more=rate)
+            measured = measure(stage, Engine, at_rate, options.seconds, tickets=1)
+            times = measured.report["first_byte"]
+            for key in ("p50", "p99", "p999"):
+                scenario = dataclasses.replace(at_rate, name=f"first byte {key} at {share} %", unit="microseconds", more=())
+                rounds.note(round_, scenario, OURS, times[key], measured.remark() if key == "p50" else "")
+            calm = dataclasses.replace(at_rate, name=f"first byte p50 at {shares[0]} %", unit="microseconds", more=())
+    scenarios = [scenario for scenario in rounds.figures if scenario.unit == "microseconds"]
+    for scenario in scenarios:
+        rounds.figures[scenario]["calm"] = rounds.figures[calm][OURS]
+    return [rounds.row(scenario, OURS, ["calm"], "p50 at 30 %") for scenario in scenarios]
+
+
+def bench_idle(stage, options):
+    """Resident memory of the engine an idle connection, its half to the server with it. Hugepages, which hold packets, are not in it."""
+    rounds = Rounds()
+    sizes = [scenario for scenario in IDLE if options.only in scenario.name]
+    for round_ in range(min(options.rounds, 2)):
+        for scenario in sizes:
+            held = hold(stage, scenario)
+            rounds.note(round_, scenario, OURS, held, f"{scenario.connections} held")
+            rounds.note(round_, scenario, "6 KiB", 6144)
+    return [rounds.row(scenario, OURS, ["6 KiB"], "6 KiB") for scenario in sizes]
+
+
+COMMANDS = {"idle": bench_idle, "latency": bench_latency, "limit": bench_limit, "handshakes": bench_handshakes, "peers": bench_peers, "bulk": bench_bulk}
 
 if __name__ == "__main__":
     sys.exit(main())

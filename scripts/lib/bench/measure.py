@@ -1,5 +1,6 @@
 """One measurement: a proxy, a load, and what the one spent while it served the other."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -9,7 +10,7 @@ from harness.processes import Failed, run
 from harness.wait import until
 from harness.world import binary
 
-from proxies import CERTIFICATES, LOAD_CORE, PROXY_CORE, SERVER, SERVICE
+from proxies import CERTIFICATES, LOAD_CORE, PROXY_CORE, SERVER, SERVICE, Engine
 
 # At least so much of its core a lane must have been busy for the load to have saturated it.
 SATURATED = 0.95
@@ -30,10 +31,7 @@ class Scenario:
     bytes: int = 1
     connections: int = 128
     unit: str = "handshakes per busy second"
-
-    @property
-    def is_bulk(self):
-        return self.mode in ("download", "upload")
+    more: tuple = ()  # arguments for the load
 
 
 HANDSHAKES = [
@@ -52,6 +50,11 @@ BULK = [
 ]
 
 
+IDLE = [
+    Scenario(f"idle, {connections:,} held", "idle", connections=connections, unit="bytes a connection") for connections in (10_000, 50_000, 250_000)
+]
+
+
 @dataclasses.dataclass
 class Measured:
     """What came of it, a second.
@@ -66,6 +69,7 @@ class Measured:
     share: float  # how much of the time its core worked
     generator: float  # how much of its time the load had something to do
     core: float  # how much of the clock its thread was given its core
+    report: dict  # all that the load says
 
     def remark(self):
         remarks = [f"{self.wall:.4g} by the clock, {self.share:.0%} busy, load {self.generator:.0%}"]
@@ -87,39 +91,58 @@ class Measured:
         return abs(self.wall / self.busy - 1) <= AGREE
 
 
-def measure(world, kind, scenario, seconds, tickets):
-    """Starts a proxy and a load for a scenario, and ends both."""
-    proxy = kind(world, scenario.certificate, tickets)
+@contextlib.contextmanager
+def loaded(world, proxy, scenario, seconds):
+    """A proxy under load, from when it is measured on. Gives the load, and both end with it."""
     report = world.directory / "report.json"
     report.unlink(missing_ok=True)
     # fmt: off
-    command = [binary(), "load", f"{SERVICE[0]}:{SERVICE[1]}", *proxy.load, "--serve", f"{SERVER[0]}:{SERVER[1]}",
-               "--core", LOAD_CORE, "--mode", scenario.mode, "--tls", scenario.tls, "--bytes", scenario.bytes,
-               "--connections", scenario.connections, "--warm-up", "700ms", "--duration", f"{round(seconds * 1000)}ms",
-               "--patience", "30s", "--json", report]
+    command = [binary(), "load", f"{SERVICE[0]}:{SERVICE[1]}", *proxy.load, "--core", LOAD_CORE, "--mode", scenario.mode, "--tls", scenario.tls,
+               "--bytes", scenario.bytes, "--connections", scenario.connections, "--warm-up", "700ms",
+               "--duration", f"{round(seconds * 1000)}ms", "--patience", "30s", "--json", report, *scenario.more]
     # fmt: on
     log = world.directory / "load.log"
     log.unlink(missing_ok=True)
-    load = None
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(proxy.stop)
         if not proxy.loads_first:
             proxy.start()
         load = world.child("load", command)
+        stack.callback(load.stop)
         if proxy.loads_first:
             proxy.start()
-        until("the load to be measured", lambda: not load.is_running() or "measuring" in log.read_text(), 60, every=0.01)
+        patience = 60 + scenario.connections / 200
+        until("the load to be measured", lambda: not load.is_running() or "measuring" in log.read_text(), patience, every=0.01)
+        yield load
+        until("the load to end", lambda: not load.is_running(), seconds + 30)
+        if load.process.returncode != 0 or not report.exists():
+            raise Failed(f"the load through {proxy.name} failed: {load.tail()}")
+
+
+def measure(world, kind, scenario, seconds, tickets):
+    """What a proxy does for a scenario, and what it spends."""
+    proxy = kind(world, scenario.certificate, tickets)
+    with loaded(world, proxy, scenario, seconds):
         before = proxy.read()
         # The load ends its measurement when its own time is over: the reading is to be before that.
         time.sleep(seconds - 0.3)
         spent = proxy.read().since(before)
-        until("the load to end", lambda: not load.is_running(), 30)
-        if load.process.returncode != 0 or not report.exists():
-            raise Failed(f"the load through {proxy.name} failed: {load.tail()}")
-    finally:
-        if load is not None:
-            load.stop()
-        proxy.stop()
-    return evaluate(scenario, json.loads(report.read_text()), spent)
+    return evaluate(scenario, json.loads((world.directory / "report.json").read_text()), spent)
+
+
+def hold(world, scenario):
+    """Bytes of the engine's resident memory a connection that is held, above those of an engine that has just started."""
+    # A server's address and port take 49,152 connections of a lane, and so does a client's address.
+    many = range(1 + scenario.connections // 40_000)
+    proxy = Engine(world, scenario.certificate, 1, servers=[(SERVER[0], SERVER[1] + number) for number in many])
+    sources = [argument for number in many for argument in ("--source", f"198.18.2.{number + 1}")]
+    scenario = dataclasses.replace(scenario, more=tuple(sources))
+    with loaded(world, proxy, scenario, 2):
+        memory = proxy.resident() - proxy.resident_at_start
+    held = json.loads((world.directory / "report.json").read_text())["held"]
+    if held != scenario.connections:
+        raise Failed(f"{held} of {scenario.connections} connections were held")
+    return memory / held
 
 
 def evaluate(scenario, report, spent):
@@ -129,10 +152,10 @@ def evaluate(scenario, report, spent):
     counted = spent.counts.get(scenario.mode)
     if not spent.counts:
         # The kernel's count of its time, and the load's count of what it did.
-        return Measured(rates[key] / share, rates[key], share, report["busy"], 1.0)
+        return Measured(rates[key] / share, rates[key], share, report["busy"], 1.0, report)
     # The engine is taken at its word for handshakes, which the load's own count must agree with; bytes it counts when a connection ends.
     done = rates[key] / share if counted is None else counted / spent.busy
-    return Measured(done / min(core, 1.0), rates[key], share, report["busy"], core)
+    return Measured(done / min(core, 1.0), rates[key], share, report["busy"], core, report)
 
 
 def limit(world, scenario, seconds=1.0, provider="engine", tickets=1):

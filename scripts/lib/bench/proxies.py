@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import socket
 import time
 import urllib.request
@@ -43,17 +44,19 @@ class Engine:
     name = "sealane"
     loads_first = True
 
-    def __init__(self, world, certificate, tickets):
+    def __init__(self, world, certificate, tickets, servers=(SERVER,)):
         self.world, self.socket = world, world.directory / "vhost"
         self.load = ["--port", f"net_vhost0,iface={self.socket},queues=1", "--address", f"{SERVER[0]}/16"]
+        self.load += [argument for address, port in servers for argument in ("--serve", f"{address}:{port}")]
         settings = config.base()
         # Control shares the load's core: on the lane's, its milliseconds would be the lane's.
         settings["engine"] |= {"cores": [PROXY_CORE], "control_core": LOAD_CORE, "poll": "busy", "hugepages": "require"}
         settings["engine"]["log"]["file"] = "engine.json"
+        settings["engine"]["tcp"] = {"connections_max": 1 << 20}
         del settings["engine"]["trace"]
         device = f"net_virtio_user0,path={self.socket},queues=1,queue_size=1024,mac=02:5e:a1:00:00:01"
         settings["port"] = [{"name": "front", "device": device, "addresses": ["198.18.0.2/16"], "gateways": [SERVER[0]], "mtu": 1500}]
-        settings["pool"] = [config.pool("web", {"a": SERVER})]
+        settings["pool"] = [config.pool("web", {f"server-{number}": server for number, server in enumerate(servers)})]
         settings["persistence_profile"] = [config.profile("sticky", "immediate")]
         shop = config.service("shop", 10, "web", CERTIFICATES[certificate], profile="sticky", tickets=tickets)
         settings["virtual_service"] = [shop | {"addresses": [f"{SERVICE[0]}:{SERVICE[1]}"], "alpn": []}]
@@ -66,6 +69,12 @@ class Engine:
         until("the engine's /metrics", lambda: not self.child.is_running() or self.metrics(), 30)
         if not self.child.is_running():
             raise Failed(f"the engine ended: {self.child.tail()}")
+        self.resident_at_start = self.resident()
+
+    def resident(self):
+        """Bytes."""
+        status = pathlib.Path("/proc", str(self.child.pid), "status").read_text()
+        return 1024 * int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.M)[1])
 
     def metrics(self):
         try:
@@ -97,7 +106,7 @@ class Kernel:
     """A proxy behind the kernel's sockets: one thread on one core, in the load's own network namespace."""
 
     loads_first = False
-    load = ["--kernel"]
+    load = ["--kernel", "--serve", f"{SERVER[0]}:{SERVER[1]}"]
 
     def __init__(self, world, certificate, tickets):
         self.world = world
@@ -152,7 +161,7 @@ defaults
     timeout server 60s
 {http}\
 frontend shop
-    bind {SERVICE[0]}:{SERVICE[1]} ssl crt {both} backlog 4096
+    bind {SERVICE[0]}:{SERVICE[1]} ssl crt {both} curves X25519:P-256 backlog 4096
     default_backend web
 backend web
     server a {SERVER[0]}:{SERVER[1]}
