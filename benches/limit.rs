@@ -5,6 +5,8 @@
 
 #[path = "common/cpu.rs"]
 mod cpu;
+#[path = "common/meet.rs"]
+mod meet;
 #[path = "common/unsealed.rs"]
 mod unsealed;
 
@@ -16,7 +18,7 @@ use clap::Parser;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::{
     CipherSuite, ClientConfig, ClientConnection, HandshakeKind, NamedGroup, RootCertStore, ServerConfig,
@@ -24,6 +26,7 @@ use rustls::{
 };
 
 use cpu::cpu;
+use meet::{Met, meet};
 use unsealed::Unsealed;
 
 /// Bytes that the server answers with at once.
@@ -119,47 +122,6 @@ impl Arguments {
         let resumes = self.mode == "resumed";
         config.resumption = if resumes { Resumption::in_memory_sessions(8) } else { Resumption::disabled() };
         Arc::new(config)
-    }
-}
-
-/// A connection after its handshake, and what the server's part of that took.
-struct Met {
-    client: ClientConnection,
-    server: ServerConnection,
-    nanos: u64,
-}
-
-fn meet(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> Met {
-    let name = ServerName::try_from("shop.example").expect("it is a name");
-    let mut client = ClientConnection::new(Arc::clone(client), name).expect("the client is configured");
-    let begin = cpu();
-    let mut server = ServerConnection::new(Arc::clone(server)).expect("the server is configured");
-    let mut nanos = cpu() - begin;
-    let (mut flight, mut answer) = (Vec::with_capacity(8192), Vec::with_capacity(8192));
-    loop {
-        flight.clear();
-        answer.clear();
-        while client.wants_write() {
-            client.write_tls(&mut flight).expect("a Vec takes all");
-        }
-        if flight.is_empty() {
-            return Met { client, server, nanos };
-        }
-        let begin = cpu();
-        let mut input = flight.as_slice();
-        while !input.is_empty() {
-            server.read_tls(&mut input).expect("there is room");
-            server.process_new_packets().expect("the client is well-behaved");
-        }
-        while server.wants_write() {
-            server.write_tls(&mut answer).expect("a Vec takes all");
-        }
-        nanos += cpu() - begin;
-        let mut input = answer.as_slice();
-        while !input.is_empty() {
-            client.read_tls(&mut input).expect("there is room");
-            client.process_new_packets().expect("the server is well-behaved");
-        }
     }
 }
 

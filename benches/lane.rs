@@ -1,0 +1,272 @@
+//! What a handshake costs a whole lane, beside rustls alone: the distance to the limit without a NIC, and without a second core.
+//!
+//! The load generator and a lane take turns on one thread, with a wire in memory between them, in virtual time; only the lane's breaths are timed, in CPU time.
+//! That is frames in, TCP on both sides, TLS, the ticket, the server's connection, records and frames out. The limit is rustls in memory with the same
+//! provider, certificate and suites. Both take turns, so that a noisy machine is noisy for both.
+//!
+//! `cargo bench --no-default-features --bench lane`; `-- NAME` for the rows whose name has it, `-- --rounds N`
+
+#[path = "common/cpu.rs"]
+mod cpu;
+#[path = "common/meet.rs"]
+mod meet;
+#[path = "common/unsealed.rs"]
+mod unsealed;
+
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
+use rustls::{
+    CipherSuite, ClientConfig, HandshakeKind, NamedGroup, RootCertStore, ServerConfig, SupportedProtocolVersion,
+};
+use sealane::balance::{Board, Loads};
+use sealane::base::{Duration, Generation, Random};
+use sealane::lane::Order;
+use sealane::load::{Cipher, Clients, Generator, Group, Identity, Mode, Packets, Plan, Version};
+use sealane::nic::memory::{self, Wire};
+use sealane::persistence::SelectNewServer;
+use sealane::sim;
+use sealane::sim::clock::Clock;
+use sealane::sim::engine::{Backing, Engine, SERVICE_ADDRESS, SERVICE_PORT, Site};
+use sealane::sim::host::{addresses, mac};
+use sealane::ticket::Ring;
+
+use cpu::cpu;
+use meet::meet;
+use unsealed::Unsealed;
+
+// That of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const ADDRESS: &str = "198.18.0.1/24";
+const SERVER: &str = "198.18.0.1:8000";
+/// Connections at once: more than a breath has handshake steps for.
+const CONNECTIONS: usize = 64;
+/// What a round of everybody takes.
+const ROUND: Duration = Duration::from_micros(300);
+/// The lane's CPU time, or the limit's, in a round.
+const NANOSECONDS: u64 = 200_000_000;
+
+struct Row {
+    name: &'static str,
+    version: Version,
+    mode: Mode,
+    bytes: u64,
+}
+
+const ROWS: [Row; 6] = [
+    Row { name: "TLS 1.3 full P-256", version: Version::Tls13, mode: Mode::Full, bytes: 1 },
+    Row { name: "TLS 1.3 resumed", version: Version::Tls13, mode: Mode::Resumed, bytes: 1 },
+    Row { name: "TLS 1.2 full P-256", version: Version::Tls12, mode: Mode::Full, bytes: 1 },
+    Row { name: "TLS 1.2 resumed", version: Version::Tls12, mode: Mode::Resumed, bytes: 1 },
+    Row { name: "responses of 1 MiB", version: Version::Tls13, mode: Mode::Download, bytes: 1 << 20 },
+    Row { name: "uploads of 1 MiB", version: Version::Tls13, mode: Mode::Upload, bytes: 1 << 20 },
+];
+
+/// An engine of one lane and a generator, with a wire between them.
+struct Bench {
+    clock: Clock,
+    engine: Engine<Clock>,
+    wire: Wire,
+    generator: Generator<Packets<memory::Queue>, Clock>,
+    /// What reading the clock twice costs.
+    reading: u64,
+}
+
+impl Bench {
+    fn new(row: &Row, identity: &sim::Identity) -> Self {
+        let mut random = Random::from_seed(1);
+        let clock = Clock::default();
+        let backing = Backing {
+            board: Arc::new(Board::new(1)),
+            loads: Arc::new(Loads::new(1, 1)),
+            ring: Arc::new(Ring::generate(clock.unix(), &mut random)),
+        };
+        let engine = Engine::new(1, &sealane::tcp::Settings::default(), &clock, &backing, &mut random);
+        let mut port = addresses(0, &["198.18.0.2/24"]);
+        port.virtual_addresses = vec![SERVICE_ADDRESS];
+        let site = Site {
+            identity: identity.clone(),
+            policy: SelectNewServer::Immediate,
+            board: backing.board,
+            servers: vec![(0, SERVER.parse().expect("an address"), Generation(0))],
+            port,
+            has_service: true,
+            probes: (Duration::from_secs(4), Duration::from_secs(4)),
+        };
+        let configured =
+            engine.handles.first().map(|handle| handle.inbox.push(Order::Configure(Box::new(site.snapshot(1)))));
+        assert!(matches!(configured, Some(Ok(()))), "the inbox is empty");
+        let (mut queues, wire) = memory::port(1, mac(1), 1500);
+        let address = ADDRESS.parse().expect("an address");
+        let transport = Packets::new(queues.remove(0), address, Vec::new(), Vec::new(), random);
+        let client = Identity {
+            name: "shop.example".into(),
+            version: row.version,
+            group: Group::X25519,
+            cipher: Cipher::Aes128,
+            roots: None,
+        };
+        let clients = Clients::new(&client).expect("it is a client");
+        let generator = Generator::new(plan(row), clients, transport, clock.clone()).expect("nothing can be refused");
+        let reading = (0..1000).map(|_| cpu().abs_diff(cpu())).min().unwrap_or(0);
+        Self { clock, engine, wire, generator, reading }
+    }
+
+    /// Everybody's turn; what the lane's breath took, if it had anything to do.
+    fn turn(&mut self) -> u64 {
+        self.clock.turn(self.clock.now() + ROUND);
+        self.generator.breath();
+        while self.wire.pop_with(|frame| self.engine.wire.push(frame, 0)).is_some() {}
+        let Some(lane) = self.engine.lanes.first_mut() else { return 0 };
+        let begin = cpu();
+        let was_busy = lane.breath();
+        let spent = (cpu() - begin).saturating_sub(self.reading);
+        while self.engine.wire.pop_with(|frame| self.wire.push(frame, 0)).is_some() {}
+        if was_busy { spent } else { 0 }
+    }
+
+    /// Handshakes or bytes so far.
+    fn done(&self, row: &Row) -> u64 {
+        let report = self.generator.report();
+        match row.mode {
+            Mode::Full => report.full_handshakes,
+            Mode::Resumed => report.resumed_handshakes,
+            Mode::Download | Mode::Upload | Mode::Requests | Mode::Idle => report.bytes_received + report.bytes_sent,
+        }
+    }
+
+    /// Nanoseconds each.
+    fn round(&mut self, row: &Row) -> f64 {
+        let (begin, mut spent) = (self.done(row), 0);
+        while spent < NANOSECONDS {
+            spent += self.turn();
+        }
+        spent as f64 / (self.done(row) - begin) as f64
+    }
+}
+
+fn plan(row: &Row) -> Plan {
+    let for_ever = Duration::from_secs(100_000);
+    Plan {
+        mode: row.mode,
+        service: (SERVICE_ADDRESS, SERVICE_PORT).into(),
+        sources: Vec::new(),
+        connections: if matches!(row.mode, Mode::Download | Mode::Upload) { 4 } else { CONNECTIONS },
+        rate: None,
+        patience: Duration::from_secs(5),
+        warm_up: Duration::ZERO,
+        duration: for_ever,
+        timeout: Duration::from_secs(5),
+        bytes: row.bytes,
+        serve: vec![SERVER.parse().expect("an address")],
+        allow_failures: false,
+        progress: false,
+    }
+}
+
+/// rustls with itself.
+struct Limit {
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+    kind: Option<HandshakeKind>,
+}
+
+impl Limit {
+    fn new(row: &Row, identity: &sim::Identity) -> Self {
+        let versions: &[&SupportedProtocolVersion] = match row.version {
+            Version::Tls12 => &[&rustls::version::TLS12],
+            Version::Tls13 => &[&rustls::version::TLS13],
+        };
+        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).expect("it is a key");
+        let chain = vec![CertificateDer::from_pem_slice(identity.chain.as_bytes()).expect("it is a certificate")];
+        let mut server = ServerConfig::builder_with_provider(Arc::new(sealane::tls::provider::provider()))
+            .with_protocol_versions(versions)
+            .expect("the provider speaks it")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("the key is the certificate's");
+        // As many as the simulation's services.
+        server.send_tls13_tickets = 2;
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.ticketer = Arc::new(Unsealed);
+        let mut roots = RootCertStore::empty();
+        roots.add(identity.root.clone()).expect("it is a certificate");
+        // The client that the load generator is.
+        let mut provider = sealane::tls::provider::provider();
+        provider.kx_groups.retain(|group| group.name() == NamedGroup::X25519);
+        let suites = [CipherSuite::TLS13_AES_128_GCM_SHA256, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256];
+        provider.cipher_suites.retain(|suite| suites.contains(&suite.suite()));
+        let mut client = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(versions)
+            .expect("the provider speaks it")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let resumes = matches!(row.mode, Mode::Resumed);
+        client.resumption = if resumes { Resumption::in_memory_sessions(8) } else { Resumption::disabled() };
+        let kind = Some(if resumes { HandshakeKind::Resumed } else { HandshakeKind::Full });
+        Self { server: Arc::new(server), client: Arc::new(client), kind }
+    }
+
+    /// Nanoseconds each.
+    fn round(&self) -> f64 {
+        // The first of a client that returns is a full one.
+        meet(&self.client, &self.server);
+        let (mut spent, mut count) = (0, 0u32);
+        while spent < NANOSECONDS {
+            let met = meet(&self.client, &self.server);
+            assert_eq!((met.client.handshake_kind(), met.server.handshake_kind()), (self.kind, self.kind));
+            spent += met.nanos;
+            count += 1;
+        }
+        spent as f64 / f64::from(count)
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let mut arguments = arguments.iter();
+    let (mut rounds, mut wanted) = (7, None);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--rounds" => rounds = arguments.next().and_then(|count| count.parse().ok()).expect("a number of rounds"),
+            name => wanted = Some(name),
+        }
+    }
+    let key = rcgen::KeyPair::generate().expect("there is randomness");
+    let params = rcgen::CertificateParams::new(vec!["shop.example".to_owned()]).expect("it is a name");
+    let certificate = params.self_signed(&key).expect("the key signs");
+    let identity =
+        sim::Identity { chain: certificate.pem(), key: key.serialize_pem(), root: certificate.der().clone() };
+    println!("{rounds} rounds, medians");
+    for row in ROWS.iter().filter(|row| wanted.is_none_or(|wanted| row.name.contains(wanted))) {
+        let (mut bench, limit) = (Bench::new(row, &identity), Limit::new(row, &identity));
+        // Its first handshakes gather entropy, and those of clients that return are full.
+        bench.round(row);
+        match row.mode {
+            Mode::Full | Mode::Resumed => {
+                let pairs: Vec<_> = (0..rounds).map(|_| (limit.round(), bench.round(row))).collect();
+                let limit = median(pairs.iter().map(|(limit, _)| limit / 1e3));
+                let lane = median(pairs.iter().map(|(_, lane)| lane / 1e3));
+                let ratio = median(pairs.iter().map(|(limit, lane)| limit / lane));
+                println!("  {:20} lane {lane:6.1} µs, limit {limit:6.1} µs, limit / lane {ratio:.2}", row.name);
+            }
+            Mode::Download | Mode::Upload | Mode::Requests | Mode::Idle => {
+                let lane = median((0..rounds).map(|_| bench.round(row)));
+                println!("  {:20} lane {lane:6.3} ns a byte, {:.2} GB/s", row.name, 1.0 / lane);
+            }
+        }
+        let report = bench.generator.report();
+        assert_eq!(report.failed, 0, "{report}");
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
