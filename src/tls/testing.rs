@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
 use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
@@ -138,11 +139,20 @@ pub(crate) fn ring(seed: u64) -> Arc<Ring> {
 
 /// A client that keeps its tickets from visit to visit, and trusts `identities`.
 pub(crate) fn client_of(versions: &[&'static SupportedProtocolVersion], identities: &[&Identity]) -> ClientConfig {
+    client_by(rustls::crypto::aws_lc_rs::default_provider(), versions, identities)
+}
+
+/// The same with a provider of its own.
+pub(crate) fn client_by(
+    provider: CryptoProvider,
+    versions: &[&'static SupportedProtocolVersion],
+    identities: &[&Identity],
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     for identity in identities {
         roots.add(identity.der.clone()).unwrap();
     }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots)

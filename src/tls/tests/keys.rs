@@ -1,6 +1,7 @@
 //! The keys of an established session, and what may be sent under them: by a client of rustls's, and by one that has the keys and no manners.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use rustls::AlertDescription::{
     BadRecordMac, CloseNotify, DecodeError, IllegalParameter, NoRenegotiation, RecordOverflow, UnexpectedMessage,
@@ -12,13 +13,44 @@ use rustls::{
     SupportedProtocolVersion,
 };
 
-use crate::tls::testing::{Engine, Link, NAME, SHOP, TLS12, TLS13, client, client_of, established, settings};
+use crate::tls::service::Settings;
+use crate::tls::testing::{
+    Engine, Identity, Link, NAME, SHOP, TLS12, TLS13, client, client_by, client_of, established, ring, settings,
+};
 use crate::tls::{Failure, Progress};
 
 const ALERT: ContentType = ContentType::Alert;
 const DATA: ContentType = ContentType::ApplicationData;
 const HANDSHAKE: ContentType = ContentType::Handshake;
 const CHANGE_CIPHER_SPEC: ContentType = ContentType::ChangeCipherSpec;
+
+#[test]
+fn every_cipher_suite_carries_data_both_ways() {
+    let suites = rustls::crypto::aws_lc_rs::default_provider().cipher_suites;
+    assert_eq!(suites.len(), 9);
+    let rsa = Identity::rsa(&[NAME]);
+    for suite in suites {
+        let certificates = vec![SHOP.certificate(), rsa.certificate()];
+        let mut engine = Engine::new(Settings { certificates, ..settings() }, &ring(1), 1);
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.cipher_suites = vec![suite];
+        let version = if suite.tls13().is_some() { TLS13 } else { TLS12 };
+        let mut link = engine.connect(&Arc::new(client_by(provider, version, &[&SHOP, &rsa])), NAME);
+        assert!(link.handshake.is_some(), "{suite:?}");
+        for turn in 0..3_u8 {
+            link.client.writer().write_all(&[turn; 5000]).unwrap();
+            link.pump(&mut engine);
+            assert_eq!(link.received(), [turn; 5000], "{suite:?}");
+            assert_eq!(link.write(&[turn; 7000]), 7000);
+            link.pump(&mut engine);
+            assert_eq!(link.read_all(), [turn; 7000], "{suite:?}");
+            if suite.tls13().is_some() {
+                // The next turn is under new keys, both ways.
+                link.client.refresh_traffic_keys().unwrap();
+            }
+        }
+    }
+}
 
 #[test]
 fn new_keys_of_the_client_are_followed_and_answered_by_our_own() {
@@ -103,11 +135,11 @@ impl Forger {
         let mut config = client_of(versions, &[&SHOP]);
         config.enable_secret_extraction = true;
         // This provider's ciphers do not mind where the numbers begin.
-        let ring = rustls::crypto::ring::default_provider();
-        let mut engine = Engine::new(settings(), &crate::tls::testing::ring(1), 1);
-        let mut link = engine.connect(&std::sync::Arc::new(config), NAME);
+        let suites = rustls::crypto::ring::default_provider().cipher_suites;
+        let mut engine = Engine::new(settings(), &ring(1), 1);
+        let mut link = engine.connect(&Arc::new(config), NAME);
         let suite = link.client.negotiated_cipher_suite().unwrap().suite();
-        let suite = *ring.cipher_suites.iter().find(|other| other.suite() == suite).unwrap();
+        let suite = *suites.iter().find(|other| other.suite() == suite).unwrap();
         let other = rustls::ClientConnection::new(client(versions), NAME.try_into().unwrap()).unwrap();
         let connection = std::mem::replace(&mut link.client, other);
         let ExtractedSecrets { tx, rx } = connection.dangerous_extract_secrets().unwrap();
