@@ -247,3 +247,51 @@ fn tell(report: &Report, json: Option<&Path>) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        load: LoadArgs,
+    }
+
+    fn parse(line: &str) -> Result<LoadArgs, String> {
+        let words = std::iter::once("load").chain(line.split(' '));
+        Line::try_parse_from(words).map(|line| line.load).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_load_goes_over_a_port_or_over_the_kernel() {
+        assert!(parse("198.18.0.10:443 --kernel").is_ok());
+        assert!(parse("198.18.0.10:443 --port net_vhost0,iface=/x --address 198.18.0.1/16").is_ok());
+        assert!(parse("198.18.0.10:443").unwrap_err().contains("--port"));
+        assert!(parse("198.18.0.10:443 --port net_vhost0,iface=/x").unwrap_err().contains("--address"));
+        assert!(parse("198.18.0.10:443 --kernel --port net_vhost0,iface=/x").unwrap_err().contains("--kernel"));
+    }
+
+    #[test]
+    fn what_makes_no_load_is_refused_with_a_remedy() {
+        let refusal = |line: &str| plan(&parse(line).unwrap()).unwrap_err().to_string();
+        assert!(refusal("198.18.0.10:443 --kernel --connections 0").contains("write 1 or more"));
+        assert!(refusal("198.18.0.10:443 --kernel --mode idle --rate 5").contains("--mode full"));
+        let missing = parse("198.18.0.10:443 --kernel --verify /no/such/file").unwrap();
+        assert!(format!("{:#}", identity(&missing).unwrap_err()).contains("--verify /no/such/file"));
+    }
+
+    #[test]
+    fn a_plan_says_what_the_line_says() {
+        let line =
+            "198.18.0.10:443 --kernel --mode resumed --rate 500 --duration 2500ms --tls 1.2 --group p256 --bytes 7";
+        let arguments = parse(line).unwrap();
+        let plan = plan(&arguments).unwrap();
+        assert_eq!((plan.mode, plan.rate, plan.bytes), (Mode::Resumed, NonZeroU32::new(500), 7));
+        assert_eq!(plan.duration, Duration::from_millis(2500));
+        let identity = identity(&arguments).unwrap();
+        assert_eq!((identity.version, identity.group, identity.cipher), (Version::Tls12, Group::P256, Cipher::Aes128));
+    }
+}
