@@ -180,3 +180,26 @@ impl Site {
         Pool::new(PoolId(1), "web".into(), Algorithm::RoundRobin, servers.collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::clock::Clock as VirtualClock;
+
+    #[test]
+    fn a_breath_takes_256_frames_from_a_port_and_leaves_the_rest() {
+        let (mut random, clock) = (Random::from_seed(1), VirtualClock::default());
+        let ring = Arc::new(Ring::generate(clock.unix(), &mut random));
+        let backing = Backing { board: Arc::new(Board::new(1)), loads: Arc::new(Loads::new(1, 1)), ring };
+        let mut engine = Engine::new(1, &tcp::Settings::default(), &clock, &backing, &mut random);
+        let received = || engine.handles[0].counters.lane.frames_received.value();
+        for _ in 0..300 {
+            assert!(engine.wire.push(&[0; 60], 0));
+        }
+        assert!(engine.lanes[0].breath());
+        assert_eq!(received(), 256);
+        assert!(engine.lanes[0].breath());
+        assert_eq!(received(), 300);
+        assert!(!engine.lanes[0].breath());
+    }
+}

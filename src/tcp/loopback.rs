@@ -289,6 +289,26 @@ fn a_piece_longer_than_the_room_comes_back_and_its_writer_hears_of_room() {
 }
 
 #[test]
+fn a_call_fires_256_timers_and_the_rest_are_due_still() {
+    let mut end = End::new(Settings::default(), 1);
+    for port in 1..=600_u16 {
+        let flow = Flow::new(format!("198.18.0.1:{port}").parse().unwrap(), "198.18.0.2:2".parse().unwrap());
+        end.stack.connect(flow, Token(u64::from(port)), Instant::START).unwrap();
+    }
+    let sent = |end: &mut End, now| std::iter::from_fn(|| end.stack.poll_transmit(&mut [0; 100], false, now)).count();
+    assert_eq!(sent(&mut end, Instant::START), 600);
+    // RFC 6298 2.1: all SYNs are sent again after a second.
+    let now = Instant::START + Duration::from_secs(2);
+    for left in [344, 88, 0] {
+        let before = end.counters.retransmission_timeouts.value();
+        end.stack.on_timeout(now);
+        assert_eq!(end.counters.retransmission_timeouts.value() - before, if left > 0 { 256 } else { 88 });
+        assert_eq!(end.stack.poll_at().unwrap() <= now, left > 0);
+    }
+    assert_eq!(sent(&mut end, now), 600);
+}
+
+#[test]
 fn a_clean_network_needs_no_retransmission() {
     let network =
         Network { loss_percent: 0, mark_percent: 0, duplicate_percent: 0, jitter_micros: 0, ..Network::default() };
