@@ -55,7 +55,7 @@ impl Kind {
     }
 }
 
-/// A key with what makes its nonces, as it was notes on.
+/// A key with what makes its nonces, as it was agreed on.
 #[derive(Clone, Default, Zeroize, ZeroizeOnDrop)]
 pub(super) struct Material {
     key: [u8; KEY_MAX],

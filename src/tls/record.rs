@@ -1,7 +1,7 @@
 //! Records of an established session (RFC 8446 5, RFC 5246 6.2): each is opened where it lies, and sealed into a buffer of its own that TCP keeps until it is
 //! acknowledged.
 //!
-//! The keys are those that rustls's handshake has notes on. What is allowed after a handshake, and how often, is what rustls allows: application data, alerts,
+//! The keys are those that rustls's handshake has agreed on. What is allowed after a handshake, and how often, is what rustls allows: application data, alerts,
 //! KeyUpdate in TLS 1.3, and one refused renegotiation in TLS 1.2.
 
 use std::ops::Range;

@@ -99,7 +99,7 @@ pub struct Handshake {
     pub cipher: &'static str,
     /// Server name that the client asked for.
     pub server_name: Option<Box<str>>,
-    /// Application protocol that was notes on.
+    /// Application protocol that was agreed on.
     pub alpn: Option<Box<[u8]>>,
     /// Where the client goes, and why. Without a server it is refused: reset the connection.
     pub decision: Decision,
