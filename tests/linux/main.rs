@@ -128,6 +128,7 @@ fn travel(impairment: Impairment, plans: &[Plan], seed: u64) -> Outcome {
     let (mut there, mut back) = (Path::new(impairment, seed), Path::new(impairment, !seed));
     let (connect, connects) = mpsc::channel();
     let (outcome, outcomes) = mpsc::channel();
+    let (ready, is_ready) = mpsc::channel();
     let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let mut failures = Vec::new();
     // Where Linux has given up without a word, the engine finds out, too.
@@ -135,7 +136,7 @@ fn travel(impairment: Impairment, plans: &[Plan], seed: u64) -> Outcome {
     let counters = world.during(&mut there, &mut back, || {
         thread::scope(|scope| {
             let engine = scope.spawn(|| {
-                let mut ends = Ends::new(plans, connects, outcome);
+                let mut ends = Ends::new(plans, ready, connects, outcome);
                 engine::run(settings, seed, &world.engine, &mut ends)
             });
             let worker = || {
@@ -151,6 +152,8 @@ fn travel(impairment: Impairment, plans: &[Plan], seed: u64) -> Outcome {
                 }
                 failures
             };
+            // A SYN that came before the engine's first turn would be reset.
+            is_ready.recv().expect("the engine listens in its first turn");
             failures = world.left.enter(|| {
                 thread::scope(|scope| {
                     let workers: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(worker)).collect();

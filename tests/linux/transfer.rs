@@ -220,13 +220,19 @@ pub(crate) struct Ends {
     /// All transfers, by number.
     plans: HashMap<u16, Plan>,
     open: HashMap<ConnectionId, End>,
-    begun: bool,
+    /// Told once the engine listens.
+    ready: Option<Sender<()>>,
 }
 
 impl Ends {
-    pub(crate) fn new(plans: &[Plan], connect: Receiver<Plan>, outcome: Sender<(Plan, Result<(), String>)>) -> Self {
+    pub(crate) fn new(
+        plans: &[Plan],
+        ready: Sender<()>,
+        connect: Receiver<Plan>,
+        outcome: Sender<(Plan, Result<(), String>)>,
+    ) -> Self {
         let plans = plans.iter().map(|plan| (plan.number, *plan)).collect();
-        Self { connect, outcome, plans, open: HashMap::new(), begun: false }
+        Self { connect, outcome, plans, open: HashMap::new(), ready: Some(ready) }
     }
 
     fn add(&mut self, id: ConnectionId, plan: Plan) {
@@ -287,11 +293,12 @@ impl Application for Ends {
     }
 
     fn on_turn(&mut self, stack: &mut Stack, now: Instant) -> bool {
-        if !std::mem::replace(&mut self.begun, true) {
+        if let Some(ready) = self.ready.take() {
             for plan in self.plans.values().filter(|plan| plan.opens == Side::Linux) {
                 let local = SocketAddr::new(address(ENGINE, plan.family), plan.port());
                 stack.listen(local, Token(plan.number.into())).expect("the port is free");
             }
+            ready.send(()).expect("Linux waits for it");
         }
         loop {
             match self.connect.try_recv() {
