@@ -195,41 +195,33 @@ impl Resolver {
         Ok(resolver)
     }
 
-    /// What becomes of a client that asks for `server_name`.
-    fn admit(&self, server_name: Option<&str>) -> Admission {
-        let is_covered = server_name.is_some_and(|name| self.named(name).is_some());
-        match (is_covered, server_name, self.strict_sni) {
-            (true, _, _) | (false, None, false) => Admission::Known,
-            (false, _, true) => Admission::Refused,
-            (false, Some(_), false) => Admission::Unknown,
-        }
-    }
-
     fn named(&self, server_name: &str) -> Option<&Choices> {
         let name = server_name.strip_suffix('.').unwrap_or(server_name);
         self.exact.get(name).or_else(|| self.wildcards.get(name.split_once('.')?.1))
     }
+}
 
-    fn choose(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let choices = server_name.and_then(|name| self.named(name)).unwrap_or(&self.default);
-        let chosen = match choices.as_slice() {
-            [only] => Some(only),
-            several => several.iter().find(|choice| choice.key.choose_scheme(schemes).is_some()).or(several.first()),
-        };
-        // RFC 8446 4.4.2.2: with no chain that the client can verify, one is shown all the same. rustls then ends the handshake
-        // with handshake_failure, which says more than the access_denied that it would send for no certificate.
-        chosen.cloned()
-    }
+fn choose(choices: &Choices, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+    let chosen = match choices.as_slice() {
+        [only] => Some(only),
+        several => several.iter().find(|choice| choice.key.choose_scheme(schemes).is_some()).or(several.first()),
+    };
+    // RFC 8446 4.4.2.2: with no chain that the client can verify, one is shown all the same. rustls then ends the handshake
+    // with handshake_failure, which says more than the access_denied that it would send for no certificate.
+    chosen.cloned()
 }
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let (server_name, schemes) = (hello.server_name(), hello.signature_schemes());
-        let admission = self.admit(server_name);
-        let chosen = match admission {
-            Admission::Known | Admission::Unknown => self.choose(server_name, schemes),
-            Admission::Refused => None,
+        let named = server_name.and_then(|name| self.named(name));
+        let (admission, choices) = match (named, server_name, self.strict_sni) {
+            (Some(named), _, _) => (Admission::Known, Some(named)),
+            (None, _, true) => (Admission::Refused, None),
+            (None, Some(_), false) => (Admission::Unknown, Some(&self.default)),
+            (None, None, false) => (Admission::Known, Some(&self.default)),
         };
+        let chosen = choices.and_then(|choices| choose(choices, schemes));
         let can_verify_us = chosen.as_ref().is_some_and(|chosen| chosen.key.choose_scheme(schemes).is_some());
         note_hello(Hello { server_name: server_name.map(Box::from), admission, can_verify_us });
         chosen

@@ -24,10 +24,10 @@ use crate::tls::record::{Alert, Broken, Content, RECORD_MAX, Records};
 use crate::tls::service::iana_name;
 use crate::tls::{Desk, Service};
 
-/// Most bytes that a session keeps of what it was given: one record, ...
+/// Most bytes that an established session keeps of what it was given: the longest record.
 pub const INPUT_MAX: usize = RECORD_MAX;
 
-/// ... or handshake messages, of which rustls refuses longer ones.
+/// Most bytes that it keeps during the handshake: rustls refuses longer messages, and one record more may have come.
 pub const HANDSHAKE_MAX: usize = 64 * 1024 + RECORD_MAX;
 
 /// A fatal unrecognized_name alert (RFC 6066 3), in a record.

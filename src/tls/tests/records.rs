@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 
 use crate::tls::cipher::{OVERHEAD_MAX, PLAINTEXT_MAX};
+use crate::tls::session::INPUT_MAX;
 use crate::tls::testing::{Engine, Link, NAME, TLS12, TLS13, client, established, ring, settings};
 use crate::tls::{Failure, Progress};
 
@@ -110,6 +111,21 @@ fn plaintext_may_be_taken_in_any_portions_and_what_waits_holds_the_client_back()
             }
         }
         assert!(was_held_back && received == data);
+    }
+}
+
+#[test]
+fn a_session_keeps_no_more_than_a_record_of_what_it_was_given() {
+    for versions in [TLS12, TLS13] {
+        let (mut engine, mut link) = established(versions);
+        link.client.writer().write_all(&[7; 40_000]).unwrap();
+        let wire = link.flight();
+        assert_eq!(link.session.on_data(&wire), Ok(INPUT_MAX));
+        assert_eq!(link.session.on_data(&wire[INPUT_MAX..]), Ok(0), "it is full");
+        link.session.advance(&mut engine.desk, None).unwrap();
+        // What a record had around its data is free again.
+        let taken = link.session.on_data(&wire[INPUT_MAX..]).unwrap();
+        assert!((1..=OVERHEAD_MAX).contains(&taken), "{taken}");
     }
 }
 
