@@ -22,20 +22,16 @@ use rustls::server::NoServerSessionStorage;
 use rustls::{
     CipherSuite, ClientConfig, HandshakeKind, NamedGroup, RootCertStore, ServerConfig, SupportedProtocolVersion,
 };
-use sealane::balance::{Board, Loads};
-use sealane::base::{Duration, Generation, Random};
-use sealane::lane::Order;
+use sealane::base::{Duration, Random};
 use sealane::load::{Cipher, Clients, Generator, Group, Identity, Mode, Packets, Plan, Version};
 use sealane::nic::memory::{self, Wire};
-use sealane::persistence::SelectNewServer;
 use sealane::sim;
 use sealane::sim::clock::Clock;
-use sealane::sim::engine::{Backing, Engine, SERVICE_ADDRESS, SERVICE_PORT, Site};
-use sealane::sim::host::{addresses, mac};
-use sealane::ticket::Ring;
+use sealane::sim::engine::{Engine, SERVICE_ADDRESS, SERVICE_PORT};
+use sealane::sim::host::mac;
 
 use cpu::cpu;
-use meet::meet;
+use meet::{NAME, meet, rustls_of};
 use unsealed::Unsealed;
 
 // That of the binary.
@@ -81,31 +77,14 @@ impl Bench {
     fn new(row: &Row, identity: &sim::Identity) -> Self {
         let mut random = Random::from_seed(1);
         let clock = Clock::default();
-        let backing = Backing {
-            board: Arc::new(Board::new(1)),
-            loads: Arc::new(Loads::new(1, 1)),
-            ring: Arc::new(Ring::generate(clock.unix(), &mut random)),
-        };
-        let engine = Engine::new(1, &sealane::tcp::Settings::default(), &clock, &backing, &mut random);
-        let mut port = addresses(0, &["198.18.0.2/24"]);
-        port.virtual_addresses = vec![SERVICE_ADDRESS];
-        let site = Site {
-            identity: identity.clone(),
-            policy: SelectNewServer::Immediate,
-            board: backing.board,
-            servers: vec![(0, SERVER.parse().expect("an address"), Generation(0))],
-            port,
-            has_service: true,
-            probes: (Duration::from_secs(4), Duration::from_secs(4)),
-        };
-        let configured =
-            engine.handles.first().map(|handle| handle.inbox.push(Order::Configure(Box::new(site.snapshot(1)))));
-        assert!(matches!(configured, Some(Ok(()))), "the inbox is empty");
+        let server = SERVER.parse().expect("an address");
+        let engine =
+            Engine::serving(identity, server, Vec::new(), &sealane::tcp::Settings::default(), &clock, &mut random);
         let (mut queues, wire) = memory::port(1, mac(1), 1500);
         let address = ADDRESS.parse().expect("an address");
         let transport = Packets::new(queues.remove(0), address, Vec::new(), Vec::new(), random);
         let client = Identity {
-            name: "shop.example".into(),
+            name: NAME.into(),
             version: row.version,
             group: Group::X25519,
             cipher: Cipher::Aes128,
@@ -215,10 +194,10 @@ impl Limit {
     /// Nanoseconds each.
     fn round(&self) -> f64 {
         // The first of a client that returns is a full one.
-        meet(&self.client, &self.server);
+        meet(&self.client, || rustls_of(&self.server));
         let (mut spent, mut count) = (0, 0u32);
         while spent < NANOSECONDS {
-            let met = meet(&self.client, &self.server);
+            let met = meet(&self.client, || rustls_of(&self.server));
             assert_eq!((met.client.handshake_kind(), met.server.handshake_kind()), (self.kind, self.kind));
             spent += met.nanos;
             count += 1;
@@ -238,7 +217,7 @@ fn main() {
         }
     }
     let key = rcgen::KeyPair::generate().expect("there is randomness");
-    let params = rcgen::CertificateParams::new(vec!["shop.example".to_owned()]).expect("it is a name");
+    let params = rcgen::CertificateParams::new(vec![NAME.to_owned()]).expect("it is a name");
     let certificate = params.self_signed(&key).expect("the key signs");
     let identity =
         sim::Identity { chain: certificate.pem(), key: key.serialize_pem(), root: certificate.der().clone() };

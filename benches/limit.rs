@@ -21,11 +21,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::{
-    CipherSuite, ClientConfig, HandshakeKind, NamedGroup, RootCertStore, ServerConfig, SupportedProtocolVersion,
+    CipherSuite, ClientConfig, HandshakeKind, NamedGroup, RootCertStore, ServerConfig, ServerConnection,
+    SupportedProtocolVersion,
 };
 
 use cpu::cpu;
-use meet::{Met, meet};
+use meet::{Met, meet, rustls_of};
 use unsealed::Unsealed;
 
 /// Bytes that the server answers with at once.
@@ -125,7 +126,7 @@ impl Arguments {
 }
 
 /// Sends answers and gives what the server's part of that took.
-fn answer(met: &mut Met, body: &[u8], ciphertext: &mut Vec<u8>, plaintext: &mut [u8]) -> u64 {
+fn answer(met: &mut Met<ServerConnection>, body: &[u8], ciphertext: &mut Vec<u8>, plaintext: &mut [u8]) -> u64 {
     ciphertext.clear();
     let begin = cpu();
     met.server.writer().write_all(body).expect("it fits the buffer");
@@ -151,7 +152,7 @@ fn main() {
     let wanted = std::time::Duration::from_secs_f64(arguments.seconds).as_nanos();
     let (mut nanos, mut count) = (0, 0u64);
     // The first handshake of a client that returns is a full one, and the first of a process gathers entropy.
-    let mut first = meet(&client, &server);
+    let mut first = meet(&client, || rustls_of(&server));
     if arguments.mode == "download" {
         let body = vec![b'x'; ANSWER];
         let (mut ciphertext, mut plaintext) = (Vec::new(), vec![0; ANSWER]);
@@ -162,7 +163,7 @@ fn main() {
     } else {
         let kind = if arguments.mode == "resumed" { HandshakeKind::Resumed } else { HandshakeKind::Full };
         while u128::from(nanos) < wanted {
-            let met = meet(&client, &server);
+            let met = meet(&client, || rustls_of(&server));
             assert_eq!(met.client.handshake_kind(), Some(kind));
             nanos += met.nanos;
             count += 1;

@@ -7,6 +7,8 @@
 
 #[path = "common/cpu.rs"]
 mod cpu;
+#[path = "common/meet.rs"]
+mod meet;
 #[path = "common/unsealed.rs"]
 mod unsealed;
 
@@ -14,9 +16,9 @@ use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use sealane::balance::{Algorithm, Board, Pool, Server, ServerIndex, Slot};
 use sealane::base::{Duration, EngineId, Generation, PoolId, Random, ServerId, ServiceId, UnixTime};
 use sealane::persistence::{Method, Profile, SelectNewServer};
@@ -26,27 +28,10 @@ use sealane::tls::service::{Settings, Tickets, policy_hash};
 use sealane::tls::ticketer::Counters;
 use sealane::tls::{Desk, Progress, Service, Session, Versions};
 
-use cpu::cpu;
+use meet::{Answer, NAME, meet, rustls_of};
 use unsealed::Unsealed;
 
 const ROUNDS: usize = 9;
-
-/// A server that takes a flight and gives its answer.
-trait Answer {
-    fn answer(&mut self, flight: &[u8], answer: &mut Vec<u8>);
-}
-
-impl Answer for ServerConnection {
-    fn answer(&mut self, mut flight: &[u8], answer: &mut Vec<u8>) {
-        while !flight.is_empty() {
-            self.read_tls(&mut flight).expect("there is room");
-            self.process_new_packets().expect("the client is well-behaved");
-        }
-        while self.wants_write() {
-            self.write_tls(answer).expect("a Vec takes all");
-        }
-    }
-}
 
 struct Ours<'a> {
     session: Session,
@@ -69,34 +54,6 @@ impl Answer for Ours<'_> {
     }
 }
 
-/// One handshake; the CPU time of the server's part, and whether it was resumed.
-fn handshake<S: Answer>(client: &Arc<ClientConfig>, server: impl FnOnce() -> S) -> (u64, bool) {
-    let name = ServerName::try_from("bench.example").expect("it is a name");
-    let mut client = ClientConnection::new(Arc::clone(client), name).expect("the client is configured");
-    let begin = cpu();
-    let mut server = server();
-    let mut spent = cpu() - begin;
-    let (mut flight, mut answer) = (Vec::with_capacity(8192), Vec::with_capacity(8192));
-    loop {
-        flight.clear();
-        answer.clear();
-        while client.wants_write() {
-            client.write_tls(&mut flight).expect("a Vec takes all");
-        }
-        if flight.is_empty() {
-            return (spent, client.handshake_kind() == Some(rustls::HandshakeKind::Resumed));
-        }
-        let begin = cpu();
-        server.answer(&flight, &mut answer);
-        spent += cpu() - begin;
-        let mut input = answer.as_slice();
-        while !input.is_empty() {
-            client.read_tls(&mut input).expect("there is room");
-            client.process_new_packets().expect("the server is well-behaved");
-        }
-    }
-}
-
 struct Bench {
     limit: Arc<ServerConfig>,
     service: Arc<Service>,
@@ -107,7 +64,7 @@ struct Bench {
 impl Bench {
     fn new(versions: &[&'static SupportedProtocolVersion]) -> Self {
         let key = rcgen::KeyPair::generate().expect("there is randomness");
-        let params = rcgen::CertificateParams::new(vec!["bench.example".to_owned()]).expect("it is a name");
+        let params = rcgen::CertificateParams::new(vec![NAME.to_owned()]).expect("it is a name");
         let certificate = params.self_signed(&key).expect("the key signs");
         let mut limit = ServerConfig::builder_with_provider(Arc::new(sealane::tls::provider::provider()))
             .with_protocol_versions(versions)
@@ -156,15 +113,14 @@ impl Bench {
         let (limit_client, our_client) = (self.client(versions, resumes), self.client(versions, resumes));
         let (mut limit, mut ours) = (0, 0);
         for at in 0..=count {
-            let (time, was_resumed) = handshake(&limit_client, || {
-                ServerConnection::new(Arc::clone(&self.limit)).expect("the server is configured")
-            });
-            let (our_time, ours_was_resumed) =
-                handshake(&our_client, || Ours { session: Session::new(&self.service), desk: &mut self.desk });
+            let theirs = meet(&limit_client, || rustls_of(&self.limit));
+            let mine = meet(&our_client, || Ours { session: Session::new(&self.service), desk: &mut self.desk });
             if at > 0 {
-                assert_eq!((was_resumed, ours_was_resumed), (resumes, resumes));
-                limit += time;
-                ours += our_time;
+                let kind = Some(if resumes { HandshakeKind::Resumed } else { HandshakeKind::Full });
+                assert_eq!((theirs.client.handshake_kind(), mine.client.handshake_kind()), (kind, kind));
+                assert!(!mine.server.session.is_handshaking());
+                limit += theirs.nanos;
+                ours += mine.nanos;
             }
         }
         (limit as f64 / count as f64, ours as f64 / count as f64)

@@ -11,17 +11,15 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ServerConfig, ServerConnection};
 
-use crate::balance::{Board, Loads};
-use crate::base::{Duration, Generation, Instant, Random};
+use crate::base::{Duration, Instant, Random};
 use crate::lane::{Order, SystemClock};
 use crate::load::http;
 use crate::load::{Cipher, Clients, Generator, Group, Identity, Invalid, Kernel, Mode, Packets, Plan, Report, Version};
 use crate::nic::memory::{self, Wire};
-use crate::persistence::SelectNewServer;
 use crate::sim;
 use crate::sim::clock::Clock;
-use crate::sim::engine::{Backing, Engine, SERVICE_ADDRESS, SERVICE_PORT, Site};
-use crate::sim::host::{addresses, mac};
+use crate::sim::engine::{Engine, SERVICE_ADDRESS, SERVICE_PORT};
+use crate::sim::host::mac;
 use crate::tcp;
 use crate::ticket::Ring;
 
@@ -76,27 +74,11 @@ struct Bench {
 
 impl Bench {
     fn new(plan: Plan, clients: Clients) -> Self {
-        let identity = certificate();
         let mut random = Random::from_seed(1);
         let clock = Clock::default();
-        let backing = Backing {
-            board: Arc::new(Board::new(1)),
-            loads: Arc::new(Loads::new(1, 1)),
-            ring: Arc::new(Ring::generate(clock.unix(), &mut random)),
-        };
-        let engine = Engine::new(1, &tcp::Settings::default(), &clock, &backing, &mut random);
-        let mut port = addresses(0, &["198.18.0.2/24"]);
-        port.virtual_addresses = vec![SERVICE_ADDRESS];
-        let site = Site {
-            identity,
-            policy: SelectNewServer::Immediate,
-            board: backing.board,
-            servers: vec![(0, SERVER.parse().unwrap(), Generation(0))],
-            port,
-            has_service: true,
-            probes: (seconds(4.0), seconds(4.0)),
-        };
-        engine.handles[0].inbox.push(Order::Configure(Box::new(site.snapshot(1)))).unwrap();
+        let server = SERVER.parse().unwrap();
+        let engine =
+            Engine::serving(&certificate(), server, Vec::new(), &tcp::Settings::default(), &clock, &mut random);
         let (mut queues, wire) = memory::port(1, mac(1), 1500);
         let transport = Packets::new(queues.remove(0), ADDRESS.parse().unwrap(), Vec::new(), Vec::new(), random);
         let generator = Generator::new(plan, clients, transport, clock.clone()).unwrap();

@@ -8,12 +8,12 @@ use rustls::pki_types::CertificateDer;
 use crate::balance::{Algorithm, Board, Loads, Pool, Server as PoolServer, Slot};
 use crate::base::{Duration, EngineId, Generation, LaneId, PoolId, Random, ServerId, ServiceId};
 use crate::health::{Monitor, Monitors};
-use crate::lane::{self, Clock, Handle, Lane, Poll, Snapshot, Steering};
+use crate::lane::{self, Clock, Handle, Lane, Order, Poll, Snapshot, Steering};
 use crate::link;
 use crate::nic::memory::{self, Wire};
 use crate::persistence::{Method, Profile, SelectNewServer};
 use crate::relay::{Service, Timeouts};
-use crate::sim::host::mac;
+use crate::sim::host::{addresses, mac};
 use crate::tcp;
 use crate::ticket::{Ring, Scope};
 use crate::tls::certificate::Certificate;
@@ -82,6 +82,45 @@ impl<C: Clock + Clone> Engine<C> {
             })
             .collect();
         Self { lanes, handles, wire }
+    }
+}
+
+impl<C: Clock + Clone> Engine<C> {
+    /// An engine with one lane that is configured: one service, with one server and 198.18.0.2/24 as the engine's own address.
+    ///
+    /// # Panics
+    /// When the identity is not a certificate with its key.
+    pub fn serving(
+        identity: &Identity,
+        server: SocketAddr,
+        gateways: Vec<IpAddr>,
+        tcp: &tcp::Settings,
+        clock: &C,
+        random: &mut Random,
+    ) -> Self {
+        let (_, unix) = clock.clone().read();
+        let backing = Backing {
+            board: Arc::new(Board::new(1)),
+            loads: Arc::new(Loads::new(1, 1)),
+            ring: Arc::new(Ring::generate(unix, random)),
+        };
+        let engine = Self::new(1, tcp, clock, &backing, random);
+        let mut port = addresses(0, &["198.18.0.2/24"]);
+        port.virtual_addresses = vec![SERVICE_ADDRESS];
+        port.gateways = gateways;
+        let site = Site {
+            identity: identity.clone(),
+            policy: SelectNewServer::Immediate,
+            board: backing.board,
+            servers: vec![(0, server, Generation(0))],
+            port,
+            has_service: true,
+            probes: (Duration::from_secs(4), Duration::from_secs(4)),
+        };
+        for handle in &engine.handles {
+            handle.inbox.push(Order::Configure(Box::new(site.snapshot(1)))).expect("the inbox is empty");
+        }
+        engine
     }
 }
 

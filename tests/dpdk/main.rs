@@ -9,15 +9,20 @@
 mod bench;
 mod tap;
 
+use std::path::PathBuf;
 use std::process::{self, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::{env, thread};
 
 use bench::{CHILD, Deadline, PATIENCE, filled, fold, free_hugepages, in_child, never, pattern, run, settings, sum};
-use sealane::nic::dpdk::{Engine, Error, Hugepages, Queue, Settings, Signal};
+use sealane::nic::dpdk::{Engine, Error, Hugepages, Queue, Settings, Signal, Stopper};
 use sealane::nic::{Frame, QueuePair, ReceivedChecksum};
+
+/// Names the vhost socket to a test's second half, which is its client.
+const SOCKET: &str = "SEALANE_DPDK_TEST_SOCKET";
 
 /// A lane that sends frames into its ring and expects them back in order; the last one to be done stops the engine.
 fn echoes(engine: &Engine) -> Vec<impl FnOnce(Vec<Queue>) -> Box<dyn FnMut()> + Send + use<>> {
@@ -297,7 +302,6 @@ fn tcp_frame(ip_len: usize) -> Vec<u8> {
 #[test]
 fn engines_meet_over_a_vhost_user_socket() {
     const TEST: &str = "engines_meet_over_a_vhost_user_socket";
-    const SOCKET: &str = "SEALANE_DPDK_TEST_SOCKET";
     let with = |device: &str| Settings { hugepages: Hugepages::Require, ..settings(device, &[0, 1]) };
     if let Some(socket) = env::var_os(SOCKET) {
         // The client sends, and expects each frame back from the server, on whichever lane.
@@ -337,15 +341,7 @@ fn engines_meet_over_a_vhost_user_socket() {
         let device = format!("net_vhost0,iface={},queues=2", socket.to_str().unwrap());
         let engine = Engine::start(&with(&device)).unwrap();
         let (stopper, deadline) = (engine.stopper(), Deadline::new());
-        let client = thread::spawn(move || {
-            let client = Command::new(env::current_exe().unwrap())
-                .args([TEST, "--exact", "--nocapture"])
-                .env(SOCKET, &socket)
-                .output();
-            stopper.stop();
-            let client = client.unwrap();
-            assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
-        });
+        let client = client_of(TEST, socket, stopper);
         let lane = |_| {
             move |mut queues: Vec<Queue>| {
                 let mut frames = Vec::new();
@@ -366,7 +362,6 @@ fn engines_meet_over_a_vhost_user_socket() {
 #[test]
 fn checksums_that_a_virtio_peer_leaves_out_count_as_good() {
     const TEST: &str = "checksums_that_a_virtio_peer_leaves_out_count_as_good";
-    const SOCKET: &str = "SEALANE_DPDK_TEST_SOCKET";
     let with = |device: &str| Settings { hugepages: Hugepages::Require, ..settings(device, &[0]) };
     if let Some(socket) = env::var_os(SOCKET) {
         let engine = Engine::start(&with(&format!("net_virtio_user0,path={}", socket.to_str().unwrap()))).unwrap();
@@ -403,15 +398,7 @@ fn checksums_that_a_virtio_peer_leaves_out_count_as_good() {
         let socket = directory.path().join("vhost");
         let engine = Engine::start(&with(&format!("net_vhost0,iface={}", socket.to_str().unwrap()))).unwrap();
         let (stopper, deadline) = (engine.stopper(), Deadline::new());
-        let client = thread::spawn(move || {
-            let client = Command::new(env::current_exe().unwrap())
-                .args([TEST, "--exact", "--nocapture"])
-                .env(SOCKET, &socket)
-                .output();
-            stopper.stop();
-            let client = client.unwrap();
-            assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
-        });
+        let client = client_of(TEST, socket, stopper);
         let lane = move |mut queues: Vec<Queue>| {
             let (mut frames, mut good) = (Vec::new(), 0);
             move || {
@@ -433,6 +420,19 @@ fn checksums_that_a_virtio_peer_leaves_out_count_as_good() {
         client.join().unwrap();
         assert_eq!(ended.unwrap().in_use, 0);
     });
+}
+
+/// Runs the same test once more, as the client of a vhost socket, and stops the engine when that has ended.
+fn client_of(test: &'static str, socket: PathBuf, stopper: Stopper) -> JoinHandle<()> {
+    thread::spawn(move || {
+        let client = Command::new(env::current_exe().unwrap())
+            .args([test, "--exact", "--nocapture"])
+            .env(SOCKET, &socket)
+            .output();
+        stopper.stop();
+        let client = client.unwrap();
+        assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
+    })
 }
 
 #[test]

@@ -21,16 +21,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use sealane::balance::{Board, Loads};
-use sealane::base::{Duration, Generation, Instant, Random};
-use sealane::lane::{Clock, Counters, Handle, Order};
+use sealane::base::{Duration, Instant, Random};
+use sealane::lane::{Counters, Handle};
 use sealane::nic::memory::Wire;
-use sealane::persistence::SelectNewServer;
 use sealane::sim::Identity;
-use sealane::sim::engine::{Backing, Engine, SERVICE_ADDRESS, Site};
-use sealane::sim::host::addresses;
+use sealane::sim::engine::Engine;
 use sealane::tcp::Settings;
-use sealane::ticket::Ring;
 
 use attacker::Kind;
 use clock::Ahead;
@@ -66,7 +62,8 @@ fn main() -> ExitCode {
     let identity = Identity { chain: certificate.pem(), key: key.serialize_pem(), root: certificate.der().clone() };
     let clock = Ahead::start();
     let settings = Settings { memory_max: 64 << 20, ..Settings::default() };
-    let mut engine = engine(&settings, &identity, &clock);
+    let mut random = Random::from_seed(20_261_125);
+    let mut engine = Engine::serving(&identity, SERVER.into(), vec![CLIENTS.into()], &settings, &clock, &mut random);
     let spent = AtomicU64::new(0);
     let (stop, handle, wire) = (AtomicBool::new(false), engine.handles.remove(0), engine.wire.clone());
     let mut lane = engine.lanes.remove(0);
@@ -95,31 +92,6 @@ fn main() -> ExitCode {
     }
     println!("flood: {} passed; {failed} failed", outcomes.len() - failed);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn engine(settings: &Settings, identity: &Identity, clock: &Ahead) -> Engine<Ahead> {
-    let mut random = Random::from_seed(20_261_125);
-    let (_, unix) = clock.clone().read();
-    let backing = Backing {
-        board: Arc::new(Board::new(1)),
-        loads: Arc::new(Loads::new(1, 1)),
-        ring: Arc::new(Ring::generate(unix, &mut random)),
-    };
-    let engine = Engine::new(1, settings, clock, &backing, &mut random);
-    let mut port = addresses(0, &["198.18.0.2/24"]);
-    port.virtual_addresses = vec![SERVICE_ADDRESS];
-    port.gateways = vec![CLIENTS.into()];
-    let site = Site {
-        identity: identity.clone(),
-        policy: SelectNewServer::Immediate,
-        board: backing.board,
-        servers: vec![(0, SERVER.into(), Generation(0))],
-        port,
-        has_service: true,
-        probes: (Duration::from_secs(4), Duration::from_secs(4)),
-    };
-    engine.handles[0].inbox.push(Order::Configure(Box::new(site.snapshot(1)))).unwrap();
-    engine
 }
 
 /// Everything that happens, in turn.
