@@ -137,6 +137,21 @@ mod tests {
         assert_eq!(read_answer(text.as_bytes()), Ok(Some(read)));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic_the_readers(bytes in proptest::collection::vec(0_u8.., 0..200), status in 0_u16.., len in 0_u64..) {
+            let real = format!("HTTP/1.1 {status} OK\r\nContent-Length: {len}\r\n\r\n").into_bytes();
+            for bytes in [&bytes, &[real, bytes.clone()].concat(), &[b"GET /1 HTTP/1.1\r\n", &bytes[..]].concat()] {
+                if let Ok(Some(request)) = read_request(bytes) {
+                    proptest::prop_assert!(request.head <= bytes.len());
+                }
+                if let Ok(Some(answer)) = read_answer(bytes) {
+                    proptest::prop_assert!(answer.head <= bytes.len());
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_head_without_length_or_end_is_refused() {
         assert_eq!(read_answer(b"HTTP/1.1 200 OK\r\n\r\n"), Err(Malformed));

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use rustls::crypto::tls13::{Hkdf, OkmBlock};
+use rustls::crypto::tls13::{Hkdf, HkdfExpander, OkmBlock};
 use rustls::{CipherSuite, SupportedCipherSuite};
 use zeroize::Zeroizing;
 
@@ -318,21 +318,22 @@ impl Records {
 
 impl Secrets {
     fn next_of_server(&mut self) -> Option<Cipher> {
-        self.server = self.following(&self.server);
+        self.server = self.following(&self.server)?;
         self.cipher_of(&self.server)
     }
 
     fn next_of_client(&mut self) -> Option<Cipher> {
-        self.client = self.following(&self.client);
+        self.client = self.following(&self.client)?;
         self.cipher_of(&self.client)
     }
 
     /// RFC 8446 7.2.
-    fn following(&self, secret: &OkmBlock) -> OkmBlock {
+    fn following(&self, secret: &OkmBlock) -> Option<OkmBlock> {
         let expander = self.hkdf.expander_for_okm(secret);
-        let len = expander.hash_len();
-        let [_, len] = u16::try_from(len).unwrap_or_default().to_be_bytes();
-        expander.expand_block(&label(&[0, len], b"traffic upd", &[17]))
+        let mut next = Zeroizing::new([0; OkmBlock::MAX_LEN]);
+        let next = next.get_mut(..expander.hash_len())?;
+        expand_label(&*expander, b"traffic upd", next)?;
+        Some(OkmBlock::new(next))
     }
 
     /// RFC 8446 7.3.
@@ -340,16 +341,18 @@ impl Secrets {
         let expander = self.hkdf.expander_for_okm(secret);
         let (mut key, mut iv) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 12]));
         let key = key.get_mut(..self.key_len)?;
-        let [_, len] = u16::try_from(self.key_len).ok()?.to_be_bytes();
-        expander.expand_slice(&label(&[0, len], b"key", &[9]), key).ok()?;
-        expander.expand_slice(&label(&[0, 12], b"iv", &[8]), &mut *iv).ok()?;
+        expand_label(&*expander, b"key", key)?;
+        expand_label(&*expander, b"iv", &mut *iv)?;
         Cipher::new(self.suite, TlsVersion::Tls13, &Material::new(key, &[&*iv]), 0)
     }
 }
 
-/// HKDF-Expand-Label's info, with an empty context (RFC 8446 7.1): output length, label's length, label, context.
-fn label<'a>(output_len: &'a [u8; 2], label: &'a [u8], label_len: &'a [u8; 1]) -> [&'a [u8]; 5] {
-    [output_len, label_len, b"tls13 ", label, &[0]]
+/// HKDF-Expand-Label with an empty context (RFC 8446 7.1).
+fn expand_label(expander: &dyn HkdfExpander, label: &[u8], output: &mut [u8]) -> Option<()> {
+    const PREFIX: &[u8] = b"tls13 ";
+    let output_len = u16::try_from(output.len()).ok()?.to_be_bytes();
+    let label_len = [u8::try_from(PREFIX.len() + label.len()).ok()?];
+    expander.expand_slice(&[&output_len, &label_len, PREFIX, label, &[0]], output).ok()
 }
 
 /// One less of what a peer may do so many times.
