@@ -155,7 +155,7 @@ type Choices = SmallVec<[Arc<CertifiedKey>; 2]>;
 
 /// Finds a certificate for a ClientHello: by exact name, then by wildcard over one label (RFC 6125 6.4.3), then the default.
 ///
-/// rustls asks it once a ClientHello, whatever becomes of that: it notes what the client asks for.
+/// rustls asks it once a ClientHello that has a protocol version in common with us: it notes what the client asks for.
 #[derive(Debug)]
 pub(super) struct Resolver {
     strict_sni: bool,

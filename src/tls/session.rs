@@ -232,7 +232,8 @@ impl Session {
         self.peer_has_closed
     }
 
-    /// Server name that the client asked for, from its ClientHello to the end of the handshake, which then [has it](Handshake::server_name).
+    /// Server name that the client asked for, from its ClientHello to the end of the handshake, which then [has it](Handshake::server_name). Not known of a client
+    /// that has no protocol version in common with us.
     pub fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()
     }
