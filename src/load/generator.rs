@@ -12,6 +12,8 @@ use crate::load::schedule::Schedule;
 use crate::load::server::{LISTENER, Owner, Server};
 use crate::load::tally::Tally;
 use crate::load::visit::{Errand, Next, Visit};
+use crate::load::watch::Watch;
+use crate::load::windows::Grid;
 use crate::load::{Failure, Mode, Plan, Report, Transport};
 use crate::tcp::Event;
 
@@ -79,7 +81,7 @@ enum Phase {
 /// Makes load: over a transport, by a clock.
 pub struct Generator<T: Transport, C> {
     transport: T,
-    clock: C,
+    clock: Watch<C>,
     plan: Plan,
     errand: Errand,
     server: Server<T::Connection>,
@@ -114,7 +116,7 @@ impl<T: Transport, C: Clock> Generator<T, C> {
     ///
     /// # Errors
     /// When an address to answer on is not ours or not free.
-    pub fn new(plan: Plan, clients: Clients, mut transport: T, mut clock: C) -> io::Result<Self> {
+    pub fn new(plan: Plan, clients: Clients, mut transport: T, clock: C) -> io::Result<Self> {
         for address in &plan.serve {
             transport.listen(*address, LISTENER)?;
         }
@@ -128,7 +130,8 @@ impl<T: Transport, C: Clock> Generator<T, C> {
             opening: false,
             timer: None,
         });
-        let (now, _) = clock.read();
+        let mut clock = Watch::new(clock);
+        let now = clock.look();
         Ok(Self {
             transport,
             clock,
@@ -179,7 +182,7 @@ impl<T: Transport, C: Clock> Generator<T, C> {
 
     /// One turn of the loop, in bounded time.
     pub fn breath(&mut self) {
-        let (now, _) = self.clock.read();
+        let now = self.clock.look();
         self.account(now);
         let mut any = self.transport.receive(now);
         any |= self.take_events(now);
@@ -188,7 +191,7 @@ impl<T: Transport, C: Clock> Generator<T, C> {
         any |= self.start(now);
         self.fire_deadlines(now);
         self.go_on(now);
-        let (now, _) = self.clock.read();
+        let now = self.clock.look();
         any |= self.transport.transmit(now);
         if self.plan.progress && now >= self.progress_at {
             self.say_progress(now);
@@ -197,6 +200,7 @@ impl<T: Transport, C: Clock> Generator<T, C> {
         if !any && !self.is_over() {
             let due = self.poll_at(now).map_or(REST_MAX, |at| at - now);
             self.transport.rest(due.min(REST_MAX));
+            self.clock.wake();
         }
     }
 
@@ -274,7 +278,7 @@ impl<T: Transport, C: Clock> Generator<T, C> {
 
     /// Gives a visit its turn. Time is read anew: the turns before have taken some.
     fn turn(&mut self, number: usize) {
-        let (now, _) = self.clock.read();
+        let now = self.clock.look();
         let Some(seat) = self.seats.get_mut(number) else { return };
         seat.queued = false;
         let Some(visit) = &mut seat.visit else { return };
@@ -400,6 +404,8 @@ impl<T: Transport, C: Clock> Generator<T, C> {
             }
             Phase::WarmingUp { until } if now >= until || self.all_hold() => {
                 self.tally.measuring = true;
+                self.tally.grid = Grid::new(now, self.plan.duration);
+                self.clock.forget();
                 self.phase = Phase::Measuring { since: now, until: now + self.plan.duration };
                 // Whoever measures what is loaded wants to know.
                 self.progress_at = now;
@@ -421,6 +427,7 @@ impl<T: Transport, C: Clock> Generator<T, C> {
     fn drain(&mut self, now: Instant) {
         if let Phase::Measuring { since, .. } = self.phase {
             self.run.measured = now - since;
+            self.run.gaps = self.clock.gaps();
         }
         self.tally.measuring = false;
         self.run.overdue = self.schedule.as_ref().map_or(0, |schedule| schedule.overdue(now));

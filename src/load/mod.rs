@@ -7,7 +7,7 @@
 //! - `clients`: who they are to rustls, each with a ticket store of its own; `visit`: one connection of one of them.
 //! - `server`: answers what the visits ask for; `http`: the little HTTP that both speak, so that HTTP proxies can stand between them.
 //! - `packets`, `kernel`: the two transports.
-//! - `tally`, `report`: what is counted and timed, and how it is told.
+//! - `tally`, `report`: what is counted and timed, and how it is told; `windows`: the same window by window; `watch`: what the machine took of the time.
 //! - `command`: `sealane load`.
 //!
 //! One core does all of this. What the clients wait for their own turn is in their latencies; [`Report::busy`] says how near that is.
@@ -27,6 +27,8 @@ mod tally;
 mod tests;
 mod transport;
 mod visit;
+mod watch;
+mod windows;
 
 pub use clients::{Cipher, Clients, Group, Identity, Invalid, Version};
 pub use generator::Generator;
@@ -36,3 +38,5 @@ pub use plan::{Mode, Plan};
 pub use report::{Latency, Report};
 pub use tally::Failure;
 pub use transport::{Taken, Transport};
+pub use watch::Gaps;
+pub use windows::MedianWindow;

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::base::Duration;
 use crate::load::tally::{Tally, Times};
-use crate::load::{Mode, Plan};
+use crate::load::windows::Grid;
+use crate::load::{Gaps, MedianWindow, Mode, Plan};
 
 /// Of a thousand connections so many may fail before a rate says nothing: what fails costs the service less, or more.
 const FAILED_PER_MILLE: u64 = 1;
@@ -28,6 +29,8 @@ pub(super) struct Run {
     pub(super) overdue: u64,
     /// The service never answered.
     pub(super) unreached: bool,
+    /// What the machine took of the time that was measured.
+    pub(super) gaps: Gaps,
 }
 
 /// Times of one kind, in microseconds.
@@ -45,14 +48,17 @@ pub struct Latency {
     pub p999: f64,
     /// The longest.
     pub max: f64,
+    /// What they came to in the median window of the run, to which a moment without the machine does nothing.
+    pub median_window: MedianWindow,
 }
 
 impl Latency {
-    fn of(times: &Times) -> Self {
-        let times = times.histogram();
+    fn of(times: &Times, grid: &Grid) -> Self {
+        let median_window = times.median_window(grid);
+        let times = times.whole();
         let at = |quantile| times.value_at_quantile(quantile) as f64 / 1e3;
         if times.is_empty() {
-            return Self::default();
+            return Self { median_window, ..Self::default() };
         }
         Self {
             count: times.len(),
@@ -61,6 +67,7 @@ impl Latency {
             p99: at(0.99),
             p999: at(0.999),
             max: times.max() as f64 / 1e3,
+            median_window,
         }
     }
 }
@@ -125,8 +132,12 @@ pub struct Report {
     pub first_byte: Latency,
     /// From a request to the end of its answer.
     pub answer: Latency,
+    /// Milliseconds of the schedule that each window of the [median windows](Latency::median_window) covers.
+    pub window_milliseconds: f64,
     /// The share of its time in which the generator had something to do. Near 1 it is what limits the rate.
     pub busy: f64,
+    /// Where the generator's clock jumped: what the machine took of the time. It takes as much of the core that is loaded, at other times.
+    pub gaps: Gaps,
 }
 
 impl Report {
@@ -160,11 +171,13 @@ impl Report {
             bytes_sent: tally.sent,
             per_second: refused.is_none().then_some(rates),
             refused,
-            connect: Latency::of(&tally.connect),
-            handshake: Latency::of(&tally.handshake),
-            first_byte: Latency::of(&tally.first_byte),
-            answer: Latency::of(&tally.answer),
+            connect: Latency::of(&tally.connect, &tally.grid),
+            handshake: Latency::of(&tally.handshake, &tally.grid),
+            first_byte: Latency::of(&tally.first_byte, &tally.grid),
+            answer: Latency::of(&tally.answer, &tally.grid),
+            window_milliseconds: tally.grid.width().as_secs_f64() * 1e3,
             busy: if elapsed > 0.0 { run.busy.as_secs_f64() / elapsed } else { 0.0 },
+            gaps: run.gaps,
         }
     }
 }
@@ -202,6 +215,8 @@ fn name(mode: Mode) -> &'static str {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} for {:.1} s, generator {:.0} % busy", self.mode, self.seconds, self.busy * 100.0)?;
+        let Gaps { count, milliseconds } = self.gaps;
+        writeln!(f, "clock        {count} gaps over 500 µs, together {milliseconds:.1} ms")?;
         writeln!(
             f,
             "connections  {} begun, {} served, {} failed, {} held, {} cut at the end, {} overdue",
@@ -226,8 +241,18 @@ impl fmt::Display for Report {
             ("first byte", self.first_byte),
             ("answer", self.answer),
         ];
-        for (name, Latency { count, p50, p90, p99, p999, max }) in rows {
+        for (name, Latency { count, p50, p90, p99, p999, max, .. }) in rows {
             writeln!(f, "{name:12} {count:>11} {p50:>10.0} {p90:>10.0} {p99:>10.0} {p999:>10.0} {max:>10.0}")?;
+        }
+        writeln!(
+            f,
+            "median window    windows        p50                   p99      p99.9  of {:.0} ms",
+            self.window_milliseconds
+        )?;
+        for (name, Latency { median_window: MedianWindow { windows, p50, p99, p999 }, .. }) in rows {
+            let [p50, p99, p999] =
+                [p50, p99, p999].map(|time| time.map_or("-".to_owned(), |time| format!("{time:.0}")));
+            writeln!(f, "{name:12} {windows:>11} {p50:>10} {:>10} {p99:>10} {p999:>10}", "")?;
         }
         if let Some(refused) = &self.refused {
             writeln!(f, "NO RATE      {refused}")?;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-use crate::base::Duration;
+use crate::base::{Duration, Instant};
+use crate::load::windows::{Grid, MedianWindow, Windows};
 use crate::tcp::Close;
 
 /// The shortest and the longest time that is told apart, in nanoseconds, and to how many digits.
@@ -69,27 +70,40 @@ impl From<Close> for Failure {
 
 /// Times of one kind.
 #[derive(Clone, Debug)]
-pub(super) struct Times(Histogram<u64>);
+pub(super) struct Times {
+    whole: Histogram<u64>,
+    windows: Windows,
+}
 
 impl Times {
     fn new() -> Self {
-        Self(Histogram::new_with_bounds(SHORTEST, LONGEST, DIGITS).expect("the bounds are in order"))
+        let whole = Histogram::new_with_bounds(SHORTEST, LONGEST, DIGITS).expect("the bounds are in order");
+        Self { whole, windows: Windows::default() }
     }
 
     fn add(&mut self, time: Duration) {
-        self.0.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        self.whole.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    pub(super) fn histogram(&self) -> &Histogram<u64> {
-        &self.0
+    /// Those of the whole time that is measured.
+    pub(super) fn whole(&self) -> &Histogram<u64> {
+        &self.whole
+    }
+
+    /// Those of the median window of it.
+    pub(super) fn median_window(&self, grid: &Grid) -> MedianWindow {
+        self.windows.median(grid)
     }
 }
 
-/// Everything that a load counts. Numbers of what came to pass in the time that is measured; failures and attempts of the whole run.
+/// Everything that a load counts. Numbers of what came to pass in the time that is measured; failures and attempts of the whole run. Times by window are of
+/// what began in the time that is measured, though it may end later: those that the window's end cuts off would be its slow ones.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
     /// Whether what happens now counts.
     pub(super) measuring: bool,
+    /// The windows of the time that is measured.
+    pub(super) grid: Grid,
     /// From the client's arrival to the end of TCP's handshake.
     pub(super) connect: Times,
     /// From there to the end of TLS's.
@@ -114,6 +128,7 @@ impl Tally {
     pub(super) fn new() -> Self {
         Self {
             measuring: false,
+            grid: Grid::NONE,
             connect: Times::new(),
             handshake: Times::new(),
             first_byte: Times::new(),
@@ -130,28 +145,36 @@ impl Tally {
         }
     }
 
-    pub(super) fn connected(&mut self, after: Duration) {
+    /// TCP's handshake has ended, of a client who came at `since`.
+    pub(super) fn connected(&mut self, since: Instant, now: Instant) {
+        self.connect.windows.add(&self.grid, since, now - since);
         if self.measuring {
-            self.connect.add(after);
+            self.connect.add(now - since);
         }
     }
 
-    pub(super) fn shaken(&mut self, resumed: bool, after: Duration) {
+    /// TLS's has, which began at `since`.
+    pub(super) fn shaken(&mut self, resumed: bool, since: Instant, now: Instant) {
+        self.handshake.windows.add(&self.grid, since, now - since);
         if self.measuring {
-            self.handshake.add(after);
+            self.handshake.add(now - since);
             *(if resumed { &mut self.resumed } else { &mut self.full }) += 1;
         }
     }
 
-    pub(super) fn first_byte(&mut self, after: Duration) {
+    /// The first byte has come, for a client who came at `since`.
+    pub(super) fn first_byte(&mut self, since: Instant, now: Instant) {
+        self.first_byte.windows.add(&self.grid, since, now - since);
         if self.measuring {
-            self.first_byte.add(after);
+            self.first_byte.add(now - since);
         }
     }
 
-    pub(super) fn answered(&mut self, after: Duration) {
+    /// An answer has, to what was asked at `since`.
+    pub(super) fn answered(&mut self, since: Instant, now: Instant) {
+        self.answer.windows.add(&self.grid, since, now - since);
         if self.measuring {
-            self.answer.add(after);
+            self.answer.add(now - since);
             self.answers += 1;
         }
     }

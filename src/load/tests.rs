@@ -200,6 +200,46 @@ fn waiting_for_a_turn_is_part_of_the_latency() {
 }
 
 #[test]
+fn a_machine_that_stands_still_spoils_the_whole_run_and_not_its_median_window() {
+    let rate = NonZeroU32::new(2000);
+    let plan = Plan { rate, connections: 128, duration: seconds(0.4), ..plan(Mode::Full) };
+    let report = Bench::new(plan, clients(Version::Tls13)).run_with(|bench| {
+        if bench.clock.now() == Instant::START + seconds(0.15) {
+            bench.clock.turn(bench.clock.now() + seconds(0.025));
+        }
+    });
+    assert_eq!((report.failed, report.overdue), (0, 0), "{report}");
+    // The stop, and the round after it.
+    assert_eq!((report.gaps.count, report.gaps.milliseconds), (1, 25.05), "{report}");
+    // Fifty of 800 came while it stood still.
+    assert!(report.first_byte.p99 > 15_000.0, "{report}");
+    let window = report.first_byte.median_window;
+    assert_eq!((window.windows, report.window_milliseconds), (4, 100.0), "{report}");
+    assert!(window.p99.is_some_and(|p99| p99 < 5_000.0) && window.p999.is_none(), "{report}");
+    assert!(window.p50.is_some_and(|p50| (p50 / report.first_byte.p50 - 1.0).abs() < 0.2), "{report}");
+    for kind in [report.connect, report.handshake, report.answer] {
+        assert!(kind.median_window.p99.is_some_and(|p99| p99 < 5_000.0), "{report}");
+    }
+}
+
+#[test]
+fn who_comes_in_time_and_is_served_after_the_end_counts_in_a_window() {
+    let rate = NonZeroU32::new(2000);
+    let plan = Plan { rate, connections: 128, warm_up: Duration::ZERO, ..plan(Mode::Full) };
+    let mut stopped = false;
+    let report = Bench::new(plan, clients(Version::Tls13)).run_with(|bench| {
+        // Shortly before the end of what is measured, for longer than is left.
+        if bench.clock.now() >= Instant::START + seconds(0.09) && !std::mem::replace(&mut stopped, true) {
+            bench.clock.turn(bench.clock.now() + seconds(0.03));
+        }
+    });
+    assert_eq!(report.failed, 0, "{report}");
+    assert_eq!(report.first_byte.median_window.windows, 1, "{report}");
+    assert!(report.first_byte.max < 1_000.0, "the whole run ends before they are served: {report}");
+    assert!(report.first_byte.median_window.p99.is_some_and(|p99| p99 > 10_000.0), "{report}");
+}
+
+#[test]
 fn a_ticket_that_is_not_honoured_is_a_failure() {
     // A client of TLS 1.3 keeps two tickets, and tries both.
     for (version, failed) in [(Version::Tls12, 8), (Version::Tls13, 16)] {

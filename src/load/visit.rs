@@ -163,7 +163,7 @@ impl<I: Copy> Visit<I> {
     pub(super) fn on_event(&mut self, event: Event, tally: &mut Tally, now: Instant) {
         match event {
             Event::Connected => {
-                tally.connected(now - self.began);
+                tally.connected(self.began, now);
                 self.connected = now;
                 self.stage = Stage::Shaking;
             }
@@ -296,7 +296,7 @@ impl<I: Copy> Visit<I> {
     fn on_shaken(&mut self, errand: &Errand, tally: &mut Tally, now: Instant) {
         let kind = self.tls.as_ref().and_then(|tls| tls.handshake_kind());
         let resumed = kind == Some(HandshakeKind::Resumed);
-        tally.shaken(resumed, now - self.connected);
+        tally.shaken(resumed, self.connected, now);
         if self.returns && !resumed {
             return self.fail(Failure::NotResumed);
         }
@@ -379,7 +379,7 @@ impl<I: Copy> Visit<I> {
         }
         if self.body_left.is_none() {
             if self.head.is_empty() && self.answers == 0 {
-                tally.first_byte(now - self.began);
+                tally.first_byte(self.began, now);
             }
             let before = self.head.len();
             self.head.extend_from_slice(bytes);
@@ -409,7 +409,7 @@ impl<I: Copy> Visit<I> {
         if self.upload_left > 0 {
             return self.fail(Failure::WrongAnswer);
         }
-        tally.answered(now - self.asked);
+        tally.answered(self.asked, now);
         self.answers += 1;
         self.head.clear();
         self.body_left = None;
