@@ -5,6 +5,9 @@
 //! provider, certificate and suites. Both take turns, so that a noisy machine is noisy for both.
 //!
 //! `cargo bench --no-default-features --bench lane`; `-- NAME` for the rows whose name has it, `-- --rounds N`
+//!
+//! `-- NAME --visits N` makes so many visits for callgrind, whose counts no other work on the machine spoils: of the lane's breaths, or with `--limit` of rustls
+//! alone. `valgrind --tool=callgrind --collect-atstart=no '--toggle-collect=*counted*' target/release/deps/lane-… NAME --visits 1000`
 
 #[path = "common/cpu.rs"]
 mod cpu;
@@ -20,9 +23,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::{
-    CipherSuite, ClientConfig, HandshakeKind, NamedGroup, RootCertStore, ServerConfig, SupportedProtocolVersion,
+    CipherSuite, ClientConfig, HandshakeKind, NamedGroup, RootCertStore, ServerConfig, ServerConnection,
+    SupportedProtocolVersion,
 };
 use sealane::base::{Duration, Random};
+use sealane::lane::Lane;
 use sealane::load::{Cipher, Clients, Generator, Group, Identity, Mode, Packets, Plan, Version};
 use sealane::nic::memory::{self, Wire};
 use sealane::sim;
@@ -31,7 +36,7 @@ use sealane::sim::engine::{Engine, SERVICE_ADDRESS, SERVICE_PORT};
 use sealane::sim::host::mac;
 
 use cpu::cpu;
-use meet::{NAME, meet, rustls_of};
+use meet::{Answer, NAME, meet, rustls_of};
 use unsealed::Unsealed;
 
 // That of the binary.
@@ -98,15 +103,23 @@ impl Bench {
 
     /// Everybody's turn; what the lane's breath took, if it had anything to do.
     fn turn(&mut self) -> u64 {
+        let reading = self.reading;
+        self.turn_with(|lane| {
+            let begin = cpu();
+            let was_busy = lane.breath();
+            let spent = (cpu() - begin).saturating_sub(reading);
+            if was_busy { spent } else { 0 }
+        })
+    }
+
+    fn turn_with<R: Default>(&mut self, breath: impl FnOnce(&mut Lane<memory::Queue, Clock>) -> R) -> R {
         self.clock.turn(self.clock.now() + ROUND);
         self.generator.breath();
         while self.wire.pop_with(|frame| self.engine.wire.push(frame, 0)).is_some() {}
-        let Some(lane) = self.engine.lanes.first_mut() else { return 0 };
-        let begin = cpu();
-        let was_busy = lane.breath();
-        let spent = (cpu() - begin).saturating_sub(self.reading);
+        let Some(lane) = self.engine.lanes.first_mut() else { return R::default() };
+        let result = breath(lane);
         while self.engine.wire.pop_with(|frame| self.wire.push(frame, 0)).is_some() {}
-        if was_busy { spent } else { 0 }
+        result
     }
 
     /// Handshakes or bytes so far.
@@ -145,6 +158,52 @@ fn plan(row: &Row) -> Plan {
         serve: vec![SERVER.parse().expect("an address")],
         allow_failures: false,
         progress: false,
+    }
+}
+
+/// So many visits to a lane, and what they come to.
+fn visit(bench: &mut Bench, row: &Row, visits: u64) {
+    // With what only the first do: entropy, full handshakes of clients that then return, buffers.
+    while bench.done(row) < 10 * CONNECTIONS as u64 {
+        bench.turn();
+    }
+    let read = |bench: &Bench| {
+        bench.engine.handles.first().map_or([0; 3], |handle| {
+            let counters = &handle.counters.lane;
+            [counters.breaths.value(), counters.frames_received.value(), counters.frames_sent.value()]
+        })
+    };
+    let (begin, before) = (bench.done(row), read(bench));
+    while bench.done(row) - begin < visits {
+        bench.turn_with(counted_breath);
+    }
+    let (visits, after) = (bench.done(row) - begin, read(bench));
+    let each = |at: fn(&[u64; 3]) -> u64| (at(&after) - at(&before)) as f64 / visits as f64;
+    let (breaths, received, sent) =
+        (each(|[breaths, ..]| *breaths), each(|[_, received, _]| *received), each(|[.., sent]| *sent));
+    println!("  {:20} {visits} visits; each: {breaths:.2} breaths, {received:.2} frames in, {sent:.2} out", row.name);
+}
+
+/// What callgrind is to count.
+#[inline(never)]
+fn counted_breath(lane: &mut Lane<memory::Queue, Clock>) -> bool {
+    lane.breath()
+}
+
+/// What callgrind is to count of the limit.
+struct Counted(ServerConnection);
+
+impl Counted {
+    #[inline(never)]
+    fn new(config: &Arc<ServerConfig>) -> Self {
+        Self(rustls_of(config))
+    }
+}
+
+impl Answer for Counted {
+    #[inline(never)]
+    fn answer(&mut self, flight: &[u8], answer: &mut Vec<u8>) {
+        self.0.answer(flight, answer);
     }
 }
 
@@ -191,6 +250,15 @@ impl Limit {
         Self { server: Arc::new(server), client: Arc::new(client), kind }
     }
 
+    /// So many handshakes.
+    fn visit(&self, row: &Row, visits: u64) {
+        meet(&self.client, || rustls_of(&self.server));
+        for _ in 0..visits {
+            meet(&self.client, || Counted::new(&self.server));
+        }
+        println!("  {:20} {visits} handshakes of rustls alone", row.name);
+    }
+
     /// Nanoseconds each.
     fn round(&self) -> f64 {
         // The first of a client that returns is a full one.
@@ -209,10 +277,13 @@ impl Limit {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let mut arguments = arguments.iter();
-    let (mut rounds, mut wanted) = (7, None);
+    let (mut rounds, mut wanted, mut visits, mut of_limit) = (7, None, None, false);
+    let number = |text: Option<&String>| text.and_then(|text| text.parse().ok()).expect("a number");
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--rounds" => rounds = arguments.next().and_then(|count| count.parse().ok()).expect("a number of rounds"),
+            "--rounds" => rounds = number(arguments.next()),
+            "--visits" => visits = Some(number(arguments.next())),
+            "--limit" => of_limit = true,
             name => wanted = Some(name),
         }
     }
@@ -224,6 +295,14 @@ fn main() {
     println!("{rounds} rounds, medians");
     for row in ROWS.iter().filter(|row| wanted.is_none_or(|wanted| row.name.contains(wanted))) {
         let (mut bench, limit) = (Bench::new(row, &identity), Limit::new(row, &identity));
+        if let Some(visits) = visits {
+            if of_limit {
+                limit.visit(row, visits)
+            } else {
+                visit(&mut bench, row, visits)
+            }
+            continue;
+        }
         // Its first handshakes gather entropy, and those of clients that return are full.
         bench.round(row);
         match row.mode {
