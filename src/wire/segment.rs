@@ -1,13 +1,9 @@
 //! TCP segments (RFC 9293 3.1) with the options of RFC 7323 and RFC 2018: parsed into proof, emitted behind an IP header.
 
-use std::net::{IpAddr, SocketAddr};
-use std::ops::{Add, Sub};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::{Add, Range, Sub};
 
-use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::wire::{
-    IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, TcpOption, TcpPacket, TcpSeqNumber,
-    checksum,
-};
+use smoltcp::wire::checksum;
 
 use crate::base::Flow;
 use crate::wire::{Ecn, Malformed, Packet};
@@ -87,6 +83,43 @@ pub struct Flags {
     pub cwr: bool,
 }
 
+/// The control bit that says that there is an acknowledgement.
+const ACK: u8 = 0x10;
+
+impl Flags {
+    /// The flags in the header's octet of control bits (RFC 9293 3.1).
+    fn of(bits: u8) -> Self {
+        Self {
+            fin: bits & 0x01 != 0,
+            syn: bits & 0x02 != 0,
+            rst: bits & 0x04 != 0,
+            psh: bits & 0x08 != 0,
+            ece: bits & 0x40 != 0,
+            cwr: bits & 0x80 != 0,
+        }
+    }
+
+    /// The octet of control bits, ACK left out.
+    fn bits(self) -> u8 {
+        let Self { syn, fin, rst, psh, ece, cwr } = self;
+        u8::from(fin)
+            | u8::from(syn) << 1
+            | u8::from(rst) << 2
+            | u8::from(psh) << 3
+            | u8::from(ece) << 6
+            | u8::from(cwr) << 7
+    }
+}
+
+// Kinds of options (RFC 9293 3.2, RFC 7323, RFC 2018).
+const END_OF_OPTIONS: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const MAX_SEGMENT_SIZE: u8 = 2;
+const WINDOW_SCALE: u8 = 3;
+const SACK_PERMITTED: u8 = 4;
+const SACK: u8 = 5;
+const TIMESTAMPS: u8 = 8;
+
 /// The timestamps option (RFC 7323 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timestamp {
@@ -130,61 +163,74 @@ impl SegmentOptions {
 
     fn parse(mut bytes: &[u8]) -> Result<Self, Malformed> {
         let mut options = Self::default();
-        while !bytes.is_empty() {
-            let (rest, option) = TcpOption::parse(bytes).map_err(|_| Malformed::Field)?;
-            match option {
-                TcpOption::EndOfList => break,
-                TcpOption::NoOperation | TcpOption::Unknown { .. } => {}
-                TcpOption::MaxSegmentSize(mss) => options.mss = Some(mss),
-                TcpOption::WindowScale(shift) => options.window_scale = Some(shift),
-                TcpOption::SackPermitted => options.sack_permitted = true,
-                // smoltcp keeps three blocks; without timestamps there may be four, so they are read here.
-                TcpOption::SackRange(_) => {
-                    let len = bytes.len() - rest.len();
-                    let blocks = bytes.get(2..len).unwrap_or_default().chunks_exact(8);
-                    for (block, pair) in options.sack.iter_mut().zip(blocks) {
-                        *block = pair
-                            .split_first_chunk::<4>()
-                            .and_then(|(left, right)| Some((*left, *right.first_chunk::<4>()?)))
-                            .map(|(left, right)| (Seq(u32::from_be_bytes(left)), Seq(u32::from_be_bytes(right))));
+        loop {
+            let len = match *bytes {
+                [] | [END_OF_OPTIONS, ..] => return Ok(options),
+                [NO_OPERATION, ..] => 1,
+                [_, len, ..] => usize::from(len),
+                [_] => return Err(Malformed::Field),
+            };
+            let (option, rest) = bytes.split_at_checked(len).ok_or(Malformed::Field)?;
+            match *option {
+                [NO_OPERATION] => {}
+                [TIMESTAMPS, 10, a, b, c, d, e, f, g, h] => {
+                    let (value, echo) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
+                    options.timestamp = Some(Timestamp { value, echo });
+                }
+                [MAX_SEGMENT_SIZE, 4, high, low] => options.mss = Some(u16::from_be_bytes([high, low])),
+                [WINDOW_SCALE, 3, shift] => options.window_scale = Some(shift),
+                [SACK_PERMITTED, 2] => options.sack_permitted = true,
+                [SACK, _, ref blocks @ ..] if !blocks.is_empty() && blocks.len() % 8 == 0 => {
+                    for (place, block) in options.sack.iter_mut().zip(blocks.chunks_exact(8)) {
+                        let &[a, b, c, d, e, f, g, h] = block else { break };
+                        let (left, right) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
+                        *place = Some((Seq(left), Seq(right)));
                     }
                 }
-                TcpOption::TimeStamp { tsval, tsecr } => {
-                    options.timestamp = Some(Timestamp { value: tsval, echo: tsecr });
+                // RFC 9293 3.1, MUST-7: an impossible length is an error.
+                [] | [_] | [TIMESTAMPS | MAX_SEGMENT_SIZE | WINDOW_SCALE | SACK_PERMITTED | SACK, ..] => {
+                    return Err(Malformed::Field);
                 }
+                [_, _, ..] => {}
             }
             bytes = rest;
         }
-        Ok(options)
     }
 
     /// Fills `bytes`, which is [`len`](Self::len) long.
     fn emit(&self, mut bytes: &mut [u8]) {
         // Zero is "end of options": the padding.
-        bytes.fill(0);
+        bytes.fill(END_OF_OPTIONS);
         if let Some(mss) = self.mss {
-            bytes = TcpOption::MaxSegmentSize(mss).emit(bytes);
+            let [high, low] = mss.to_be_bytes();
+            bytes = put(bytes, [MAX_SEGMENT_SIZE, 4, high, low]);
         }
         if let Some(shift) = self.window_scale {
-            bytes = TcpOption::WindowScale(shift).emit(bytes);
+            bytes = put(bytes, [WINDOW_SCALE, 3, shift]);
         }
         if self.sack_permitted {
-            bytes = TcpOption::SackPermitted.emit(bytes);
+            bytes = put(bytes, [SACK_PERMITTED, 2]);
         }
         if let Some(Timestamp { value, echo }) = self.timestamp {
-            bytes = TcpOption::TimeStamp { tsval: value, tsecr: echo }.emit(bytes);
+            let ([a, b, c, d], [e, f, g, h]) = (value.to_be_bytes(), echo.to_be_bytes());
+            bytes = put(bytes, [TIMESTAMPS, 10, a, b, c, d, e, f, g, h]);
         }
         let blocks = self.sack.iter().flatten();
         let len = 2 + 8 * blocks.clone().count();
-        if len > 2
-            && let Some((head, rest)) = bytes.split_first_chunk_mut::<2>()
-        {
-            *head = [5, u8::try_from(len).unwrap_or(u8::MAX)];
-            for ((left, right), pair) in blocks.zip(rest.chunks_exact_mut(8)) {
-                pair.copy_from_slice(&((u64::from(left.0) << 32) | u64::from(right.0)).to_be_bytes());
+        if len > 2 {
+            bytes = put(bytes, [SACK, u8::try_from(len).unwrap_or(u8::MAX)]);
+            for (left, right) in blocks {
+                bytes = put(bytes, ((u64::from(left.0) << 32) | u64::from(right.0)).to_be_bytes());
             }
         }
     }
+}
+
+/// Writes an option in front and gives what is behind it.
+fn put<const LEN: usize>(bytes: &mut [u8], option: [u8; LEN]) -> &mut [u8] {
+    let Some((place, behind)) = bytes.split_first_chunk_mut() else { return &mut [] };
+    *place = option;
+    behind
 }
 
 /// A TCP segment whose checksum and lengths have been proven.
@@ -220,9 +266,14 @@ impl<'a> Segment<'a> {
     /// # Errors
     /// [`Malformed`] says what is wrong with it.
     pub fn parse(packet: &Packet<'a>, verified: bool) -> Result<(Flow, Self), Malformed> {
-        let tcp = TcpPacket::new_checked(packet.payload).map_err(|_| Malformed::Truncated)?;
+        // All fields at once: a view that proves the bounds of each anew costs several times as much, with every segment.
+        let (header, behind) = packet.payload.split_first_chunk::<TCP_HEADER>().ok_or(Malformed::Truncated)?;
+        let [sh, sl, dh, dl, s0, s1, s2, s3, a0, a1, a2, a3, offset, bits, wh, wl, ..] = *header;
+        let options = (usize::from(offset >> 4) * 4).checked_sub(TCP_HEADER).ok_or(Malformed::Truncated)?;
+        let (options, payload) = behind.split_at_checked(options).ok_or(Malformed::Truncated)?;
+        let (source_port, destination_port) = (u16::from_be_bytes([sh, sl]), u16::from_be_bytes([dh, dl]));
         // RFC 9293 3.1: port 0 names nobody.
-        if tcp.src_port() == 0 || tcp.dst_port() == 0 {
+        if source_port == 0 || destination_port == 0 {
             return Err(Malformed::Field);
         }
         if packet.source.is_ipv4() != packet.destination.is_ipv4() {
@@ -232,29 +283,25 @@ impl<'a> Segment<'a> {
         if is_group(packet.destination) {
             return Err(Malformed::Field);
         }
-        if !verified && !tcp.verify_checksum(&packet.source.into(), &packet.destination.into()) {
-            return Err(Malformed::Checksum);
+        if !verified {
+            let pseudo = pseudo_header(packet.source, packet.destination, packet.payload.len());
+            if checksum::combine(&[pseudo, checksum::data(packet.payload)]) != u16::MAX {
+                return Err(Malformed::Checksum);
+            }
         }
-        let options = SegmentOptions::parse(tcp.options())?;
+        let options = SegmentOptions::parse(options)?;
         let flow = Flow::new(
-            SocketAddr::new(packet.destination, tcp.dst_port()),
-            SocketAddr::new(packet.source, tcp.src_port()),
+            SocketAddr::new(packet.destination, destination_port),
+            SocketAddr::new(packet.source, source_port),
         );
         let segment = Self {
-            seq: wrap(tcp.seq_number()),
-            ack: tcp.ack().then(|| wrap(tcp.ack_number())),
-            flags: Flags {
-                syn: tcp.syn(),
-                fin: tcp.fin(),
-                rst: tcp.rst(),
-                psh: tcp.psh(),
-                ece: tcp.ece(),
-                cwr: tcp.cwr(),
-            },
-            window: tcp.window_len(),
+            seq: Seq(u32::from_be_bytes([s0, s1, s2, s3])),
+            ack: (bits & ACK != 0).then_some(Seq(u32::from_be_bytes([a0, a1, a2, a3]))),
+            flags: Flags::of(bits),
+            window: u16::from_be_bytes([wh, wl]),
             options,
             ecn: packet.ecn,
-            payload: tcp.payload(),
+            payload,
         };
         Ok((flow, segment))
     }
@@ -295,6 +342,12 @@ pub const IPV4_HEADER: usize = 20;
 pub const IPV6_HEADER: usize = 40;
 /// Bytes of a TCP header without options.
 pub const TCP_HEADER: usize = 20;
+/// Bytes of the longest TCP header (RFC 9293 3.1: 15 words).
+const HEADER_MAX: usize = 60;
+/// Where in the header its checksum is.
+const CHECKSUM: Range<usize> = 16..18;
+/// TCP's number among the protocols over IP.
+const TCP: u8 = 6;
 
 impl Outgoing<'_> {
     /// Writes the IP packet into `room` and gives its length; `None` when it does not fit there or into an IP packet.
@@ -305,99 +358,89 @@ impl Outgoing<'_> {
         let (local, remote) = (self.flow.local(), self.flow.remote());
         let header = TCP_HEADER + self.options.len();
         let tcp_len = header + self.payload.iter().map(|piece| piece.len()).sum::<usize>();
-        let (ip_header, repr) = match (local.ip(), remote.ip()) {
-            (IpAddr::V4(src_addr), IpAddr::V4(dst_addr)) => (
-                IPV4_HEADER,
-                IpRepr::Ipv4(Ipv4Repr {
-                    src_addr,
-                    dst_addr,
-                    next_header: IpProtocol::Tcp,
-                    payload_len: tcp_len,
-                    hop_limit: HOP_LIMIT,
-                }),
-            ),
-            (IpAddr::V6(src_addr), IpAddr::V6(dst_addr)) => (
-                IPV6_HEADER,
-                IpRepr::Ipv6(Ipv6Repr {
-                    src_addr,
-                    dst_addr,
-                    next_header: IpProtocol::Tcp,
-                    payload_len: tcp_len,
-                    hop_limit: HOP_LIMIT,
-                }),
-            ),
+        let ip_header = if local.is_ipv4() { IPV4_HEADER } else { IPV6_HEADER };
+        let len = u16::try_from(ip_header + tcp_len).ok().filter(|_| header <= HEADER_MAX)?;
+        let (ip, transport) = room.get_mut(..usize::from(len))?.split_at_mut_checked(ip_header)?;
+        match (local.ip(), remote.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                ip.copy_from_slice(&ipv4_header(source, destination, self.ecn, len));
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                ip.copy_from_slice(&ipv6_header(source, destination, self.ecn, u16::try_from(tcp_len).ok()?));
+            }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
-        };
-        let len = ip_header + tcp_len;
-        if len > usize::from(u16::MAX) || header > 60 {
-            return None;
         }
-        let (ip, transport) = room.get_mut(..len)?.split_at_mut_checked(ip_header)?;
-        match repr {
-            // smoltcp sets "don't fragment" and identification 0, which RFC 6864 4.1 allows for such packets.
-            IpRepr::Ipv4(repr) => {
-                let mut ip = Ipv4Packet::new_unchecked(ip);
-                repr.emit(&mut ip, &ChecksumCapabilities::default());
-                if self.ecn != Ecn::NotEct {
-                    ip.set_ecn(self.ecn.bits());
-                    ip.fill_checksum();
-                }
-            }
-            IpRepr::Ipv6(repr) => {
-                let mut ip = Ipv6Packet::new_unchecked(ip);
-                repr.emit(&mut ip);
-                ip.set_traffic_class(self.ecn.bits());
-            }
-        }
-        self.emit_tcp(transport, header, (local, remote), offload);
-        Some(len)
+        self.emit_tcp(transport, header, (local, remote), offload)?;
+        Some(usize::from(len))
     }
 
-    fn emit_tcp(&self, transport: &mut [u8], header: usize, (local, remote): (SocketAddr, SocketAddr), offload: bool) {
-        let tcp_len = u32::try_from(transport.len()).unwrap_or(u32::MAX);
-        let mut tcp = TcpPacket::new_unchecked(transport);
-        tcp.set_src_port(local.port());
-        tcp.set_dst_port(remote.port());
-        tcp.set_seq_number(unwrap(self.seq));
-        tcp.set_ack_number(unwrap(self.ack.unwrap_or_default()));
-        tcp.clear_flags();
-        tcp.set_header_len(u8::try_from(header).unwrap_or(u8::MAX));
-        tcp.set_ack(self.ack.is_some());
-        tcp.set_syn(self.flags.syn);
-        tcp.set_fin(self.flags.fin);
-        tcp.set_rst(self.flags.rst);
-        tcp.set_psh(self.flags.psh);
-        tcp.set_ece(self.flags.ece);
-        tcp.set_cwr(self.flags.cwr);
-        tcp.set_window_len(self.window);
-        tcp.set_urgent_at(0);
-        self.options.emit(tcp.options_mut());
-        let mut rest = tcp.payload_mut();
+    fn emit_tcp(
+        &self,
+        transport: &mut [u8],
+        header_len: usize,
+        (local, remote): (SocketAddr, SocketAddr),
+        offload: bool,
+    ) -> Option<()> {
+        let tcp_len = transport.len();
+        let (header, behind) = transport.split_first_chunk_mut::<TCP_HEADER>()?;
+        let (options, mut rest) = behind.split_at_mut_checked(header_len - TCP_HEADER)?;
+        let ([sh, sl], [dh, dl]) = (local.port().to_be_bytes(), remote.port().to_be_bytes());
+        let [s0, s1, s2, s3] = self.seq.0.to_be_bytes();
+        let [a0, a1, a2, a3] = self.ack.unwrap_or_default().0.to_be_bytes();
+        let bits = self.flags.bits() | if self.ack.is_some() { ACK } else { 0 };
+        let offset = u8::try_from(header_len / 4).ok()? << 4;
+        let [wh, wl] = self.window.to_be_bytes();
+        *header = [sh, sl, dh, dl, s0, s1, s2, s3, a0, a1, a2, a3, offset, bits, wh, wl, 0, 0, 0, 0];
+        self.options.emit(options);
         for piece in self.payload {
-            let Some((room, behind)) = rest.split_at_mut_checked(piece.len()) else { break };
+            let (room, behind) = rest.split_at_mut_checked(piece.len())?;
             room.copy_from_slice(piece);
             rest = behind;
         }
-        let (source, destination) = (IpAddress::from(local.ip()), IpAddress::from(remote.ip()));
-        if offload {
-            tcp.set_checksum(checksum::pseudo_header(&source, &destination, IpProtocol::Tcp, tcp_len));
-        } else {
-            tcp.fill_checksum(&source, &destination);
-        }
+        let pseudo = pseudo_header(local.ip(), remote.ip(), tcp_len);
+        let checksum = if offload { pseudo } else { !checksum::combine(&[pseudo, checksum::data(transport)]) };
+        transport.get_mut(CHECKSUM)?.copy_from_slice(&checksum.to_be_bytes());
+        Some(())
     }
 }
 
-fn wrap(number: TcpSeqNumber) -> Seq {
-    Seq(u32::from_ne_bytes(number.0.to_ne_bytes()))
+/// An IPv4 header for TCP, as long as it is without options, in front of a packet of `len` bytes.
+fn ipv4_header(source: Ipv4Addr, destination: Ipv4Addr, ecn: Ecn, len: u16) -> [u8; IPV4_HEADER] {
+    let ([high, low], [a, b, c, d], [e, f, g, h]) = (len.to_be_bytes(), source.octets(), destination.octets());
+    // "Don't fragment" and identification 0, which RFC 6864 4.1 allows for such packets.
+    let with = |[ch, cl]: [u8; 2]| {
+        [0x45, ecn.bits(), high, low, 0, 0, 0x40, 0, HOP_LIMIT, TCP, ch, cl, a, b, c, d, e, f, g, h]
+    };
+    with((!checksum::data(&with([0; 2]))).to_be_bytes())
 }
 
-fn unwrap(number: Seq) -> TcpSeqNumber {
-    TcpSeqNumber(i32::from_ne_bytes(number.0.to_ne_bytes()))
+/// An IPv6 header for TCP in front of `tcp_len` bytes.
+fn ipv6_header(source: Ipv6Addr, destination: Ipv6Addr, ecn: Ecn, tcp_len: u16) -> [u8; IPV6_HEADER] {
+    let mut header = [0; IPV6_HEADER];
+    let (fixed, addresses) = header.split_at_mut(8);
+    let ([high, low], (from, to)) = (tcp_len.to_be_bytes(), addresses.split_at_mut(16));
+    fixed.copy_from_slice(&[0x60, ecn.bits() << 4, 0, 0, high, low, TCP, HOP_LIMIT]);
+    from.copy_from_slice(&source.octets());
+    to.copy_from_slice(&destination.octets());
+    header
+}
+
+/// The sum of a segment's pseudo header (RFC 9293 3.1, RFC 8200 8.1).
+fn pseudo_header(source: IpAddr, destination: IpAddr, tcp_len: usize) -> u16 {
+    let sum_of = |address| match address {
+        IpAddr::V4(v4) => checksum::data(&v4.octets()),
+        IpAddr::V6(v6) => checksum::data(&v6.octets()),
+    };
+    // No IP packet is longer than its length field can say.
+    let len = u16::try_from(tcp_len).unwrap_or(u16::MAX);
+    checksum::combine(&[sum_of(source), sum_of(destination), u16::from(TCP), len])
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use smoltcp::wire::{TcpOption, TcpPacket};
 
     use super::*;
     use crate::wire::Protocol;
@@ -586,6 +629,31 @@ mod tests {
             let (seen, segment) = Segment::parse(&whole, false).unwrap();
             prop_assert_eq!(seen, flow.reversed());
             prop_assert_eq!(segment, Segment { seq, ack, flags, window, options, ecn, payload: &data });
+        }
+
+        #[test]
+        fn smoltcp_reads_the_same_in_any_bytes(data in prop::collection::vec(prop_oneof![0u8..12, any::<u8>()], 0..100)) {
+            let mut bytes = vec![0x45; 20];
+            bytes.extend(data);
+            let packet = packet(&bytes);
+            let theirs = TcpPacket::new_checked(packet.payload).ok().filter(|tcp| {
+                let mut options = tcp.options();
+                while let Ok((rest, option)) = TcpOption::parse(options) && option != TcpOption::EndOfList {
+                    options = rest;
+                }
+                options.is_empty() || options[0] == END_OF_OPTIONS
+            });
+            let theirs = theirs.filter(|tcp| tcp.src_port() != 0 && tcp.dst_port() != 0);
+            let ours = Segment::parse(&packet, true).ok();
+            prop_assert_eq!(ours.is_some(), theirs.is_some());
+            let Some(((flow, segment), tcp)) = ours.zip(theirs) else { return Ok(()) };
+            prop_assert_eq!((flow.remote().port(), flow.local().port()), (tcp.src_port(), tcp.dst_port()));
+            prop_assert_eq!(segment.seq.0.cast_signed(), tcp.seq_number().0);
+            prop_assert_eq!(segment.ack.map(|ack| ack.0.cast_signed()), tcp.ack().then(|| tcp.ack_number().0));
+            prop_assert_eq!((segment.window, segment.payload), (tcp.window_len(), tcp.payload()));
+            let Flags { syn, fin, rst, psh, ece, cwr } = segment.flags;
+            prop_assert_eq!([syn, fin, rst], [tcp.syn(), tcp.fin(), tcp.rst()]);
+            prop_assert_eq!([psh, ece, cwr], [tcp.psh(), tcp.ece(), tcp.cwr()]);
         }
 
         #[test]
