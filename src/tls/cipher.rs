@@ -6,7 +6,6 @@ use ring::aead::{
     AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
 };
 use rustls::CipherSuite;
-use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::ticket::TlsVersion;
 
@@ -24,9 +23,6 @@ const EXPLICIT: usize = 8;
 const FIXED: usize = NONCE_LEN - EXPLICIT;
 
 const TAG: usize = 16;
-
-/// Bytes of the longest key.
-const KEY_MAX: usize = 32;
 
 /// What is wrong with a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,24 +51,6 @@ impl Kind {
     }
 }
 
-/// A key with what makes its nonces, as it was agreed on.
-#[derive(Clone, Default, Zeroize, ZeroizeOnDrop)]
-pub(super) struct Material {
-    key: [u8; KEY_MAX],
-    key_len: usize,
-    iv: [u8; NONCE_LEN],
-}
-
-impl Material {
-    /// `iv` is the whole nonce of record 0, as far as it is known: of a key that only opens, AES-GCM in TLS 1.2 fixes the first four bytes.
-    pub(super) fn new(key: &[u8], iv: &[&[u8]]) -> Self {
-        let mut material = Self { key_len: key.len().min(KEY_MAX), ..Self::default() };
-        material.key.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
-        material.iv.iter_mut().zip(iv.iter().copied().flatten()).for_each(|(to, from)| *to = *from);
-        material
-    }
-}
-
 /// One direction of a session.
 pub(super) struct Cipher {
     key: LessSafeKey,
@@ -94,16 +72,19 @@ enum Framing {
 }
 
 impl Cipher {
-    /// `None` for a suite that we do not have, or a key of the wrong length.
-    pub(super) fn new(suite: CipherSuite, version: TlsVersion, material: &Material, seq: u64) -> Option<Self> {
+    /// `None` for a suite that we do not have, or a key of the wrong length. The pieces of `iv` are the whole nonce of record 0, as far as it is known: of a key
+    /// that only opens, AES-GCM in TLS 1.2 fixes the first four bytes.
+    pub(super) fn new(suite: CipherSuite, version: TlsVersion, key: &[u8], iv: &[&[u8]]) -> Option<Self> {
         let algorithm = algorithm_of(suite)?;
-        let key = UnboundKey::new(algorithm, material.key.get(..material.key_len)?).ok()?;
+        let key = UnboundKey::new(algorithm, key).ok()?;
+        let mut nonce = [0; NONCE_LEN];
+        nonce.iter_mut().zip(iv.iter().copied().flatten()).for_each(|(to, from)| *to = *from);
         let framing = match version {
             TlsVersion::Tls13 => Framing::Tls13,
             TlsVersion::Tls12 if std::ptr::eq(algorithm, &raw const CHACHA20_POLY1305) => Framing::Tls12Implicit,
             TlsVersion::Tls12 => Framing::Tls12Explicit,
         };
-        Some(Self { key: LessSafeKey::new(key), iv: material.iv, framing, seq })
+        Some(Self { key: LessSafeKey::new(key), iv: nonce, framing, seq: 0 })
     }
 
     /// Records sealed or opened so far.

@@ -1,7 +1,8 @@
 //! What is noted while rustls shakes hands, on the desk that is laid out: what the client asks for, and the keys that are agreed on.
 //!
-//! rustls gives its keys away only at the price of deriving them again, some 10 µs. So its cipher suites are wrapped: they do what they do, and what passes through
-//! them is noted. The last keys of a handshake are those of the session's data; what made them (for KeyUpdate) comes by the key log.
+//! rustls gives its keys away only at the price of deriving them again, some 10 µs. So its cipher suites are wrapped: where a desk is laid out, a key becomes a
+//! cipher of ours, which stays with the notes and is lent to rustls; anywhere else they do what they do. The last ciphers of a handshake are those of the session's
+//! data; what made their keys (for KeyUpdate) comes by the key log.
 
 use rustls::crypto::CipherSuiteCommon;
 use rustls::crypto::cipher::{
@@ -9,9 +10,13 @@ use rustls::crypto::cipher::{
     OutboundOpaqueMessage, OutboundPlainMessage, Tls12AeadAlgorithm, Tls13AeadAlgorithm, UnsupportedOperationError,
 };
 use rustls::crypto::tls13::OkmBlock;
-use rustls::{ConnectionTrafficSecrets, Error, KeyLog, SupportedCipherSuite, Tls12CipherSuite, Tls13CipherSuite};
+use rustls::{
+    CipherSuite, ConnectionTrafficSecrets, Error, KeyLog, PeerMisbehaved, ProtocolVersion, SupportedCipherSuite,
+    Tls12CipherSuite, Tls13CipherSuite,
+};
 
-use crate::tls::cipher::Material;
+use crate::ticket::TlsVersion;
+use crate::tls::cipher::{Cipher, HEADER, Kind, OVERHEAD_MAX, Unopened};
 use crate::tls::desk;
 
 /// What is noted of one session's handshake.
@@ -19,12 +24,9 @@ use crate::tls::desk;
 pub(super) struct Notes {
     /// Its ClientHello, until the session has read it.
     pub(super) hello: Option<Hello>,
-    /// To seal with, and how many records have been.
-    pub(super) seal: Material,
-    pub(super) sealed: u64,
-    /// To open with, and how many records have been.
-    pub(super) open: Material,
-    pub(super) opened: u64,
+    /// To seal and to open with.
+    pub(super) seal: Option<Cipher>,
+    pub(super) open: Option<Cipher>,
     /// The traffic secrets of TLS 1.3, ours and the client's.
     pub(super) server_secret: Option<OkmBlock>,
     pub(super) client_secret: Option<OkmBlock>,
@@ -63,7 +65,7 @@ pub(super) fn noting(suite: SupportedCipherSuite) -> SupportedCipherSuite {
         SupportedCipherSuite::Tls13(suite) => SupportedCipherSuite::Tls13(Box::leak(Box::new(Tls13CipherSuite {
             common: common_of(&suite.common),
             hkdf_provider: suite.hkdf_provider,
-            aead_alg: Box::leak(Box::new(Noting13(suite.aead_alg))),
+            aead_alg: Box::leak(Box::new(Noting13 { suite: suite.common.suite, inner: suite.aead_alg })),
             quic: None,
         }))),
         SupportedCipherSuite::Tls12(suite) => SupportedCipherSuite::Tls12(Box::leak(Box::new(Tls12CipherSuite {
@@ -71,7 +73,7 @@ pub(super) fn noting(suite: SupportedCipherSuite) -> SupportedCipherSuite {
             prf_provider: suite.prf_provider,
             kx: suite.kx,
             sign: suite.sign,
-            aead_alg: Box::leak(Box::new(Noting12(suite.aead_alg))),
+            aead_alg: Box::leak(Box::new(Noting12 { suite: suite.common.suite, inner: suite.aead_alg })),
         }))),
     }
 }
@@ -81,8 +83,9 @@ fn common_of(common: &CipherSuiteCommon) -> CipherSuiteCommon {
     CipherSuiteCommon { suite, hash_provider, confidentiality_limit }
 }
 
-fn note(what: impl FnOnce(&mut Notes)) {
-    desk::with(|papers| papers.notes.as_deref_mut().map(what));
+/// Gives `what` the notes of the session that shakes hands; `None` where there is none.
+fn note<R>(what: impl FnOnce(&mut Notes) -> R) -> Option<R> {
+    desk::with(|papers| papers.notes.as_deref_mut().map(what)).flatten()
 }
 
 /// Notes a ClientHello; the second of a handshake says no more than the first.
@@ -90,51 +93,82 @@ pub(super) fn note_hello(hello: Hello) {
     note(|notes| notes.hello = Some(hello));
 }
 
-fn note_seal(key: &AeadKey, iv: &[&[u8]]) {
-    note(|notes| (notes.seal, notes.sealed) = (Material::new(key.as_ref(), iv), 0));
+/// Notes a cipher; what is lent to rustls instead, if there is somewhere to note it.
+fn lend(
+    place: impl FnOnce(&mut Notes) -> &mut Option<Cipher>,
+    cipher: impl FnOnce() -> Option<Cipher>,
+) -> Option<Box<Lent>> {
+    let noted = note(|notes| {
+        let place = place(notes);
+        *place = cipher();
+        place.is_some()
+    });
+    noted.filter(|noted| *noted).map(|_| Box::new(Lent))
 }
 
-fn note_open(key: &AeadKey, iv: &[u8]) {
-    note(|notes| (notes.open, notes.opened) = (Material::new(key.as_ref(), &[iv]), 0));
+struct Noting13 {
+    suite: CipherSuite,
+    inner: &'static dyn Tls13AeadAlgorithm,
 }
 
-struct Noting13(&'static dyn Tls13AeadAlgorithm);
+impl Noting13 {
+    fn cipher(&self, key: &AeadKey, iv: &Iv) -> Option<Cipher> {
+        Cipher::new(self.suite, TlsVersion::Tls13, key.as_ref(), &[iv.as_ref()])
+    }
+}
 
 impl Tls13AeadAlgorithm for Noting13 {
     fn encrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageEncrypter> {
-        note_seal(&key, &[iv.as_ref()]);
-        Box::new(Counting(self.0.encrypter(key, iv)))
+        match lend(|notes| &mut notes.seal, || self.cipher(&key, &iv)) {
+            Some(lent) => lent,
+            None => self.inner.encrypter(key, iv),
+        }
     }
 
     fn decrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageDecrypter> {
-        note_open(&key, iv.as_ref());
-        Box::new(Counting(self.0.decrypter(key, iv)))
+        match lend(|notes| &mut notes.open, || self.cipher(&key, &iv)) {
+            Some(lent) => lent,
+            None => self.inner.decrypter(key, iv),
+        }
     }
 
     fn key_len(&self) -> usize {
-        self.0.key_len()
+        self.inner.key_len()
     }
 
     fn extract_keys(&self, key: AeadKey, iv: Iv) -> Result<ConnectionTrafficSecrets, UnsupportedOperationError> {
-        self.0.extract_keys(key, iv)
+        self.inner.extract_keys(key, iv)
     }
 }
 
-struct Noting12(&'static dyn Tls12AeadAlgorithm);
+struct Noting12 {
+    suite: CipherSuite,
+    inner: &'static dyn Tls12AeadAlgorithm,
+}
+
+impl Noting12 {
+    fn cipher(&self, key: &AeadKey, iv: &[&[u8]]) -> Option<Cipher> {
+        Cipher::new(self.suite, TlsVersion::Tls12, key.as_ref(), iv)
+    }
+}
 
 impl Tls12AeadAlgorithm for Noting12 {
     fn encrypter(&self, key: AeadKey, iv: &[u8], extra: &[u8]) -> Box<dyn MessageEncrypter> {
-        note_seal(&key, &[iv, extra]);
-        Box::new(Counting(self.0.encrypter(key, iv, extra)))
+        match lend(|notes| &mut notes.seal, || self.cipher(&key, &[iv, extra])) {
+            Some(lent) => lent,
+            None => self.inner.encrypter(key, iv, extra),
+        }
     }
 
     fn decrypter(&self, key: AeadKey, iv: &[u8]) -> Box<dyn MessageDecrypter> {
-        note_open(&key, iv);
-        Box::new(Counting(self.0.decrypter(key, iv)))
+        match lend(|notes| &mut notes.open, || self.cipher(&key, &[iv])) {
+            Some(lent) => lent,
+            None => self.inner.decrypter(key, iv),
+        }
     }
 
     fn key_block_shape(&self) -> KeyBlockShape {
-        self.0.key_block_shape()
+        self.inner.key_block_shape()
     }
 
     fn extract_keys(
@@ -143,28 +177,48 @@ impl Tls12AeadAlgorithm for Noting12 {
         iv: &[u8],
         explicit: &[u8],
     ) -> Result<ConnectionTrafficSecrets, UnsupportedOperationError> {
-        self.0.extract_keys(key, iv, explicit)
+        self.inner.extract_keys(key, iv, explicit)
     }
 }
 
-/// A cipher that notes how many records it has done.
-struct Counting<T>(T);
+/// What rustls seals and opens records of the handshake with: the cipher that is noted, so that no key is set up twice. rustls counts records as the cipher does.
+struct Lent;
 
-impl MessageEncrypter for Counting<Box<dyn MessageEncrypter>> {
-    fn encrypt(&mut self, message: OutboundPlainMessage<'_>, seq: u64) -> Result<OutboundOpaqueMessage, Error> {
-        note(|notes| notes.sealed = seq + 1);
-        self.0.encrypt(message, seq)
+impl MessageEncrypter for Lent {
+    fn encrypt(&mut self, message: OutboundPlainMessage<'_>, _seq: u64) -> Result<OutboundOpaqueMessage, Error> {
+        let kind = Kind::of(message.typ.into()).ok_or(Error::EncryptError)?;
+        let plaintext = message.payload.to_vec();
+        let record = note(|notes| notes.seal.as_mut()?.seal(kind, &plaintext)).flatten();
+        let record = record.ok_or(Error::EncryptError)?;
+        let ([outside, ..], body) = record.split_first_chunk::<HEADER>().ok_or(Error::EncryptError)?;
+        Ok(OutboundOpaqueMessage::new((*outside).into(), ProtocolVersion::TLSv1_2, body.into()))
     }
 
     fn encrypted_payload_len(&self, payload_len: usize) -> usize {
-        self.0.encrypted_payload_len(payload_len)
+        payload_len + OVERHEAD_MAX - HEADER
     }
 }
 
-impl MessageDecrypter for Counting<Box<dyn MessageDecrypter>> {
-    fn decrypt<'a>(&mut self, message: InboundOpaqueMessage<'a>, seq: u64) -> Result<InboundPlainMessage<'a>, Error> {
-        note(|notes| notes.opened = seq + 1);
-        self.0.decrypt(message, seq)
+impl MessageDecrypter for Lent {
+    fn decrypt<'a>(
+        &mut self,
+        mut message: InboundOpaqueMessage<'a>,
+        _seq: u64,
+    ) -> Result<InboundPlainMessage<'a>, Error> {
+        let outside = Kind::of(message.typ.into()).ok_or(Error::DecryptError)?;
+        let opened = note(|notes| notes.open.as_mut().map(|cipher| cipher.open(outside, &mut message.payload)));
+        let (kind, range) = opened.flatten().ok_or(Error::DecryptError)?.map_err(|unopened| match unopened {
+            Unopened::Forged => Error::DecryptError,
+            Unopened::TooLong => Error::PeerSentOversizedRecord,
+            Unopened::NoContentType => PeerMisbehaved::IllegalTlsInnerPlaintext.into(),
+        })?;
+        message.typ = match kind {
+            // RFC 8446 5: nobody protects a change_cipher_spec record.
+            Some(Kind::ChangeCipherSpec) => return Err(PeerMisbehaved::IllegalMiddleboxChangeCipherSpec.into()),
+            Some(kind) => (kind as u8).into(),
+            None => return Err(PeerMisbehaved::IllegalTlsInnerPlaintext.into()),
+        };
+        Ok(message.into_plain_message_range(range))
     }
 }
 

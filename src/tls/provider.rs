@@ -24,7 +24,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, ring};
 
 use crate::tls::notes;
 
-/// The cipher suites of the handshake. Records of established sessions are `cipher`'s.
+/// The cipher suites. Where a session shakes hands on a desk, its records are `cipher`'s from the first key on.
 static CIPHER_SUITES: LazyLock<Vec<SupportedCipherSuite>> = LazyLock::new(|| {
     let suites = if has_fast_aes_in_aws_lc() {
         aws_lc_rs::default_provider().cipher_suites

@@ -11,7 +11,7 @@ use rustls::{CipherSuite, SupportedCipherSuite};
 use zeroize::Zeroizing;
 
 use crate::ticket::TlsVersion;
-use crate::tls::cipher::{Cipher, HEADER, Kind, Material, PLAINTEXT_MAX, Unopened};
+use crate::tls::cipher::{Cipher, HEADER, Kind, PLAINTEXT_MAX, Unopened};
 use crate::tls::failure::Failure;
 use crate::tls::notes::Notes;
 
@@ -138,15 +138,15 @@ struct Secrets {
 
 impl Records {
     /// Takes over the keys of a session whose handshake has just ended; `None` if there are none that we know.
-    pub(super) fn new(suite: SupportedCipherSuite, version: TlsVersion, notes: &Notes) -> Option<Self> {
+    pub(super) fn new(suite: SupportedCipherSuite, version: TlsVersion, notes: Notes) -> Option<Self> {
         let secrets = match suite {
             SupportedCipherSuite::Tls12(_) => None,
             SupportedCipherSuite::Tls13(suite) => Some(Box::new(Secrets {
                 suite: suite.common.suite,
                 hkdf: suite.hkdf_provider,
                 key_len: suite.aead_alg.key_len(),
-                server: notes.server_secret.clone()?,
-                client: notes.client_secret.clone()?,
+                server: notes.server_secret?,
+                client: notes.client_secret?,
             })),
         };
         let limit = match suite {
@@ -155,8 +155,8 @@ impl Records {
         };
         Some(Self {
             version,
-            seal: Cipher::new(suite.suite(), version, &notes.seal, notes.sealed)?,
-            open: Cipher::new(suite.suite(), version, &notes.open, notes.opened)?,
+            seal: notes.seal?,
+            open: notes.open?,
             seal_max: limit.min(SEQ_MAX),
             secrets,
             update_owed: false,
@@ -343,7 +343,7 @@ impl Secrets {
         let key = key.get_mut(..self.key_len)?;
         expand_label(&*expander, b"key", key)?;
         expand_label(&*expander, b"iv", &mut *iv)?;
-        Cipher::new(self.suite, TlsVersion::Tls13, &Material::new(key, &[&*iv]), 0)
+        Cipher::new(self.suite, TlsVersion::Tls13, key, &[&*iv])
     }
 }
 

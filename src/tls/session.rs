@@ -298,7 +298,7 @@ impl Session {
     }
 
     /// rustls has failed; says why, with an alert for the client among the output.
-    fn give_up(&mut self, desk: &Desk, error: &Error, hello: Option<Hello>) -> Failure {
+    fn give_up(&mut self, desk: &mut Desk, error: &Error, hello: Option<Hello>) -> Failure {
         let admission = hello.as_ref().map(|hello| hello.admission);
         // rustls takes it for a fault of ours, without an alert, when a TLS 1.2 client knows ECDSA but not with our key's curve.
         let has_nothing_in_common =
@@ -311,8 +311,9 @@ impl Session {
             return self.over(Failure::UnknownServerName);
         }
         let said = self.output.len();
-        if let State::Handshake { connection, shown, .. } = &mut self.state {
-            collect_alert(connection, &mut self.input.bytes, *shown, &mut self.output);
+        if let State::Handshake { connection, shown, notes } = &mut self.state {
+            let (input, output) = (&mut self.input.bytes, &mut self.output);
+            desk.during(&mut self.step, notes, || collect_alert(connection, input, *shown, output));
         }
         if !has_nothing_in_common {
             return self.over(Failure::of(error));
@@ -342,7 +343,7 @@ impl Session {
         let version = version_of(&connection);
         let suite = connection.negotiated_cipher_suite();
         let Some((version, suite)) = version.zip(suite) else { return Err(Failure::Internal) };
-        let records = Records::new(suite, version, &notes).ok_or(Failure::Internal)?;
+        let records = Records::new(suite, version, *notes).ok_or(Failure::Internal)?;
         self.state = State::Open(Box::new(records));
         self.input.begin_records();
         let ticket = self.step.opened;
