@@ -34,11 +34,13 @@ impl Stack {
                 self.on_keyed_segment(flow, *key, segment, now);
             }
         }
+        self.publish();
     }
 
     /// Takes one received segment.
     pub fn on_segment(&mut self, flow: &Flow, segment: &Segment<'_>, now: Instant) {
         self.on_keyed_segment(flow, self.index.key(flow), segment, now);
+        self.publish();
     }
 
     fn on_keyed_segment(&mut self, flow: &Flow, key: Key, segment: &Segment<'_>, now: Instant) {
@@ -55,7 +57,6 @@ impl Stack {
         if !is_connection(place) && self.is_traced(flow) && !is_connection(self.place_of(flow)) {
             self.tracer.received_alone(flow, segment, now);
         }
-        self.publish();
     }
 
     fn on_connection(&mut self, index: u32, segment: &Segment<'_>, now: Instant) {
@@ -139,6 +140,7 @@ impl Stack {
         let options = &segment.options;
         HalfOpen {
             flow: *flow,
+            key: self.index.key(flow),
             token,
             iss: origin.sequence(now),
             irs: segment.seq,
@@ -163,14 +165,13 @@ impl Stack {
             // RFC 9293 3.6.1: a connection that follows one in TIME-WAIT starts behind its last sequence number.
             half.iss = after + 1_000_000;
         }
-        let flow = half.flow;
-        let deadline = half.next_retry(now);
+        let (key, deadline) = (half.key, half.next_retry(now));
         let index = u32::try_from(self.half_open.insert(half)).unwrap_or(u32::MAX);
         let timer = self.timers.arm(deadline, Alarm::HalfOpen(index));
         if let Some(half) = self.half_open.get_mut(index as usize) {
             half.timer = Some(timer);
         }
-        self.index.insert(self.index.key(&flow), Place::HalfOpen(index));
+        self.index.insert(key, Place::HalfOpen(index));
         self.send_syn_ack(index, now);
     }
 
@@ -213,6 +214,7 @@ impl Stack {
         let flow = *flow;
         let half = HalfOpen {
             flow,
+            key: self.index.key(&flow),
             token,
             iss,
             irs,
@@ -333,7 +335,7 @@ impl Stack {
         connection.source = source;
         connection.measure_handshake(segment, now);
         let index = self.connections.insert(connection);
-        self.index.insert(self.index.key(&half.flow), Place::Connection(index));
+        self.index.insert(half.key, Place::Connection(index));
         self.counters.accepted.increment();
         self.on_connection(index, segment, now);
     }
@@ -371,7 +373,7 @@ impl Stack {
         {
             self.counters.sources_forgotten.increment();
         }
-        self.index.remove(self.index.key(&half.flow), Place::HalfOpen(index));
+        self.index.remove(half.key, Place::HalfOpen(index));
     }
 
     fn on_time_wait(&mut self, index: u32, segment: &Segment<'_>, now: Instant) {

@@ -4,6 +4,7 @@ use slab::Slab;
 
 use crate::base::{Duration, Flow, Instant, TimerId};
 use crate::tcp::Token;
+use crate::tcp::index::Key;
 use crate::tcp::source::SourceId;
 use crate::wire::{SegmentOptions, Seq, Timestamp};
 
@@ -14,6 +15,8 @@ pub(super) const RETRIES: u32 = 5;
 #[derive(Clone, Debug)]
 pub(super) struct HalfOpen {
     pub(super) flow: Flow,
+    /// The flow's, as the index has it: of its handshake's two segments each would hash it again several times.
+    pub(super) key: Key,
     pub(super) token: Token,
     pub(super) iss: Seq,
     pub(super) irs: Seq,

@@ -136,7 +136,8 @@ impl Stack {
     /// # Errors
     /// [`Refused`] says why not.
     pub fn connect(&mut self, flow: Flow, token: Token, now: Instant) -> Result<ConnectionId, Refused> {
-        if self.knows(&flow) {
+        let key = self.index.key(&flow);
+        if self.place_with(key, &flow).is_some() {
             return Err(Refused::InUse);
         }
         if self.connections.len() >= self.settings.connections_max {
@@ -155,7 +156,7 @@ impl Stack {
             origin.timestamp_offset(),
             self.env(now),
         ));
-        self.index.insert(self.index.key(&flow), Place::Connection(index));
+        self.index.insert(key, Place::Connection(index));
         self.counters.connected.increment();
         self.settle(index, now);
         // The slot has just been filled.
@@ -302,6 +303,7 @@ impl Stack {
             };
             return Some((id, token, event));
         }
+        self.publish();
         None
     }
 
@@ -315,14 +317,18 @@ impl Stack {
     /// With `offload` the transport checksum field holds the pseudo header's sum only, for the NIC to finish. Packets of no connection and segments of
     /// connections take turns, so that a flood of strangers does not silence who is connected.
     pub fn poll_transmit(&mut self, room: &mut [u8], offload: bool, now: Instant) -> Option<usize> {
-        if self.reply_is_next {
+        let sent = if self.reply_is_next {
             let sent = self.transmit_reply(room, offload, now);
             self.reply_is_next = sent.is_none();
             sent.or_else(|| self.transmit_connection(room, offload, now))
         } else {
             self.reply_is_next = true;
             self.transmit_connection(room, offload, now).or_else(|| self.transmit_reply(room, offload, now))
+        };
+        if sent.is_none() {
+            self.publish();
         }
+        sent
     }
 
     fn transmit_reply(&mut self, room: &mut [u8], offload: bool, now: Instant) -> Option<usize> {
@@ -487,7 +493,6 @@ impl Stack {
         let source = self.connections.at_mut(index).and_then(|connection| connection.source.take());
         self.leave_source(source, now);
         self.release(index);
-        self.publish();
     }
 
     /// Changes settings under way. It costs a look at every connection, as their timers may follow from them.
@@ -582,6 +587,8 @@ impl Stack {
         connection.watch_window(env);
         if connection.plan().is_some() {
             self.sending.push(index);
+        } else {
+            self.sending.remove(index);
         }
         // A timer that is early looks again when it fires, so one that is put off, as with every segment, costs nothing.
         match (connection.next_deadline(env), connection.timer) {
@@ -598,7 +605,6 @@ impl Stack {
             }
             (None, None) => {}
         }
-        self.publish();
     }
 
     /// The connection is over: only its user knows it from now on.
@@ -607,7 +613,7 @@ impl Stack {
         let env = Env { settings, counters, now, memory, tracer };
         let Some(connection) = self.connections.at_mut(index) else { return };
         if std::mem::replace(&mut connection.detached, true) {
-            return self.publish();
+            return;
         }
         if let Some(how) = connection.over {
             tracer.ended(connection, how, now);
@@ -617,7 +623,8 @@ impl Stack {
         }
         self.sending.remove(index);
         let (flow, source) = (connection.flow, connection.source.take());
-        self.index.remove(self.index.key(&flow), Place::Connection(index));
+        let key = self.index.key(&flow);
+        self.index.remove(key, Place::Connection(index));
         if connection.state == State::TimeWait {
             let (seq, ack) = connection.last_numbers();
             let timestamp = connection.timestamp(env);
@@ -629,10 +636,9 @@ impl Stack {
             if connection.receiver.ack_wanted() {
                 self.reply(Reply { flow, seq, ack: Some(ack), flags: Flags::default(), window, options });
             }
-            self.remember(entry, now);
+            self.remember(entry, key, now);
         }
         self.leave_source(source, now);
-        self.publish();
     }
 
     /// A connection that its peer had opened is over.
@@ -644,7 +650,7 @@ impl Stack {
         }
     }
 
-    fn remember(&mut self, entry: TimeWait, now: Instant) {
+    fn remember(&mut self, entry: TimeWait, key: Key, now: Instant) {
         if self.settings.time_wait_max == 0 {
             self.counters.time_wait_recycled.increment();
             return;
@@ -655,9 +661,8 @@ impl Stack {
             self.counters.time_wait_recycled.increment();
             self.forget_time_wait(oldest);
         }
-        let flow = entry.flow;
         let place = Place::TimeWait(self.time_wait.insert(entry, now));
-        self.index.insert(self.index.key(&flow), place);
+        self.index.insert(key, place);
     }
 
     pub(super) fn forget_time_wait(&mut self, index: u32) {
@@ -679,9 +684,9 @@ impl Stack {
                 self.index.remove(self.index.key(&connection.flow), Place::Connection(index));
             }
         }
-        self.publish();
     }
 
+    /// Shows how full the tables are, after a burst and when there is nothing more to tell or to send.
     pub(super) fn publish(&self) {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         self.counters.connections.set(count(self.connections.len()));
