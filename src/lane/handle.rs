@@ -133,7 +133,7 @@ crate::counters! {
         counter unsupported,
         /// Packets for addresses that are not this engine's
         counter not_local,
-        /// Packets to send for which no port has a route
+        /// Packets to send for which none of several ports has a route; an only port counts its own
         counter no_route,
         /// Handshakes that wait for their turn
         gauge handshakes_waiting,

@@ -48,7 +48,9 @@ impl<Q: QueuePair> Station<Q> {
         if offload {
             frame.offload_checksum(header_len, destination.is_ipv6());
         }
-        let Some(port) = self.ports.iter_mut().find(|port| port.link.routes_to(destination)) else {
+        // An only port is not asked whether it has a route: it finds out as it sends.
+        let is_only = self.ports.len() == 1;
+        let Some(port) = self.ports.iter_mut().find(|port| is_only || port.link.routes_to(destination)) else {
             self.counters.no_route.increment();
             return true;
         };
