@@ -1,10 +1,12 @@
 //! Ethernet frames and IP packets (RFC 791, RFC 8200), as a lane receives them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use smoltcp::wire::{
-    ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, Ipv6Packet,
+    ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv6Packet, checksum,
 };
+
+use crate::wire::segment::IPV4_HEADER;
 
 /// Most IPv6 extension headers that a packet may have. Hosts use one or two; a longer chain is an attempt to cost time.
 const EXTENSION_HEADERS_MAX: usize = 8;
@@ -166,14 +168,20 @@ fn parse_ipv4(bytes: &[u8], verified: bool) -> Result<Packet<'_>, Malformed> {
     if bytes.first().is_some_and(|first| first & 0x0f < 5) {
         return Err(Malformed::Field);
     }
-    let packet = Ipv4Packet::new_checked(bytes).map_err(|_| Malformed::Truncated)?;
-    if !verified && !packet.verify_checksum() {
+    // All fields at once, as in `segment`: every packet passes here.
+    let header = bytes.first_chunk::<IPV4_HEADER>().ok_or(Malformed::Truncated)?;
+    let [version, service, lh, ll, _, _, fh, fl, hop_limit, protocol, _, _, a, b, c, d, e, f, g, h] = *header;
+    let header_len = usize::from(version & 0x0f) * 4;
+    let bytes = bytes.get(..usize::from(u16::from_be_bytes([lh, ll]))).ok_or(Malformed::Truncated)?;
+    let (header, payload) = bytes.split_at_checked(header_len).ok_or(Malformed::Truncated)?;
+    if !verified && checksum::data(header) != u16::MAX {
         return Err(Malformed::Checksum);
     }
-    if packet.more_frags() || packet.frag_offset() != 0 {
+    // More fragments, or not the first one.
+    if u16::from_be_bytes([fh, fl]) & 0x3fff != 0 {
         return Err(Malformed::Fragment);
     }
-    let (source, destination) = (packet.src_addr(), packet.dst_addr());
+    let (source, destination) = (Ipv4Addr::new(a, b, c, d), Ipv4Addr::new(e, f, g, h));
     // RFC 1122 3.2.1.3: none of these may be a source.
     if source.is_unspecified() || source.is_loopback() || source.is_multicast() || source.is_broadcast() {
         return Err(Malformed::Source);
@@ -181,7 +189,7 @@ fn parse_ipv4(bytes: &[u8], verified: bool) -> Result<Packet<'_>, Malformed> {
     if destination.is_unspecified() || destination.is_loopback() {
         return Err(Malformed::Field);
     }
-    let protocol = match packet.next_header() {
+    let protocol = match protocol.into() {
         IpProtocol::Tcp => Protocol::Tcp,
         IpProtocol::Icmp => Protocol::Icmp,
         other => Protocol::Other(other.into()),
@@ -189,11 +197,11 @@ fn parse_ipv4(bytes: &[u8], verified: bool) -> Result<Packet<'_>, Malformed> {
     Ok(Packet {
         source: source.into(),
         destination: destination.into(),
-        hop_limit: packet.hop_limit(),
-        ecn: Ecn::of(packet.ecn()),
+        hop_limit,
+        ecn: Ecn::of(service),
         protocol,
-        bytes: bytes.get(..usize::from(packet.total_len())).ok_or(Malformed::Truncated)?,
-        payload: packet.payload(),
+        bytes,
+        payload,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Frames and packets as they come from outside: golden, corrupt and arbitrary.
 
 use proptest::prelude::*;
-use smoltcp::wire::ArpOperation;
+use smoltcp::wire::{ArpOperation, Ipv4Packet};
 
 use super::*;
 
