@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::base::{Flow, Instant};
+use crate::tcp::ahead::AHEAD;
 use crate::tcp::arrive::Response;
 use crate::tcp::connection::{Connection, Env, mss_accepted, mss_offered, shift_offered, window_offered};
 use crate::tcp::cookie::Offer;
@@ -12,7 +13,7 @@ use crate::tcp::index::{Key, Place};
 use crate::tcp::isn::{self, Origin};
 use crate::tcp::memory::Memory;
 use crate::tcp::source::{Excess, Limits};
-use crate::tcp::stack::{AHEAD, Alarm, Reply, Stack};
+use crate::tcp::stack::{Alarm, Reply, Stack};
 use crate::tcp::state::State;
 use crate::tcp::time_wait::Answer;
 use crate::tcp::{EcnMode, Token};
@@ -22,6 +23,12 @@ impl Stack {
     /// Takes a burst of received segments. That is [`on_segment`](Self::on_segment) for each, but what the burst needs of the tables comes from memory all at
     /// once and not one after the other, which is what a segment costs with a million connections.
     pub fn on_segments(&mut self, burst: &[(Flow, Segment<'_>)], now: Instant) {
+        if !self.should_look_ahead() {
+            for (flow, segment) in burst {
+                self.on_keyed_segment(flow, self.index.key(flow), segment, now);
+            }
+            return self.publish();
+        }
         for burst in burst.chunks(AHEAD) {
             let mut keys: SmallVec<[Key; AHEAD]> = SmallVec::new();
             keys.extend(burst.iter().map(|(flow, _)| self.index.key(flow)));

@@ -261,7 +261,7 @@ impl Connection {
         self.sender.snd_max = self.sender.snd_max.max(end);
         self.last_sent = env.now;
         self.on_sent_selectively(plan, chunk, env);
-        self.retransmit_at.get_or_insert(env.now + self.rtt.rto());
+        self.retransmit_at.get_or_insert_with(|| env.now + self.rtt.rto());
         self.unanswered_since.get_or_insert(env.now);
         self.persist_at = None;
         self.window_probe = false;
@@ -281,14 +281,14 @@ impl Connection {
             selective.board.on_sent(end, env.now);
         }
         selective.on_sent(end.since(chunk.seq), again.then_some(chunk.seq), clock);
-        let rto_at = env.now + self.rtt.rto();
+        let rto_at = || env.now + self.rtt.rto();
         match plan {
             Plan::TailProbe(_) => {
                 selective.board.on_probed(end, again);
-                self.retransmit_at = Some(rto_at);
+                self.retransmit_at = Some(rto_at());
             }
             Plan::Next(_) => {
-                let rto_at = self.retransmit_at.unwrap_or(rto_at);
+                let rto_at = self.retransmit_at.unwrap_or_else(rto_at);
                 let recovering = selective.is_recovering();
                 selective.board.schedule_probe(recovering, self.rtt.srtt(), rto_at, env.now);
             }

@@ -21,6 +21,7 @@
 //!
 //! Not there yet, and where it enters: pacing (`depart`).
 
+mod ahead;
 mod alarm;
 mod arrive;
 mod audit;
@@ -62,8 +63,9 @@ pub mod trace;
 
 use crate::base::Duration;
 
+pub use ahead::AHEAD;
 pub use settings::{Congestion, EcnMode, Settings};
-pub use stack::{AHEAD, Stack};
+pub use stack::Stack;
 pub use state::State;
 
 /// Names one connection of a stack. A stale id (its connection is gone, the slot perhaps reused) names nothing.

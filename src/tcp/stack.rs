@@ -1,13 +1,13 @@
 //! One lane's TCP: what its user calls, and the bookkeeping after each call.
 
 use std::collections::{HashMap, VecDeque};
-use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::base::{Bucket, Flow, Instant, Random, Wheel};
+use crate::tcp::ahead::AHEAD;
 use crate::tcp::connection::{Connection, Env};
 use crate::tcp::cookie::Cookies;
 use crate::tcp::half_open::HalfOpens;
@@ -28,8 +28,6 @@ use crate::wire::{Ecn, Flags, Outgoing, SegmentOptions, Seq};
 const BURST: u32 = 8;
 /// Timers that one call fires.
 const TIMEOUTS_MAX: usize = 256;
-/// Connections that are brought into the cache together: a burst of the NIC.
-pub const AHEAD: usize = 32;
 /// Most packets of no connection (resets, SYN-ACKs, answers from TIME-WAIT) that wait to be sent. Beyond it they are dropped and counted.
 pub(super) const REPLIES_MAX: usize = 1024;
 
@@ -409,7 +407,12 @@ impl Stack {
         let memory = self.memory();
         let Some(connection) = self.connections.at_mut(index) else { return };
         connection.receiver.consume(len, connection.state.receives(), memory);
-        self.settle(index, now);
+        // A window to tell of and an end that has waited for the reader: nothing else follows.
+        if connection.receiver.ack_wanted() || connection.over.is_some() {
+            self.settle(index, now);
+        } else {
+            account(&mut self.buffered, connection);
+        }
     }
 
     /// How many bytes [`write`](Self::write) would take now.
@@ -527,25 +530,6 @@ impl Stack {
         self.index.find(key, |place| self.flow_at(place) == Some(flow))
     }
 
-    /// Brings connections that are about to be used into the cache, those that are live: loads that wait for none of the others, where one use after the
-    /// other would wait for memory each time.
-    pub fn look_ahead(&self, ids: impl Iterator<Item = ConnectionId>) {
-        self.touch(ids.filter_map(|id| self.connections.find(id)));
-    }
-
-    pub(super) fn touch(&self, connections: impl Iterator<Item = u32>) {
-        let mut queues = 0;
-        let connections: SmallVec<[&Connection; 2 * AHEAD]> = connections
-            .filter_map(|index| {
-                queues ^= self.news.touch(index) ^ self.sending.touch(index);
-                self.connections.at(index)
-            })
-            .collect();
-        // First the connections, then what they point to.
-        black_box(connections.iter().fold(queues, |sum, connection| sum ^ connection.touch()));
-        black_box(connections.iter().fold(0, |sum, connection| sum ^ connection.touch_further()));
-    }
-
     fn flow_at(&self, place: Place) -> Option<&Flow> {
         match place {
             Place::Connection(index) => self.connections.at(index).map(|connection| &connection.flow),
@@ -576,8 +560,7 @@ impl Stack {
         let env = Env { settings, counters, now, memory, tracer };
         let Some(connection) = self.connections.at_mut(index) else { return };
         connection.rest();
-        let held = connection.memory();
-        self.buffered = self.buffered + held as usize - std::mem::replace(&mut connection.accounted, held) as usize;
+        account(&mut self.buffered, connection);
         if connection.has_news() {
             self.news.push(index);
         }
@@ -697,4 +680,10 @@ impl Stack {
         self.counters.timers.set(count(self.timers.len()));
         self.counters.paths.set(count(self.paths.len()));
     }
+}
+
+/// Has `buffered` count what a connection holds now.
+fn account(buffered: &mut usize, connection: &mut Connection) {
+    let held = connection.memory();
+    *buffered = *buffered + held as usize - std::mem::replace(&mut connection.accounted, held) as usize;
 }
