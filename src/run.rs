@@ -14,7 +14,7 @@ use sealane::control::trace::Traces;
 use sealane::control::{admin, clock, events};
 use sealane::health::Monitors;
 use sealane::lane::{self, Handle, Lane, Steering, SystemClock};
-use sealane::nic::dpdk::{Engine, Hugepages, PortSettings, Settings, Signal};
+use sealane::nic::dpdk::{Engine, Hugepages, PortSettings, Segmentation, Settings, Signal};
 use sealane::ticket::Ring;
 use tokio::sync::mpsc;
 
@@ -128,6 +128,11 @@ fn settings(configuration: &Configuration) -> Settings {
             config::Hugepages::Never => Hugepages::Never,
         },
         buffers: engine.buffers,
+        segmentation: match engine.segmentation_offload {
+            config::SegmentationOffload::Auto => Segmentation::Auto,
+            config::SegmentationOffload::Always => Segmentation::Always,
+            config::SegmentationOffload::Never => Segmentation::Never,
+        },
         file_prefix: format!("sealane-{}", std::process::id()),
     }
 }

@@ -206,7 +206,7 @@ fn every_bound_of_tcp_is_a_key_and_none_changes_at_run_time() {
         let name = key.split(' ').next().unwrap();
         let told = with(&[other]).prove_successor_of(&old).unwrap_err();
         let told: Vec<_> = told.faults().iter().map(|fault| (fault.line, fault.key.clone())).collect();
-        assert_eq!(told, [(43, format!("engine.tcp.{name}"))]);
+        assert_eq!(told, [(44, format!("engine.tcp.{name}"))]);
     }
 }
 
@@ -230,7 +230,7 @@ fn connections_are_traced_unless_it_is_switched_off_and_the_sample_may_change_at
     assert_eq!(other.engine.trace.file, Some(directory.path().join("engine.trace")));
     let told = other.prove_successor_of(&old).unwrap_err();
     let told: Vec<_> = told.faults().iter().map(|fault| (fault.line, fault.key.as_str())).collect();
-    assert_eq!(told, [(43, "engine.trace.records"), (44, "engine.trace.file")]);
+    assert_eq!(told, [(44, "engine.trace.records"), (45, "engine.trace.file")]);
 }
 
 #[test]
@@ -305,7 +305,7 @@ fn what_cannot_change_at_run_time_is_told_by_key() {
         told,
         [
             (11, "engine.cores", "write [0, 1] again, or restart the engine"),
-            (52, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
+            (53, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
         ]
     );
 }

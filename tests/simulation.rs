@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sealane::base::Generation;
+use sealane::nic::Offload;
 use sealane::persistence::{Reason, SelectNewServer};
 use sealane::relay::End;
 use sealane::sim::{Conditions, Identity, Narrow, Outcome, Setup, World};
@@ -67,12 +68,12 @@ fn returning_tls12_clients_keep_their_server() {
     }
 }
 
-/// The sum of a counter of TCP over the engine's lanes.
-fn counted(world: &World, name: &str) -> u64 {
+/// The sum of a counter of a module over the engine's lanes.
+fn counted(world: &World, of: &str, name: &str) -> u64 {
     let mut sum = 0;
     for handle in world.handles() {
         handle.counters.read(&mut |module, _, reading| {
-            sum += if (module, reading.name) == ("tcp", name) { reading.value } else { 0 };
+            sum += if (module, reading.name) == (of, name) { reading.value } else { 0 };
         });
     }
     sum
@@ -87,8 +88,12 @@ fn a_narrow_path_carries_transfers_both_ways_and_its_errors_reach_the_lane_whose
         }
         // Errors arrive on any lane. One that got lost would be made up for, and show here.
         // Once for the clients' host and for each server at least, and later connections of a lane know.
-        assert!(counted(&world, "path_mtu_lowered") >= 5, "seed {seed}");
-        assert_eq!((counted(&world, "black_holes"), counted(&world, "retransmission_timeouts")), (0, 0), "seed {seed}");
+        assert!(counted(&world, "tcp", "path_mtu_lowered") >= 5, "seed {seed}");
+        assert_eq!(
+            (counted(&world, "tcp", "black_holes"), counted(&world, "tcp", "retransmission_timeouts")),
+            (0, 0),
+            "seed {seed}"
+        );
         assert_clean(&mut world, seed);
     }
 }
@@ -103,7 +108,7 @@ fn a_path_that_swallows_large_packets_carries_transfers_both_ways() {
         for client in 0..2 {
             world.transfer(client, 100_000, 100_000).served();
         }
-        assert!(counted(&world, "black_holes") > 0, "seed {seed}");
+        assert!(counted(&world, "tcp", "black_holes") > 0, "seed {seed}");
         world.set_narrow(None);
         world.transfer(0, 100_000, 100_000).served();
         assert_clean(&mut world, seed);
@@ -270,6 +275,19 @@ fn bulk_transfers_arrive_whole_both_ways_over_a_lossy_network() {
         for outcome in outcomes {
             assert!(matches!(outcome, Outcome::Served(_)), "{outcome:?}, seed {seed}");
         }
+        assert_clean(&mut world, seed);
+    }
+}
+
+#[test]
+fn a_nic_that_cuts_segments_carries_transfers_both_ways_in_fewer_frames() {
+    let offload = Offload { transmit_checksum: true, receive_checksum: true, segmentation: true };
+    for (seed, mut world) in worlds(Setup { offload, conditions: LOSSY, ..Setup::default() }) {
+        world.transfer(0, 300_000, 10).served();
+        world.transfer(1, 10, 300_000).served();
+        world.transfer(2, 150_000, 150_000).served();
+        let (segments, frames) = (counted(&world, "tcp", "segments_sent"), counted(&world, "lane", "frames_sent"));
+        assert!(segments > frames + 100, "{segments} segments in {frames} frames, seed {seed}");
         assert_clean(&mut world, seed);
     }
 }

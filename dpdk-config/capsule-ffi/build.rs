@@ -48,7 +48,7 @@ fn main() {
         .allowlist_function("(_rte|rte|eth|numa|pcap|sealane)_.*")
         .allowlist_var("(RTE|ETH|DEV|MEMPOOL|PKT|SEALANE|rte)_.*")
         // Ours, in src/: see there.
-        .blocklist_function("rte_eal_init|rte_eth_dev_configure")
+        .blocklist_function("rte_eal_init|rte_eth_dev_configure|rte_pktmbuf_pool_create")
         .blocklist_item("RTE_MBUF_DEFAULT_BUF_SIZE")
         // Packed structs with aligned fields, which Rust cannot express. Nothing here looks into them.
         .opaque_type("rte_arp_.*|rte_l2tpv2.*|rte_gtp.*|rte_ipv6.*")

@@ -9,20 +9,22 @@ use crate::lane::station::Port;
 use crate::lane::{LaneCounters, Station};
 use crate::link::Sent;
 use crate::nic::{Frame, QueuePair};
+use crate::tcp::Train;
 
-/// Most segments a breath sends.
+/// Most segments a breath sends; the last frame may go beyond by what it holds.
 pub(super) const TRANSMIT_MAX: usize = 256;
 
 /// Room for the Ethernet header in front of the packet that TCP writes.
 const ETHERNET_HEADER: usize = 14;
 
 impl<Q: QueuePair> Station<Q> {
-    /// Sends at most 256 segments, then what the link layers have of their own.
+    /// Sends some 256 segments at most, then what the link layers have of their own.
     pub fn transmit(&mut self, now: Instant) -> bool {
-        for _ in 0..TRANSMIT_MAX {
-            if !self.transmit_segment(now) {
-                break;
-            }
+        let mut segments = 0;
+        while segments < TRANSMIT_MAX
+            && let Some(train) = self.transmit_train(now)
+        {
+            segments += train as usize;
         }
         let mut any = false;
         for port in &mut self.ports {
@@ -31,34 +33,43 @@ impl<Q: QueuePair> Station<Q> {
         any
     }
 
-    /// Makes one frame of the next segment; whether there may be more.
-    fn transmit_segment(&mut self, now: Instant) -> bool {
+    /// Makes one frame of the next segment, or of several where ports cut them; how many it was.
+    fn transmit_train(&mut self, now: Instant) -> Option<u32> {
         if !self.stack.wants_transmit() {
-            return false;
+            return None;
         }
-        let offload = self.ports.iter().all(|port| port.queue.port().offload.transmit_checksum);
+        let offloads = || self.ports.iter().map(|port| port.queue.port().offload);
+        let offload = offloads().all(|offload| offload.transmit_checksum);
+        let segmentation = offloads().all(|offload| offload.segmentation);
         let Some(mut frame) = self.ports.first_mut().and_then(|port| port.queue.allocate()) else {
             self.counters.frames_unmade.increment();
-            return false;
+            return None;
         };
-        let Some(room) = frame.room().get_mut(ETHERNET_HEADER..) else { return false };
-        let Some(len) = self.stack.poll_transmit(room, offload, now) else { return false };
-        let Some((destination, header_len)) = room.get(..len).and_then(destination) else { return false };
+        let room = frame.room().get_mut(ETHERNET_HEADER..)?;
+        let Train { len, payload, segments } = if segmentation {
+            self.stack.poll_train(room, now)?
+        } else {
+            let len = self.stack.poll_transmit(room, offload, now)?;
+            Train { len, payload: 0, segments: 1 }
+        };
+        let (destination, header_len) = room.get(..len).and_then(destination)?;
         frame.set_len(ETHERNET_HEADER + len);
-        if offload {
+        if segments > 1 {
+            frame.offload_segmentation(header_len, destination.is_ipv6(), payload);
+        } else if offload {
             frame.offload_checksum(header_len, destination.is_ipv6());
         }
         // An only port is not asked whether it has a route: it finds out as it sends.
         let is_only = self.ports.len() == 1;
         let Some(port) = self.ports.iter_mut().find(|port| is_only || port.link.routes_to(destination)) else {
             self.counters.no_route.increment();
-            return true;
+            return Some(segments);
         };
         match port.link.send(frame, now) {
             Sent::Ready(frame) => port.outgoing.push(frame),
             Sent::Pending | Sent::Dropped => {}
         }
-        true
+        Some(segments)
     }
 }
 

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use smoltcp::wire::EthernetAddress;
 
 use crate::base::{Bucket, Flow, Instant};
-use crate::nic::{FRAME_MAX, Frame};
+use crate::nic::{Frame, LONG_FRAME_MAX};
 use crate::wire::Quote;
 
 mod arp;
@@ -189,7 +189,7 @@ impl<F: Frame> Link<F> {
     pub fn send(&mut self, frame: F, now: Instant) -> Sent<F> {
         let bytes = frame.bytes();
         let destination = bytes.get(ETHERNET_LEN..).and_then(destination_of);
-        let Some(destination) = destination.filter(|_| bytes.len() <= FRAME_MAX) else {
+        let Some(destination) = destination.filter(|_| bytes.len() <= LONG_FRAME_MAX) else {
             return self.drop_for(|counters| &counters.send_malformed);
         };
         let hop = match self.routes.hop(destination) {
@@ -255,7 +255,7 @@ impl<F: Frame> Link<F> {
 
     /// Writes the next frame of the link layer's own (ARP, NDP, ICMP), Ethernet header included, and gives its length.
     ///
-    /// `room` should be [`FRAME_MAX`] bytes: a frame that does not fit is lost and counted.
+    /// `room` should be [`FRAME_MAX`](crate::nic::FRAME_MAX) bytes: a frame that does not fit is lost and counted.
     pub fn poll_transmit(&mut self, room: &mut [u8]) -> Option<usize> {
         loop {
             let written = self.outbox.pop(|frame| {

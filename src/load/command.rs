@@ -47,8 +47,11 @@ pub struct LoadArgs {
     #[arg(long, value_name = "NUMBER")]
     pub core: Option<usize>,
     /// With --port: packet buffers
-    #[arg(long, value_name = "NUMBER", default_value_t = 32_768)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 16_384)]
     pub buffers: usize,
+    /// With --port net_vhost…: its client takes long frames, which the driver cannot say
+    #[arg(long)]
+    pub long_frames: bool,
     /// What each client does
     #[arg(long, value_enum, default_value_t = Mode::Full)]
     pub mode: Mode,
@@ -180,7 +183,7 @@ fn over_port(arguments: &LoadArgs, plan: Plan, clients: Clients) -> anyhow::Resu
         anyhow::bail!("--port needs --address as well");
     };
     let mut random = Random::from_os().context("the operating system gives no randomness")?;
-    let engine = Engine::start(&settings(device, arguments.core.unwrap_or(0), arguments.buffers))?;
+    let engine = Engine::start(&settings(device, arguments))?;
 
     let own = plan.serve.iter().map(SocketAddr::ip).chain(plan.sources.iter().copied());
     let more: Vec<IpAddr> = own.filter(|ip| *ip != address.addr()).collect();
@@ -220,15 +223,17 @@ fn over_port(arguments: &LoadArgs, plan: Plan, clients: Clients) -> anyhow::Resu
 }
 
 #[cfg(feature = "dpdk")]
-fn settings(device: &str, core: usize, buffers: usize) -> crate::nic::dpdk::Settings {
-    use crate::nic::dpdk::{Hugepages, PortSettings, Settings};
+fn settings(device: &str, arguments: &LoadArgs) -> crate::nic::dpdk::Settings {
+    use crate::nic::dpdk::{Hugepages, PortSettings, Segmentation, Settings};
 
+    let core = arguments.core.unwrap_or(0);
     Settings {
         lanes: vec![core],
         control_core: core,
         ports: vec![PortSettings { name: "load".to_owned(), device: device.to_owned(), mtu: 1500 }],
         hugepages: Hugepages::Auto,
-        buffers,
+        buffers: arguments.buffers,
+        segmentation: if arguments.long_frames { Segmentation::Always } else { Segmentation::Auto },
         file_prefix: format!("sealane-load-{}", std::process::id()),
     }
 }

@@ -11,7 +11,8 @@ use std::sync::{Arc, LazyLock};
 use crossbeam::queue::ArrayQueue;
 use smoltcp::wire::{EthernetAddress, IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket};
 
-use super::{BURST, Buffers, FRAME_MAX, Offload, PortInfo, QueuePair, ReceivedChecksum};
+use super::long::{Headers, Part};
+use super::{BURST, Buffers, FRAME_MAX, LONG_FRAME_MAX, Offload, PortInfo, QueuePair, ReceivedChecksum};
 
 /// An Ethernet header's length.
 const ETHERNET_LEN: usize = 14;
@@ -49,7 +50,11 @@ impl Settings {
             info: PortInfo { mac: self.mac, mtu: self.mtu, offload: self.offload },
             receive: (0..self.lanes).map(|_| ArrayQueue::new(self.queue_len)).collect(),
             transmit: ArrayQueue::new(self.queue_len),
-            pool: Arc::new(Pool { in_use: AtomicUsize::new(0), capacity: self.buffers }),
+            pool: Arc::new(Pool {
+                in_use: AtomicUsize::new(0),
+                capacity: self.buffers,
+                room: if self.offload.segmentation { LONG_FRAME_MAX } else { FRAME_MAX },
+            }),
         });
         let queues = (0..self.lanes).map(|lane| Queue { lane, shared: Arc::clone(&shared) }).collect();
         (queues, Wire { shared })
@@ -81,13 +86,21 @@ pub struct Frame {
     room: Option<Room>,
     len: usize,
     checksum: ReceivedChecksum,
-    offload: Option<usize>,
+    offload: Option<Task>,
     pool: Arc<Pool>,
 }
 
-type Room = Box<[u8; FRAME_MAX]>;
+/// What is left to the NIC.
+#[derive(Clone, Copy, Debug)]
+struct Task {
+    ip_header_len: usize,
+    /// Bytes of data a segment, where they are to be cut.
+    payload: Option<u16>,
+}
 
-/// Rooms of dropped frames, for the next ones. A thread keeps [`ROOMS_KEPT`] of its own and exchanges whole stacks of them with the others, as DPDK's pools
+type Room = Box<[u8]>;
+
+/// Rooms of dropped frames that are not long, for the next ones. A thread keeps [`ROOMS_KEPT`] of its own and exchanges whole stacks of them with the others, as DPDK's pools
 /// do: buffers that one thread fills and another one empties cost no allocation.
 static ROOMS: LazyLock<ArrayQueue<Vec<Room>>> = LazyLock::new(|| ArrayQueue::new(ROOMS_STACKS));
 const ROOMS_KEPT: usize = 64;
@@ -109,6 +122,8 @@ struct Shared {
 struct Pool {
     in_use: AtomicUsize,
     capacity: usize,
+    /// Bytes of a buffer.
+    room: usize,
 }
 
 impl Pool {
@@ -116,7 +131,7 @@ impl Pool {
         let more = |in_use| (in_use < self.capacity).then_some(in_use + 1);
         self.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         Some(Frame {
-            room: Some(take_room()),
+            room: Some(take_room(self.room)),
             len: 0,
             checksum: ReceivedChecksum::Unknown,
             offload: None,
@@ -129,7 +144,10 @@ impl Pool {
     }
 }
 
-fn take_room() -> Room {
+fn take_room(len: usize) -> Room {
+    if len != FRAME_MAX {
+        return vec![0; len].into();
+    }
     let kept = OWN_ROOMS.try_with(|own| {
         let mut own = own.borrow_mut();
         if own.is_empty()
@@ -139,10 +157,13 @@ fn take_room() -> Room {
         }
         own.pop()
     });
-    kept.ok().flatten().unwrap_or_else(|| Box::new([0; FRAME_MAX]))
+    kept.ok().flatten().unwrap_or_else(|| vec![0; FRAME_MAX].into())
 }
 
 fn keep_room(room: Room) {
+    if room.len() != FRAME_MAX {
+        return;
+    }
     // A thread that ends has nowhere to keep it, and a full store lets it go.
     let _ended = OWN_ROOMS.try_with(|own| {
         let mut own = own.borrow_mut();
@@ -195,6 +216,26 @@ impl Wire {
     }
 }
 
+impl Queue {
+    /// Puts a frame on the wire, or what it is to be cut into; how many frames there was no room for.
+    fn send(&self, mut frame: Frame) -> usize {
+        let payload = frame.offload.and_then(|task| task.payload);
+        let Some(parts) = payload.and_then(|payload| frame.cut(payload.into())) else {
+            return usize::from(self.shared.transmit.push(frame).is_err());
+        };
+        frame.offload = None;
+        parts.into_iter().filter(|part| !self.send_part(part)).count()
+    }
+
+    fn send_part(&self, part: &[u8]) -> bool {
+        let Some(mut frame) = self.shared.pool.take() else { return false };
+        let Some(room) = super::Frame::room(&mut frame).get_mut(..part.len()) else { return false };
+        room.copy_from_slice(part);
+        frame.len = part.len();
+        self.shared.transmit.push(frame).is_ok()
+    }
+}
+
 impl QueuePair for Queue {
     type Frame = Frame;
 
@@ -212,7 +253,7 @@ impl QueuePair for Queue {
     }
 
     fn transmit(&mut self, frames: &mut Vec<Frame>) -> usize {
-        frames.drain(..).filter_map(|frame| self.shared.transmit.push(frame).err()).count()
+        frames.drain(..).map(|frame| self.send(frame)).sum()
     }
 
     fn buffers(&self) -> Option<Buffers> {
@@ -226,11 +267,11 @@ impl super::Frame for Frame {
     }
 
     fn room(&mut self) -> &mut [u8] {
-        self.room.as_mut().map(|room| room.as_mut_slice()).unwrap_or_default()
+        self.room.as_deref_mut().unwrap_or_default()
     }
 
     fn set_len(&mut self, len: usize) {
-        assert!(len <= FRAME_MAX, "{len} bytes do not fit the room");
+        assert!(len <= self.pool.room, "{len} bytes do not fit the room");
         self.len = len;
     }
 
@@ -239,15 +280,35 @@ impl super::Frame for Frame {
     }
 
     fn offload_checksum(&mut self, ip_header_len: usize, _ipv6: bool) {
-        self.offload = Some(ip_header_len);
+        self.offload = Some(Task { ip_header_len, payload: None });
+    }
+
+    fn offload_segmentation(&mut self, ip_header_len: usize, _ipv6: bool, payload: u16) {
+        self.offload = Some(Task { ip_header_len, payload: Some(payload) });
     }
 }
 
 impl Frame {
+    /// The frames that it becomes when its data is cut into segments of `size` bytes; `None` when it is one segment.
+    fn cut(&self, size: usize) -> Option<Vec<Vec<u8>>> {
+        let bytes = super::Frame::bytes(self);
+        let headers = Headers::of(bytes)?;
+        let (copy, data) = bytes.split_at_checked(headers.len)?;
+        let count = data.len().div_ceil(size);
+        let part = |(number, piece): (usize, &[u8])| {
+            let mut frame = copy.to_vec();
+            headers.write(&mut frame, Part { offset: number * size, len: piece.len(), is_last: number + 1 == count });
+            frame.extend(piece);
+            fill_checksum(&mut frame);
+            frame
+        };
+        (count > 1).then(|| data.chunks(size).enumerate().map(part).collect())
+    }
+
     /// Does what a NIC does on transmission: completes the IPv4 header's checksum and TCP's, whose field holds the pseudo
     /// header's sum.
     fn finish_checksums(&mut self) {
-        let Some(header_len) = self.offload.take() else { return };
+        let Some(Task { ip_header_len, .. }) = self.offload.take() else { return };
         let len = self.len;
         let Some(packet) = super::Frame::room(self).get_mut(ETHERNET_LEN..len) else { return };
         if packet.first().is_some_and(|byte| byte >> 4 == 4) {
@@ -255,11 +316,24 @@ impl Frame {
                 ipv4.fill_checksum();
             }
         }
-        let Some(segment) = packet.get_mut(header_len..) else { return };
+        let Some(segment) = packet.get_mut(ip_header_len..) else { return };
         let sum = !ones_complement_sum(segment);
         if let Some(field) = segment.get_mut(16..18) {
             field.copy_from_slice(&sum.to_be_bytes());
         }
+    }
+}
+
+/// Computes a part's TCP checksum, whose field holds the sum of the whole's pseudo header.
+fn fill_checksum(frame: &mut [u8]) {
+    let Some(packet) = frame.get_mut(ETHERNET_LEN..) else { return };
+    if packet.first().is_some_and(|byte| byte >> 4 == 4) {
+        let Ok(mut ip) = Ipv4Packet::new_checked(packet) else { return };
+        let (source, destination) = (ip.src_addr().into(), ip.dst_addr().into());
+        TcpPacket::new_unchecked(ip.payload_mut()).fill_checksum(&source, &destination);
+    } else if let Ok(mut ip) = Ipv6Packet::new_checked(packet) {
+        let (source, destination) = (ip.src_addr().into(), ip.dst_addr().into());
+        TcpPacket::new_unchecked(ip.payload_mut()).fill_checksum(&source, &destination);
     }
 }
 
@@ -436,7 +510,7 @@ mod tests {
 
     #[test]
     fn receive_offload_tells_right_from_wrong_from_unknown() {
-        let offload = Offload { transmit_checksum: false, receive_checksum: true };
+        let offload = Offload { receive_checksum: true, ..Offload::default() };
         let (mut queues, wire) = Settings { offload, ..settings() }.port();
         let good = segment(true);
         let mut bad = good.clone();

@@ -7,6 +7,7 @@ use smoltcp::wire::EthernetAddress;
 
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
+pub mod long;
 pub mod memory;
 pub mod pcap;
 pub mod rss;
@@ -16,6 +17,9 @@ pub const BURST: usize = 32;
 
 /// The longest frame: Ethernet header and a 1500-byte packet. Jumbo frames need longer buffers than capsule gives.
 pub const FRAME_MAX: usize = 1514;
+
+/// The longest frame that a port with [`Offload::segmentation`] is given to cut, and the room of its buffers.
+pub const LONG_FRAME_MAX: usize = 16 * 1024;
 
 /// One lane's receive and transmit queue on one port.
 pub trait QueuePair {
@@ -28,7 +32,7 @@ pub trait QueuePair {
     /// Appends at most [`BURST`] received frames.
     fn receive(&mut self, into: &mut Vec<Self::Frame>);
 
-    /// An empty frame with room for [`FRAME_MAX`] bytes; `None` when the buffer pool is exhausted.
+    /// An empty frame with room for [`FRAME_MAX`] bytes, for [`LONG_FRAME_MAX`] with [`Offload::segmentation`]; `None` when the buffer pool is exhausted.
     fn allocate(&mut self) -> Option<Self::Frame>;
 
     /// Sends the frames in order and empties `frames`. Gives back how many the queue had no room for; these are dropped.
@@ -68,6 +72,10 @@ pub trait Frame: Send + 'static {
     /// Leaves the IPv4 header's and TCP's checksum to the NIC, which [`Offload::transmit_checksum`] says it can. Call it when the frame is complete
     /// and its length set; the TCP checksum field already holds the pseudo header's sum, and `ip_header_len` counts extension headers in.
     fn offload_checksum(&mut self, ip_header_len: usize, ipv6: bool);
+
+    /// Leaves to the NIC what [`offload_checksum`](Self::offload_checksum) does, and to cut TCP's data into segments of `payload` bytes, which
+    /// [`Offload::segmentation`] says it can.
+    fn offload_segmentation(&mut self, ip_header_len: usize, ipv6: bool, payload: u16);
 }
 
 /// A NIC's verdict on the checksums of a received frame: good when all of them are, bad when one is.
@@ -99,4 +107,6 @@ pub struct Offload {
     pub transmit_checksum: bool,
     /// Verifies them on received frames.
     pub receive_checksum: bool,
+    /// Cuts long TCP segments. Then it computes checksums too.
+    pub segmentation: bool,
 }

@@ -10,6 +10,7 @@ use crate::base::{Duration, EngineId, Generation, LaneId, PoolId, Random, Server
 use crate::health::{Monitor, Monitors};
 use crate::lane::{self, Clock, Handle, Lane, Order, Poll, Snapshot, Steering};
 use crate::link;
+use crate::nic::Offload;
 use crate::nic::memory::{self, Wire};
 use crate::persistence::{Method, Profile, SelectNewServer};
 use crate::relay::{Service, Timeouts};
@@ -58,9 +59,16 @@ pub struct Engine<C: Clock> {
 }
 
 impl<C: Clock + Clone> Engine<C> {
-    /// An engine with so many lanes, at port 0 of the network. It does nothing until it is configured.
-    pub fn new(lanes: u16, tcp: &tcp::Settings, clock: &C, backing: &Backing, random: &mut Random) -> Self {
-        let (queues, wire) = memory::port(usize::from(lanes), mac(0), 1500);
+    /// An engine with so many lanes, at port 0 of the network, whose NIC does so much. It does nothing until it is configured.
+    pub fn new(
+        lanes: u16,
+        offload: Offload,
+        tcp: &tcp::Settings,
+        clock: &C,
+        backing: &Backing,
+        random: &mut Random,
+    ) -> Self {
+        let (queues, wire) = memory::Settings { offload, ..memory::Settings::new(lanes.into(), mac(0), 1500) }.port();
         let handles: Vec<_> = (0..lanes).map(|lane| Handle::new(LaneId(lane), 1)).collect();
         let lanes = queues
             .into_iter()
@@ -104,7 +112,7 @@ impl<C: Clock + Clone> Engine<C> {
             loads: Arc::new(Loads::new(1, 1)),
             ring: Arc::new(Ring::generate(unix, random)),
         };
-        let engine = Self::new(1, tcp, clock, &backing, random);
+        let engine = Self::new(1, Offload::default(), tcp, clock, &backing, random);
         let mut port = addresses(0, &["198.18.0.2/24"]);
         port.virtual_addresses = vec![SERVICE_ADDRESS];
         port.gateways = gateways;
@@ -230,7 +238,7 @@ mod tests {
         let (mut random, clock) = (Random::from_seed(1), VirtualClock::default());
         let ring = Arc::new(Ring::generate(clock.unix(), &mut random));
         let backing = Backing { board: Arc::new(Board::new(1)), loads: Arc::new(Loads::new(1, 1)), ring };
-        let mut engine = Engine::new(1, &tcp::Settings::default(), &clock, &backing, &mut random);
+        let mut engine = Engine::new(1, Offload::default(), &tcp::Settings::default(), &clock, &backing, &mut random);
         let received = || engine.handles[0].counters.lane.frames_received.value();
         for _ in 0..300 {
             assert!(engine.wire.push(&[0; 60], 0));

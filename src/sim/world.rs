@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::balance::{Board, Health, Loads, Slot};
 use crate::base::{Duration, Generation, Instant, Random};
 use crate::lane::{Handle, Lane, Order, Record, Snapshot};
+use crate::nic::Offload;
 use crate::persistence::SelectNewServer;
 use crate::sim::client::{Client, Visiting};
 use crate::sim::clock::Clock;
@@ -26,6 +27,8 @@ const VISIT_MAX: Duration = Duration::from_secs(300);
 pub struct Setup {
     /// Lanes of the engine.
     pub lanes: u16,
+    /// What the engine's NIC does by itself.
+    pub offload: Offload,
     /// Servers.
     pub servers: u16,
     /// Clients.
@@ -44,6 +47,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             lanes: 2,
+            offload: Offload::default(),
             servers: 4,
             clients: 8,
             conditions: Conditions::default(),
@@ -130,7 +134,7 @@ impl World {
         let loads = Arc::new(Loads::new(usize::from(setup.lanes), 64));
         let ring = Arc::new(Ring::generate(clock.unix(), &mut random));
         let backing = Backing { board: Arc::clone(&board), loads: Arc::clone(&loads), ring: Arc::clone(&ring) };
-        let engine = Engine::new(setup.lanes, &tcp::Settings::default(), &clock, &backing, &mut random);
+        let engine = Engine::new(setup.lanes, setup.offload, &tcp::Settings::default(), &clock, &backing, &mut random);
         let clients = Host::new(1, &["198.18.0.1/15"], &mut random);
         let servers = (0..setup.servers)
             .map(|number| {
@@ -284,7 +288,8 @@ impl World {
         self.loads = Arc::new(Loads::new(usize::from(self.setup.lanes), 64));
         let (board, loads, ring) = (Arc::clone(&self.board), Arc::clone(&self.loads), Arc::clone(&self.ring));
         let (clock, random, backing) = (&self.clock, &mut self.random, Backing { board, loads, ring });
-        self.engine = Engine::new(self.setup.lanes, &tcp::Settings::default(), clock, &backing, random);
+        self.engine =
+            Engine::new(self.setup.lanes, self.setup.offload, &tcp::Settings::default(), clock, &backing, random);
         self.configure();
         self.run_for(Duration::from_secs(2));
     }

@@ -7,10 +7,31 @@ use crate::tcp::selective::Selective;
 use crate::tcp::send::Chunk;
 use crate::tcp::state::State;
 use crate::tcp::trace::{Header, Reason};
+use crate::wire::segment::{IPV4_HEADER, IPV6_HEADER, TCP_HEADER};
 use crate::wire::{Ecn, Flags, Outgoing, SegmentOptions, Seq, Timestamp};
 
 /// Window probes in a row that may be as long as the window.
 const LONG_PROBES: u8 = 3;
+
+/// What the NIC does for a packet that leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offload {
+    None,
+    Checksum,
+    /// It computes checksums too.
+    Segmentation,
+}
+
+/// An IP packet with one segment, or with several of one connection behind one set of headers, for the NIC to cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Train {
+    /// Bytes of the packet.
+    pub len: usize,
+    /// Bytes of data in each segment but the last.
+    pub payload: u16,
+    /// How many segments it is.
+    pub segments: u32,
+}
 
 /// A segment that wants to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,10 +104,11 @@ impl Connection {
         (chunk.len <= self.budget()).then_some(Plan::Again(chunk))
     }
 
-    /// Writes the planned segment into `room` and takes note of it.
-    pub(super) fn transmit(&mut self, plan: Plan, room: &mut [u8], offload: bool, env: Env<'_>) -> Option<usize> {
+    /// Writes the planned segment into `room` and takes note of it; with [`Offload::Segmentation`], also the segments that may follow it at once.
+    pub(super) fn transmit(&mut self, plan: Plan, room: &mut [u8], offload: Offload, env: Env<'_>) -> Option<Train> {
         if plan == Plan::Syn {
-            return self.transmit_syn(room, offload, env);
+            let len = self.transmit_syn(room, offload != Offload::None, env)?;
+            return Some(Train { len, payload: 0, segments: 1 });
         }
         // RFC 5681 4.1: the window that was right before a pause is not right after it.
         if matches!(plan, Plan::Next(_)) && self.sender.flight() == 0 && env.now.since(self.last_sent) > self.rtt.rto()
@@ -112,15 +134,22 @@ impl Connection {
         let new = matches!(plan, Plan::Next(_) | Plan::TailProbe(_)) && chunk.len > 0;
         let may_be_marked = self.ecn.may_be_marked() && new && chunk.seq.at_or_after(self.sender.snd_max);
         let cwr = may_be_marked && self.recovery.is_reduced();
-        let flags =
-            Flags { fin: chunk.fin, psh: self.sender.is_last(chunk), ece: self.ecn.echoes(), cwr, ..Flags::default() };
-        let ecn = if may_be_marked { Ecn::Ect0 } else { Ecn::NotEct };
         let options = self.options(plan, env);
-        let traced = env.tracer.takes(self.timestamp_offset).then(|| self.reason(plan, chunk.seq));
-        let payload = if chunk.len > 0 { self.sender.payload(chunk) } else { Payload::new() };
+        let whole = match plan {
+            // A reduction is told once, and what may have been lost or is tried goes by itself.
+            Plan::Next(_) if offload == Offload::Segmentation && !cwr && chunk.seq == self.sender.snd_max => {
+                self.train(chunk, room.len(), &options)
+            }
+            Plan::Syn | Plan::Again(_) | Plan::TailProbe(_) | Plan::Next(_) => chunk,
+            Plan::WindowProbe(_) | Plan::Keepalive | Plan::Ack => chunk,
+        };
+        let ece = self.ecn.echoes();
+        let flags = Flags { fin: whole.fin, psh: self.sender.is_last(whole), ece, cwr, ..Flags::default() };
+        let ecn = if may_be_marked { Ecn::Ect0 } else { Ecn::NotEct };
+        let payload = if whole.len > 0 { self.sender.payload(whole) } else { Payload::new() };
         let outgoing = Outgoing {
             flow: &self.flow,
-            seq: chunk.seq,
+            seq: whole.seq,
             ack: Some(ack),
             flags,
             window,
@@ -128,19 +157,49 @@ impl Connection {
             ecn,
             payload: &payload,
         };
-        let len = outgoing.emit(room, offload);
+        let len = outgoing.emit(room, offload != Offload::None);
         drop(payload);
         let len = len?;
         if cwr {
             self.recovery.on_reduction_told();
         }
         self.receiver.on_acknowledged();
-        self.on_sent(plan, chunk, env);
-        if let Some(reason) = traced {
-            let header = Header { seq: chunk.seq, ack: Some(ack), flags, window, len: chunk.len, options, ecn };
-            env.tracer.sent(self, header, reason, env.now);
+        let header = Header { seq: whole.seq, ack: Some(ack), flags, window, len: whole.len, options, ecn };
+        let segments = self.on_train_sent(plan, whole, chunk.len, header, env);
+        Some(Train { len, payload: u16::try_from(chunk.len).unwrap_or(u16::MAX), segments })
+    }
+
+    /// A segment and as many behind it as may leave now and fit a packet of `room` bytes.
+    fn train(&self, first: Chunk, room: usize, options: &SegmentOptions) -> Chunk {
+        let ip_header = if self.flow.local().is_ipv4() { IPV4_HEADER } else { IPV6_HEADER };
+        let room = room.min(u16::MAX.into()).saturating_sub(ip_header + TCP_HEADER + options.len());
+        // One that is not full has nothing behind it, and one that is longer tries the path.
+        if first.len != self.sender.mss || first.fin {
+            return first;
         }
-        Some(len)
+        self.sender.train(first, self.budget(), u32::try_from(room).unwrap_or(u32::MAX))
+    }
+
+    /// Takes note of what has left, segment by segment, and says how many it was.
+    fn on_train_sent(&mut self, plan: Plan, whole: Chunk, size: u32, header: Header, env: Env<'_>) -> u32 {
+        let traced = env.tracer.takes(self.timestamp_offset);
+        let (mut sent, mut segments) = (0, 0);
+        loop {
+            let len = (whole.len - sent).min(size);
+            let is_last = sent + len == whole.len;
+            let chunk = Chunk { seq: whole.seq + sent, len, fin: whole.fin && is_last };
+            let reason = traced.then(|| self.reason(plan, chunk.seq));
+            self.on_sent(plan, chunk, env);
+            if let Some(reason) = reason {
+                let flags = Flags { fin: chunk.fin, psh: header.flags.psh && is_last, ..header.flags };
+                env.tracer.sent(self, Header { seq: chunk.seq, flags, len, ..header }, reason, env.now);
+            }
+            sent += len;
+            segments += 1;
+            if is_last {
+                return segments;
+            }
+        }
     }
 
     fn options(&self, plan: Plan, env: Env<'_>) -> SegmentOptions {

@@ -64,6 +64,7 @@ pub mod trace;
 use crate::base::Duration;
 
 pub use ahead::AHEAD;
+pub use depart::Train;
 pub use settings::{Congestion, EcnMode, Settings};
 pub use stack::Stack;
 pub use state::State;

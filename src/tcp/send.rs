@@ -177,6 +177,16 @@ impl Sender {
         ((chunk.len > 0 && worthwhile) || chunk.fin).then_some(chunk)
     }
 
+    /// The next segment and those that may leave right behind it, up to `room` bytes: full ones, and a last one that is all there is.
+    pub(super) fn train(&self, first: Chunk, budget: u32, room: u32) -> Chunk {
+        let usable = self.snd_wnd.saturating_sub(self.flight()).min(budget);
+        let left = self.end().since(first.seq);
+        let most = usable.min(room).min(left);
+        let len = if most == left { most } else { most - most % self.mss };
+        let fin = self.fin && len == left && len < usable;
+        if len > first.len { Chunk { len, fin, ..first } } else { first }
+    }
+
     /// A segment of `len` new bytes, whatever the others may have, if as many as `more` may follow it.
     pub(super) fn larger(&self, len: u32, more: u32, budget: u32) -> Option<Chunk> {
         let left = if self.snd_nxt.before(self.end()) { self.end().since(self.snd_nxt) } else { 0 };

@@ -10,6 +10,7 @@ use crate::base::{Bucket, Flow, Instant, Random, Wheel};
 use crate::tcp::ahead::AHEAD;
 use crate::tcp::connection::{Connection, Env};
 use crate::tcp::cookie::Cookies;
+use crate::tcp::depart::{Offload, Train};
 use crate::tcp::half_open::HalfOpens;
 use crate::tcp::index::{Index, Key, Place, READY_MAX};
 use crate::tcp::isn::{Isn, Keyed};
@@ -315,6 +316,15 @@ impl Stack {
     /// With `offload` the transport checksum field holds the pseudo header's sum only, for the NIC to finish. Packets of no connection and segments of
     /// connections take turns, so that a flood of strangers does not silence who is connected.
     pub fn poll_transmit(&mut self, room: &mut [u8], offload: bool, now: Instant) -> Option<usize> {
+        self.poll(room, if offload { Offload::Checksum } else { Offload::None }, now).map(|train| train.len)
+    }
+
+    /// As [`poll_transmit`](Self::poll_transmit), for a NIC that cuts segments too: as many of one connection as fit `room` and may leave now.
+    pub fn poll_train(&mut self, room: &mut [u8], now: Instant) -> Option<Train> {
+        self.poll(room, Offload::Segmentation, now)
+    }
+
+    fn poll(&mut self, room: &mut [u8], offload: Offload, now: Instant) -> Option<Train> {
         let sent = if self.reply_is_next {
             let sent = self.transmit_reply(room, offload, now);
             self.reply_is_next = sent.is_none();
@@ -329,18 +339,19 @@ impl Stack {
         sent
     }
 
-    fn transmit_reply(&mut self, room: &mut [u8], offload: bool, now: Instant) -> Option<usize> {
+    fn transmit_reply(&mut self, room: &mut [u8], offload: Offload, now: Instant) -> Option<Train> {
         let reply = self.replies.pop_front()?;
         if self.is_traced(&reply.flow) {
             self.tracer.sent_alone(&reply, now);
         }
         let Reply { flow, seq, ack, flags, window, options } = reply;
         self.counters.segments_sent.increment();
-        Outgoing { flow: &flow, seq, ack, flags, window, options, ecn: Ecn::NotEct, payload: &[] }.emit(room, offload)
+        let reply = Outgoing { flow: &flow, seq, ack, flags, window, options, ecn: Ecn::NotEct, payload: &[] };
+        Some(Train { len: reply.emit(room, offload != Offload::None)?, payload: 0, segments: 1 })
     }
 
-    /// The next segment of the connection whose turn it is.
-    fn transmit_connection(&mut self, room: &mut [u8], offload: bool, now: Instant) -> Option<usize> {
+    /// The next segment of the connection whose turn it is, or several.
+    fn transmit_connection(&mut self, room: &mut [u8], offload: Offload, now: Instant) -> Option<Train> {
         let (settings, counters, memory, tracer) = (&self.settings, &*self.counters, self.memory(), &self.tracer);
         while let Some(index) = self.sending.front() {
             let plan = self.connections.at_mut(index).and_then(|connection| Some((connection.plan()?, connection)));
@@ -349,15 +360,15 @@ impl Stack {
                 self.turn = BURST;
                 continue;
             };
-            let len = connection.transmit(plan, room, offload, Env { settings, counters, now, memory, tracer })?;
-            self.turn -= 1;
+            let train = connection.transmit(plan, room, offload, Env { settings, counters, now, memory, tracer })?;
+            self.turn = self.turn.saturating_sub(train.segments);
             if self.turn == 0 {
                 self.turn = BURST;
                 self.sending.rotate(index);
             }
             self.settle(index, now);
-            self.counters.segments_sent.increment();
-            return Some(len);
+            self.counters.segments_sent.add(train.segments.into());
+            return Some(train);
         }
         None
     }

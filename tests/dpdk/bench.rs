@@ -4,7 +4,7 @@ use std::env;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use sealane::nic::dpdk::{Buffer, Hugepages, PortSettings, Queue, Settings, Signal};
+use sealane::nic::dpdk::{Buffer, Hugepages, PortSettings, Queue, Segmentation, Settings, Signal};
 use sealane::nic::{Frame, QueuePair};
 
 pub(crate) const CHILD: &str = "SEALANE_DPDK_TEST_CHILD";
@@ -33,6 +33,7 @@ pub(crate) fn settings(device: &str, lanes: &[usize]) -> Settings {
         ports: vec![PortSettings { name: "front".into(), device: device.into(), mtu: 1500 }],
         hugepages: Hugepages::Never,
         buffers: 4096,
+        segmentation: Segmentation::Auto,
         file_prefix: "sealane-test".into(),
     }
 }

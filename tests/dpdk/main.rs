@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::{env, thread};
 
 use bench::{CHILD, Deadline, PATIENCE, filled, fold, free_hugepages, in_child, never, pattern, run, settings, sum};
-use sealane::nic::dpdk::{Engine, Error, Hugepages, Queue, Settings, Signal, Stopper};
+use sealane::nic::dpdk::{Buffer, Engine, Error, Hugepages, Queue, Segmentation, Settings, Signal, Stopper};
 use sealane::nic::{Frame, QueuePair, ReceivedChecksum};
 
 /// Names the vhost socket to a test's second half, which is its client.
@@ -331,8 +331,8 @@ fn engines_meet_over_a_vhost_user_socket() {
         assert_eq!(engine.run(lanes, never).unwrap().in_use, 0);
         return;
     }
-    if free_hugepages() < 128 {
-        eprintln!("not tested: this machine has no 128 free hugepages of 2 MiB; `scripts/setup` reserves some");
+    if free_hugepages() < 160 {
+        eprintln!("not tested: this machine has no 160 free hugepages of 2 MiB; `scripts/setup` reserves some");
         return;
     }
     in_child(TEST, &[], || {
@@ -389,8 +389,8 @@ fn checksums_that_a_virtio_peer_leaves_out_count_as_good() {
         assert_eq!(engine.run(vec![lane], never).unwrap().in_use, 0);
         return;
     }
-    if free_hugepages() < 128 {
-        eprintln!("not tested: this machine has no 128 free hugepages of 2 MiB; `scripts/setup` reserves some");
+    if free_hugepages() < 160 {
+        eprintln!("not tested: this machine has no 160 free hugepages of 2 MiB; `scripts/setup` reserves some");
         return;
     }
     in_child(TEST, &[], || {
@@ -419,6 +419,152 @@ fn checksums_that_a_virtio_peer_leaves_out_count_as_good() {
         let ended = engine.run(vec![lane], never);
         client.join().unwrap();
         assert_eq!(ended.unwrap().in_use, 0);
+    });
+}
+
+/// Data of a long frame.
+const LONG: usize = 12_000;
+
+/// A TCP segment with [`LONG`] bytes of data, under an IPv4 or an IPv6 header.
+fn long_frame(ip_len: usize) -> Vec<u8> {
+    let mut frame = tcp_frame(ip_len);
+    frame.truncate(14 + ip_len + 20);
+    let len = u16::try_from(20 + LONG).unwrap();
+    if ip_len == 20 {
+        frame[16..18].copy_from_slice(&(20 + len).to_be_bytes());
+    } else {
+        frame[18..20].copy_from_slice(&len.to_be_bytes());
+    }
+    // FIN, PSH and ACK, which the last part has.
+    frame[14 + ip_len + 13] = 0x19;
+    frame.extend((0..LONG).map(|at| (at / 7) as u8));
+    frame
+}
+
+/// Takes long frames as the server of a vhost socket until `is_enough`, and then answers with one.
+fn take_long_frames(
+    test: &'static str,
+    segmentation: Segmentation,
+    mut is_enough: impl FnMut(Buffer) -> bool + Send + 'static,
+) {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("vhost");
+    let device = format!("net_vhost0,iface={},tso=1", socket.to_str().unwrap());
+    let settings = Settings { hugepages: Hugepages::Require, segmentation, ..settings(&device, &[0]) };
+    let engine = Engine::start(&settings).unwrap();
+    assert_eq!(engine.ports().next().unwrap().offload.segmentation, segmentation == Segmentation::Always);
+    let (stopper, deadline) = (engine.stopper(), Deadline::new());
+    let client = client_of(test, socket, stopper);
+    let lane = move |mut queues: Vec<Queue>| {
+        let (mut frames, mut enough) = (Vec::new(), false);
+        move || {
+            deadline.check("the client");
+            queues[0].receive(&mut frames);
+            frames.drain(..).for_each(|frame| enough = is_enough(frame));
+            if enough {
+                // The client goes when it hears something.
+                let mut answer = if segmentation == Segmentation::Always { long_frame(20) } else { tcp_frame(20) };
+                answer[14 + 20 + 4] = 77;
+                let mut frame = filled(&mut queues[0], &answer).unwrap();
+                frame.offload_checksum(20, false);
+                if segmentation == Segmentation::Always {
+                    frame.offload_segmentation(20, false, 1448);
+                }
+                frames.push(frame);
+                queues[0].transmit(&mut frames);
+            }
+            thread::yield_now();
+        }
+    };
+    let ended = engine.run(vec![lane], never);
+    client.join().unwrap();
+    assert_eq!(ended.unwrap().in_use, 0);
+}
+
+/// Sends long frames as the client of a vhost socket until one comes back.
+fn send_long_frames(socket: &std::ffi::OsStr, answer_len: usize) {
+    let device = format!("net_virtio_user0,path={}", socket.to_str().unwrap());
+    let engine = Engine::start(&Settings { hugepages: Hugepages::Require, ..settings(&device, &[0]) }).unwrap();
+    assert!(engine.ports().next().unwrap().offload.segmentation);
+    let (stopper, deadline) = (engine.stopper(), Deadline::new());
+    let lane = move |mut queues: Vec<Queue>| {
+        let mut frames = Vec::new();
+        move || {
+            deadline.check("the server");
+            for ip_len in [20, 40] {
+                let mut frame = filled(&mut queues[0], &long_frame(ip_len)).unwrap();
+                frame.offload_segmentation(ip_len, ip_len == 40, 1448);
+                frames.push(frame);
+            }
+            queues[0].transmit(&mut frames);
+            queues[0].receive(&mut frames);
+            for frame in frames.drain(..) {
+                assert_eq!((frame.bytes().len(), frame.bytes()[14 + 20 + 4]), (answer_len, 77));
+                assert_eq!(frame.received_checksum(), ReceivedChecksum::Good);
+                stopper.stop();
+            }
+            thread::yield_now();
+        }
+    };
+    assert_eq!(engine.run(vec![lane], never).unwrap().in_use, 0);
+}
+
+#[test]
+fn long_frames_pass_uncut_between_virtio_peers() {
+    const TEST: &str = "long_frames_pass_uncut_between_virtio_peers";
+    if let Some(socket) = env::var_os(SOCKET) {
+        return send_long_frames(&socket, long_frame(20).len());
+    }
+    if free_hugepages() < 160 {
+        eprintln!("not tested: this machine has no 160 free hugepages of 2 MiB; `scripts/setup` reserves some");
+        return;
+    }
+    in_child(TEST, &[], || {
+        let mut count = 0;
+        take_long_frames(TEST, Segmentation::Always, move |frame| {
+            let ip_len = frame.bytes().len() - 14 - 20 - LONG;
+            assert_eq!(frame.bytes()[14 + ip_len + 20..], long_frame(ip_len)[14 + ip_len + 20..]);
+            assert_eq!(frame.received_checksum(), ReceivedChecksum::Good);
+            count += 1;
+            count >= 2
+        });
+    });
+}
+
+#[test]
+fn long_frames_come_in_parts_where_buffers_are_short() {
+    const TEST: &str = "long_frames_come_in_parts_where_buffers_are_short";
+    if let Some(socket) = env::var_os(SOCKET) {
+        return send_long_frames(&socket, tcp_frame(20).len());
+    }
+    if free_hugepages() < 160 {
+        eprintln!("not tested: this machine has no 160 free hugepages of 2 MiB; `scripts/setup` reserves some");
+        return;
+    }
+    in_child(TEST, &[], || {
+        // The data of the frame that is coming in, by the length of its IP header.
+        let (mut data, mut whole) = ([Vec::new(), Vec::new()], [false; 2]);
+        take_long_frames(TEST, Segmentation::Never, move |frame| {
+            let bytes = frame.bytes();
+            let ipv6 = bytes[14] >> 4 == 6;
+            let ip_len = if ipv6 { 40 } else { 20 };
+            let (header, original) = (&bytes[..14 + ip_len + 20], long_frame(ip_len));
+            assert!(bytes.len() <= 2048 + 128, "{} bytes", bytes.len());
+            assert_eq!(frame.received_checksum(), ReceivedChecksum::Good);
+            let data = &mut data[usize::from(ipv6)];
+            let sequence =
+                |frame: &[u8]| u32::from_be_bytes(frame[14 + ip_len + 4..14 + ip_len + 8].try_into().unwrap());
+            assert_eq!(sequence(header), sequence(&original) + u32::try_from(data.len()).unwrap());
+            data.extend_from_slice(&bytes[14 + ip_len + 20..]);
+            let is_last = header[14 + ip_len + 13] == 0x19;
+            assert_eq!(is_last, data.len() == LONG);
+            if is_last {
+                assert_eq!(*data, original[14 + ip_len + 20..]);
+                data.clear();
+                whole[usize::from(ipv6)] = true;
+            }
+            whole == [true; 2]
+        });
     });
 }
 

@@ -1,8 +1,9 @@
-//! `rte_eth_dev_configure` with checksum offload and a known RSS key.
+//! `rte_eth_dev_configure` with offloads and a known RSS key.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 
 use crate::bindings::{self, rte_eth_conf, rte_eth_dev_info};
+use crate::mempool::long_frames_are_wanted;
 
 /// The Toeplitz key that every port hashes received flows with: the one of Microsoft's RSS specification, for which test vectors exist.
 ///
@@ -13,20 +14,35 @@ pub static RSS_KEY: [u8; 52] = [
     0x01, 0xfa, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 ];
 
-/// The checksum work that a device offers, as `RTE_ETH_RX_OFFLOAD_*` and `RTE_ETH_TX_OFFLOAD_*` bits.
+/// The work that a device takes over, as `RTE_ETH_RX_OFFLOAD_*` and `RTE_ETH_TX_OFFLOAD_*` bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChecksumOffloads {
-    /// Of IPv4 headers and TCP, on receipt.
+pub struct Offloads {
+    /// Checksums of IPv4 headers and TCP on receipt, and leaving segments of a stream joined.
     pub receive: u64,
-    /// Of IPv4 headers and TCP, on sending.
+    /// Checksums of IPv4 headers and TCP on sending, and cutting long TCP segments.
     pub transmit: u64,
 }
 
-/// The checksum work that [`rte_eth_dev_configure`] turns on for a device.
-pub fn checksum_offloads(info: &rte_eth_dev_info) -> ChecksumOffloads {
-    let receive = bindings::SEALANE_RX_OFFLOAD_IPV4_CKSUM | bindings::SEALANE_RX_OFFLOAD_TCP_CKSUM;
-    let transmit = bindings::SEALANE_TX_OFFLOAD_IPV4_CKSUM | bindings::SEALANE_TX_OFFLOAD_TCP_CKSUM;
-    ChecksumOffloads { receive: receive & info.rx_offload_capa, transmit: transmit & info.tx_offload_capa }
+/// The work that [`rte_eth_dev_configure`] turns on for a device.
+pub fn offloads(info: &rte_eth_dev_info) -> Offloads {
+    let mut receive = bindings::SEALANE_RX_OFFLOAD_IPV4_CKSUM | bindings::SEALANE_RX_OFFLOAD_TCP_CKSUM;
+    let mut transmit = bindings::SEALANE_TX_OFFLOAD_IPV4_CKSUM | bindings::SEALANE_TX_OFFLOAD_TCP_CKSUM;
+    if long_frames_are_wanted() {
+        // net_tap cuts in software, and still makes a system call a packet.
+        if !driver_is(info, "net_tap") {
+            transmit |= bindings::SEALANE_TX_OFFLOAD_TCP_TSO;
+        }
+        // Between virtual machines a long segment is what its sender made. A NIC that joins segments by itself guesses what may be joined.
+        if driver_is(info, "net_virtio") || driver_is(info, "net_virtio_user") {
+            receive |= bindings::SEALANE_RX_OFFLOAD_TCP_LRO;
+        }
+    }
+    Offloads { receive: receive & info.rx_offload_capa, transmit: transmit & info.tx_offload_capa }
+}
+
+fn driver_is(info: &rte_eth_dev_info, name: &str) -> bool {
+    // SAFETY: ethdev points to the driver's name, a static C string, or to nothing.
+    !info.driver_name.is_null() && unsafe { CStr::from_ptr(info.driver_name) }.to_bytes() == name.as_bytes()
 }
 
 mod original {
@@ -39,7 +55,7 @@ mod original {
     }
 }
 
-/// Configures a port as asked, and beyond that: turns on the checksum offloads that it has, sets [`RSS_KEY`] where it hashes at all, and
+/// Configures a port as asked, and beyond that: turns on the [`offloads`] that it has, sets [`RSS_KEY`] where it hashes at all, and
 /// allows buffers of several pools in one transmit queue where the machine has several NUMA nodes.
 ///
 /// # Safety
@@ -54,7 +70,7 @@ pub unsafe fn rte_eth_dev_configure(port: u16, receive: u16, transmit: u16, conf
     // SAFETY: the caller vouches for `conf`.
     let mut conf = unsafe { *conf };
 
-    let offloads = checksum_offloads(&info);
+    let offloads = offloads(&info);
     conf.rxmode.offloads |= offloads.receive;
     conf.txmode.offloads |= offloads.transmit;
 

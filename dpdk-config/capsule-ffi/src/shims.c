@@ -49,21 +49,20 @@ uint16_t _rte_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbuf
     return rte_eth_tx_burst(port, queue, mbufs, count);
 }
 
-uint16_t sealane_receive(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
+struct rte_mbuf *sealane_unchain(struct rte_mbuf *mbuf)
 {
-    uint16_t received = rte_eth_rx_burst(port, queue, mbufs, count);
+    struct rte_mbuf *rest = mbuf->next;
 
-    for (uint16_t i = 0; i < received; i++) {
-        struct rte_mbuf *mbuf = mbufs[i];
-
-        if (unlikely(mbuf->nb_segs > 1)) {
-            rte_pktmbuf_free(mbuf->next);
-            mbuf->next = NULL;
-            mbuf->nb_segs = 1;
-            mbuf->pkt_len = mbuf->data_len;
-        }
-    }
-    return received;
+    if (rest == NULL)
+        return NULL;
+    rest->nb_segs = mbuf->nb_segs - 1;
+    rest->pkt_len = mbuf->pkt_len - mbuf->data_len;
+    rest->ol_flags = mbuf->ol_flags;
+    rest->port = mbuf->port;
+    mbuf->next = NULL;
+    mbuf->nb_segs = 1;
+    mbuf->pkt_len = mbuf->data_len;
+    return rest;
 }
 
 #define ASKED (RTE_MBUF_F_TX_IP_CKSUM | RTE_MBUF_F_TX_L4_MASK)
@@ -130,7 +129,7 @@ uint16_t sealane_transmit(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs
     return refused;
 }
 
-uint64_t sealane_checksum_flags(uint64_t tx_offloads)
+uint64_t sealane_transmit_flags(uint64_t tx_offloads)
 {
     uint64_t flags = 0;
 
@@ -138,6 +137,8 @@ uint64_t sealane_checksum_flags(uint64_t tx_offloads)
         flags |= RTE_MBUF_F_TX_IP_CKSUM;
     if (tx_offloads & RTE_ETH_TX_OFFLOAD_TCP_CKSUM)
         flags |= RTE_MBUF_F_TX_TCP_CKSUM;
+    if (tx_offloads & RTE_ETH_TX_OFFLOAD_TCP_TSO)
+        flags |= RTE_MBUF_F_TX_TCP_SEG;
     return flags;
 }
 
@@ -153,6 +154,13 @@ void sealane_offload_checksum(struct rte_mbuf *mbuf, uint16_t l3_len, bool ipv6)
         mbuf->l4_len = (rte_pktmbuf_mtod_offset(mbuf, struct rte_tcp_hdr *, l4)->data_off >> 4) * 4;
     mbuf->ol_flags |= RTE_MBUF_F_TX_TCP_CKSUM;
     mbuf->ol_flags |= ipv6 ? RTE_MBUF_F_TX_IPV6 : RTE_MBUF_F_TX_IPV4 | RTE_MBUF_F_TX_IP_CKSUM;
+}
+
+void sealane_offload_segmentation(struct rte_mbuf *mbuf, uint16_t l3_len, bool ipv6, uint16_t payload)
+{
+    sealane_offload_checksum(mbuf, l3_len, ipv6);
+    mbuf->tso_segsz = payload;
+    mbuf->ol_flags |= RTE_MBUF_F_TX_TCP_SEG;
 }
 
 int sealane_register_thread(void)

@@ -34,26 +34,31 @@ uint16_t _rte_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbuf
 /* ---- Sealane's own. ---- */
 
 /*
- * Receives at most `count` mbufs, each a single segment. A frame that the driver spread over several segments is cut to the first: it is
- * longer than the MTU allows, and its IP length no longer fits, so whoever parses it refuses and counts it.
- */
-uint16_t sealane_receive(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
-
-/*
  * Sends `count` single-segment mbufs in order and takes ownership of all of them. What the queue has no room for, and what the driver refuses
- * to send, is freed; returns how many were. `able` are the RTE_MBUF_F_TX_* checksum flags that the port serves (sealane_checksum_flags): what
- * an mbuf asks beyond them is computed here, so a frame may leave on any port.
+ * to send, is freed; returns how many were. `able` are the RTE_MBUF_F_TX_* flags that the port serves (sealane_transmit_flags): checksums that
+ * an mbuf asks beyond them are computed here, so a frame may leave on any port; a long one only on ports that cut it.
  */
 uint16_t sealane_transmit(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count, uint64_t able);
 
+/*
+ * The segment behind this one in a received chain, or NULL. It becomes an mbuf of its own, as the first one does, and has the first one's
+ * offload flags: the driver proved the checksums of the whole.
+ */
+struct rte_mbuf *sealane_unchain(struct rte_mbuf *mbuf);
+
 /* The mbuf flags that a port with these RTE_ETH_TX_OFFLOAD_* serves. */
-uint64_t sealane_checksum_flags(uint64_t tx_offloads);
+uint64_t sealane_transmit_flags(uint64_t tx_offloads);
 
 /*
  * Asks for the IPv4 header's (if it is IPv4) and TCP's checksum when the frame is sent. The frame is Ethernet without VLAN tags, then `l3_len`
  * bytes of IP header and extension headers, then TCP with the pseudo header's sum in its checksum field.
  */
 void sealane_offload_checksum(struct rte_mbuf *mbuf, uint16_t l3_len, bool ipv6);
+
+/*
+ * Asks for what sealane_offload_checksum asks for, and that TCP's data is cut into segments of `payload` bytes, each with these headers as far as they fit it.
+ */
+void sealane_offload_segmentation(struct rte_mbuf *mbuf, uint16_t l3_len, bool ipv6, uint16_t payload);
 
 /*
  * Makes the calling thread an lcore, which gives it a mempool cache. Returns 1 when it became one and must call rte_thread_unregister

@@ -46,7 +46,7 @@ class Engine:
 
     def __init__(self, world, certificate, tickets, servers=(SERVER,)):
         self.world, self.socket = world, world.directory / "vhost"
-        self.load = ["--port", f"net_vhost0,iface={self.socket},queues=1", "--address", f"{SERVER[0]}/16"]
+        self.load = ["--port", f"net_vhost0,iface={self.socket},queues=1,tso=1", "--long-frames", "--address", f"{SERVER[0]}/16"]
         self.load += [argument for address, port in servers for argument in ("--serve", f"{address}:{port}")]
         settings = config.base()
         # Control shares the load's core: on the lane's, its milliseconds would be the lane's.

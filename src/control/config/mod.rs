@@ -27,7 +27,8 @@ use toml::de::DeTable;
 pub use fault::{Errors, Fault};
 pub use model::{
     ADDRESSES_MAX, CERTIFICATES_MAX, CORES_MAX, Configuration, Device, Engine, FILE_MAX, Hugepages, KeySource, Log,
-    LogFormat, POOLS_MAX, PORTS_MAX, Pool, Port, SERVERS_MAX, SERVICES_MAX, Server, TicketKeys, Trace, VirtualService,
+    LogFormat, POOLS_MAX, PORTS_MAX, Pool, Port, SERVERS_MAX, SERVICES_MAX, SegmentationOffload, Server, TicketKeys,
+    Trace, VirtualService,
 };
 
 use crate::base::UnixTime;
@@ -174,9 +175,10 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
 }
 
 /// Keys of `[engine]` that cannot change while the engine runs.
-const ENGINE_FIXED: [&str; 8] = ["name", "cluster", "cores", "control_core", "poll", "admin", "hugepages", "buffers"];
+const ENGINE_FIXED: [&str; 9] =
+    ["name", "cluster", "cores", "control_core", "poll", "admin", "hugepages", "buffers", "segmentation_offload"];
 
-fn engine_fixed(engine: &Engine, lines: &[(&'static str, usize); 8]) -> Vec<Fixed> {
+fn engine_fixed(engine: &Engine, lines: &[(&'static str, usize); 9]) -> Vec<Fixed> {
     let values = [
         engine.name.clone(),
         engine.cluster.clone(),
@@ -186,6 +188,7 @@ fn engine_fixed(engine: &Engine, lines: &[(&'static str, usize); 8]) -> Vec<Fixe
         engine.admin.to_string(),
         format!("{:?}", engine.hugepages).to_lowercase(),
         engine.buffers.to_string(),
+        format!("{:?}", engine.segmentation_offload).to_lowercase(),
     ];
     lines
         .iter()

@@ -84,6 +84,8 @@ pub struct Engine {
     pub hugepages: Hugepages,
     /// Packet buffers, shared by all lanes.
     pub buffers: usize,
+    /// Whether ports cut and join TCP segments.
+    pub segmentation_offload: SegmentationOffload,
     /// How long a drain waits for connections to end.
     pub drain_timeout: Duration,
     /// The connection log.
@@ -111,6 +113,17 @@ pub enum Hugepages {
     /// Or the engine does not start.
     Require,
     /// Not even where there are some.
+    Never,
+}
+
+/// Whether ports cut the TCP segments that the engine sends, and leave joined those that they receive so. Packet buffers then take 16 KiB instead of 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentationOffload {
+    /// Where the device offers it.
+    Auto,
+    /// Also on net_vhost, which cannot say whether its client takes long frames.
+    Always,
+    /// No.
     Never,
 }
 

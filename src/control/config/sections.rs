@@ -10,7 +10,8 @@ use toml::de::DeValue;
 use super::Machine;
 use super::fault::{Report, Wrong, wrong};
 use super::model::{
-    ADDRESSES_MAX, CORES_MAX, Device, Engine, Hugepages, KeySource, Log, LogFormat, PORTS_MAX, Port, TicketKeys,
+    ADDRESSES_MAX, CORES_MAX, Device, Engine, Hugepages, KeySource, Log, LogFormat, PORTS_MAX, Port,
+    SegmentationOffload, TicketKeys,
 };
 use super::reader::{Located, Section, choice, duration, integer, name, parsed, text};
 use super::{tcp, trace};
@@ -57,6 +58,16 @@ pub(super) fn engine(
     );
     // capsule hands mbufs out in bursts of 32 a queue; below a thousand an engine only drops.
     let buffers = section.or(report, "buffers", 16_384, integer(1024..=4_194_304));
+    let segmentation_offload = section.or(
+        report,
+        "segmentation_offload",
+        SegmentationOffload::Auto,
+        choice(&[
+            ("auto", SegmentationOffload::Auto),
+            ("always", SegmentationOffload::Always),
+            ("never", SegmentationOffload::Never),
+        ]),
+    );
     let drain_timeout = section.or(report, "drain_timeout", 30 * SECOND, duration(Duration::ZERO..=DAY));
     let log = log(report, &mut section, directory);
     let tcp = tcp::tcp(report, &mut section, cores.len(), machine);
@@ -83,6 +94,7 @@ pub(super) fn engine(
         admin: admin.value,
         hugepages: hugepages.value,
         buffers: buffers.value,
+        segmentation_offload: segmentation_offload.value,
         drain_timeout: drain_timeout.value,
         log,
         tcp,

@@ -17,7 +17,7 @@ use super::hugepages::{self, Memory};
 use super::lane::Lane;
 use super::log;
 use super::queue::{Pool, Queue, Seed};
-use super::settings::{Device, Error, Plan, Settings};
+use super::settings::{Device, Error, Plan, PortSettings, Segmentation, Settings};
 use crate::nic::{Buffers, Offload, PortInfo};
 
 /// A signal to the process, on which [`Engine::run`] asks what to do.
@@ -101,7 +101,7 @@ pub struct Engine {
 struct Port {
     id: u16,
     info: PortInfo,
-    /// Checksums that it computes, as `RTE_MBUF_F_TX_*`.
+    /// What it does for frames that leave, as `RTE_MBUF_F_TX_*`.
     able: u64,
 }
 
@@ -113,7 +113,9 @@ impl Engine {
     /// What is wrong and what mends it. An engine that did not start leaves DPDK half up; the process should end.
     pub fn start(settings: &Settings) -> Result<Self, Error> {
         let plan = Plan::new(settings, &usable_cores())?;
-        let memory = hugepages::choose(settings.hugepages, &hugepages::free(), settings.buffers, &plan.devices)?;
+        let needed_mib = hugepages::needed_mib(settings.buffers, plan.has_long_frames());
+        let memory = hugepages::choose(settings.hugepages, &hugepages::free(), needed_mib, &plan.devices)?;
+        ffi::want_long_frames(plan.has_long_frames());
 
         log::install();
         let config = RuntimeConfig::deserialize(plan.runtime_config(memory))
@@ -121,8 +123,8 @@ impl Engine {
         let runtime = Runtime::build(config).map_err(|error| explain(&plan, &error))?;
 
         let ports = plan.settings.ports.iter().zip(&plan.devices);
-        let ports: Vec<Port> =
-            ports.map(|(port, device)| adopt(&port.name, device, port.mtu)).collect::<Result<_, _>>()?;
+        let adopt = |port: &PortSettings, device| adopt(&port.name, device, port.mtu, settings.segmentation);
+        let ports: Vec<Port> = ports.map(|(port, device)| adopt(port, device)).collect::<Result<_, _>>()?;
         let pools: Arc<[Pool]> = Pool::all().into();
         tracing::info!(
             lanes = plan.cores.len(),
@@ -341,7 +343,7 @@ fn device_info(id: u16) -> ffi::rte_eth_dev_info {
 }
 
 /// Sets the MTU of a port that capsule has configured, and learns what the port is.
-fn adopt(port: &str, device: &Device, mtu: usize) -> Result<Port, Error> {
+fn adopt(port: &str, device: &Device, mtu: usize, segmentation: Segmentation) -> Result<Port, Error> {
     let Some(id) = port_id(device) else {
         let reason = log::take_errors("it is gone");
         return Err(Error::NoSuchDevice {
@@ -366,12 +368,16 @@ fn adopt(port: &str, device: &Device, mtu: usize) -> Result<Port, Error> {
         // The kernel's end of a tap has the port's address, and a station does not talk to itself. The port filters nothing, so we take the next one.
         mac.0[5] ^= 1;
     }
-    let offloads = ffi::checksum_offloads(&device_info(id));
+    let offloads = ffi::offloads(&device_info(id));
     // SAFETY: maps bits to bits.
-    let able = unsafe { ffi::sealane_checksum_flags(offloads.transmit) };
+    let mut able = unsafe { ffi::sealane_transmit_flags(offloads.transmit) };
+    if segmentation == Segmentation::Always && device.is("net_vhost") {
+        able |= ffi::SEALANE_F_TX_TCP_SEG;
+    }
     let offload = Offload {
         transmit_checksum: offloads.transmit & ffi::SEALANE_TX_OFFLOAD_TCP_CKSUM != 0,
         receive_checksum: offloads.receive & ffi::SEALANE_RX_OFFLOAD_TCP_CKSUM != 0,
+        segmentation: able & ffi::SEALANE_F_TX_TCP_SEG != 0,
     };
     tracing::info!(port, device = %device, %mac, mtu, ?offload, "port is ready");
     Ok(Port { id, info: PortInfo { mac, mtu, offload }, able })

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::settings::{Device, Error, Hugepages};
+use crate::nic::LONG_FRAME_MAX;
 
 /// Memory for the EAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,16 +36,17 @@ fn free_of(directory: &Path) -> Option<Free> {
 }
 
 /// MiB that an engine with so many buffers needs.
-pub(super) fn needed_mib(buffers: usize) -> usize {
-    // A buffer is 2,176 bytes, its header 128 and the pool's bookkeeping about 100 more; queues and the EAL fit in the rest.
-    const BUFFER_BYTES: usize = 2_560;
+pub(super) fn needed_mib(buffers: usize, long: bool) -> usize {
+    // A buffer's header takes 128 bytes, its headroom 128, and the pool's bookkeeping about 200 more; queues and the EAL fit in the rest.
+    const BESIDE_BYTES: usize = 512;
+    const SHORT_BYTES: usize = 2_048;
     const REST_MIB: usize = 64;
-    REST_MIB + (buffers * BUFFER_BYTES).div_ceil(1 << 20)
+    let bytes = BESIDE_BYTES + if long { LONG_FRAME_MAX } else { SHORT_BYTES };
+    REST_MIB + (buffers * bytes).div_ceil(1 << 20)
 }
 
 /// Decides, and says so when it falls back.
-pub(super) fn choose(wanted: Hugepages, free: &[Free], buffers: usize, devices: &[Device]) -> Result<Memory, Error> {
-    let needed_mib = needed_mib(buffers);
+pub(super) fn choose(wanted: Hugepages, free: &[Free], needed_mib: usize, devices: &[Device]) -> Result<Memory, Error> {
     let free_mib = free.iter().map(|free| free.pages.saturating_mul(free.page_kib) / 1024).sum();
     let demanding = devices.iter().find(|device| device.needs_hugepages());
     if wanted != Hugepages::Never && free_mib >= needed_mib {
@@ -85,20 +87,26 @@ mod tests {
     #[test]
     fn free_hugepages_are_used_unless_forbidden() {
         let tap = devices("net_tap0");
-        assert_eq!(choose(Hugepages::Auto, ENOUGH, 16_384, &tap).unwrap(), Memory::Huge);
-        assert_eq!(choose(Hugepages::Require, ENOUGH, 16_384, &tap).unwrap(), Memory::Huge);
-        assert_eq!(choose(Hugepages::Never, ENOUGH, 16_384, &tap).unwrap(), Memory::Ordinary(104));
+        assert_eq!(choose(Hugepages::Auto, ENOUGH, needed_mib(16_384, false), &tap).unwrap(), Memory::Huge);
+        assert_eq!(choose(Hugepages::Require, ENOUGH, needed_mib(16_384, false), &tap).unwrap(), Memory::Huge);
+        assert_eq!(choose(Hugepages::Never, ENOUGH, needed_mib(16_384, false), &tap).unwrap(), Memory::Ordinary(104));
     }
 
     #[test]
     fn a_software_device_falls_back_to_ordinary_pages() {
-        assert_eq!(choose(Hugepages::Auto, TOO_FEW, 16_384, &devices("net_tap0")).unwrap(), Memory::Ordinary(104));
-        assert_eq!(choose(Hugepages::Auto, &[], 16_384, &devices("net_ring0")).unwrap(), Memory::Ordinary(104));
+        assert_eq!(
+            choose(Hugepages::Auto, TOO_FEW, needed_mib(16_384, false), &devices("net_tap0")).unwrap(),
+            Memory::Ordinary(104)
+        );
+        assert_eq!(
+            choose(Hugepages::Auto, &[], needed_mib(16_384, false), &devices("net_ring0")).unwrap(),
+            Memory::Ordinary(104)
+        );
     }
 
     #[test]
     fn required_hugepages_that_are_missing_are_an_error_with_the_command_that_mends_it() {
-        let error = choose(Hugepages::Require, TOO_FEW, 16_384, &devices("net_tap0")).unwrap_err();
+        let error = choose(Hugepages::Require, TOO_FEW, needed_mib(16_384, false), &devices("net_tap0")).unwrap_err();
         assert_eq!(
             error.to_string(),
             "104 MiB of hugepages are required and 6 MiB are free; \

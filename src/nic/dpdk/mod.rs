@@ -29,4 +29,4 @@ mod tap;
 
 pub use engine::{Engine, Signal, Stopper};
 pub use queue::{Buffer, Queue};
-pub use settings::{Error, Hugepages, PortSettings, Settings};
+pub use settings::{Error, Hugepages, PortSettings, Segmentation, Settings};

@@ -1,5 +1,6 @@
 //! One lane's queue pair on a port, and the buffers that pass through it.
 
+use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::slice;
@@ -9,7 +10,8 @@ use capsule_ffi as ffi;
 use smoltcp::wire::Ipv4Packet;
 
 use super::engine::Shared;
-use crate::nic::{BURST, Buffers, Frame, PortInfo, QueuePair, ReceivedChecksum};
+use crate::nic::long::{HEADERS_MAX, Headers, Part};
+use crate::nic::{BURST, Buffers, Frame, LONG_FRAME_MAX, PortInfo, QueuePair, ReceivedChecksum};
 
 /// A mempool that capsule made, one a NUMA node.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +60,10 @@ pub struct Queue {
     port: u16,
     queue: u16,
     info: PortInfo,
-    /// Checksums that the port computes, as `RTE_MBUF_F_TX_*`.
+    /// What the port does for frames that leave, as `RTE_MBUF_F_TX_*`.
     able: u64,
+    /// Frames of a burst that had longer ones than a buffer in it: those of [`BURST`] mbufs at most, of 64 KiB each.
+    parted: VecDeque<Buffer>,
     pool: Pool,
     pools: Arc<[Pool]>,
     shared: Arc<Shared>,
@@ -84,7 +88,7 @@ impl Seed {
     pub(super) fn plant(self) -> Queue {
         self.shared.queue_made();
         let Self { port, queue, info, able, pool, pools, shared } = self;
-        Queue { port, queue, info, able, pool, pools, shared, _pinned: PhantomData }
+        Queue { port, queue, info, able, parted: VecDeque::new(), pool, pools, shared, _pinned: PhantomData }
     }
 
     /// Takes what waits in the receive queue and frees it, so that it is not left in a queue that closes. Gives up after 4,096 frames: a busy
@@ -99,6 +103,19 @@ impl Seed {
             }
             frames.clear();
         }
+    }
+}
+
+impl Queue {
+    /// What waits in the receive queue, in chains of mbufs where it is longer than one.
+    fn receive_burst(&mut self, into: &mut Vec<Buffer>) {
+        into.reserve(BURST);
+        let room = into.spare_capacity_mut().as_mut_ptr().cast::<*mut ffi::rte_mbuf>();
+        // SAFETY: `room` has place for BURST pointers, and a `Buffer` is such a pointer (repr(transparent)). This thread alone uses the queue.
+        let received = unsafe { ffi::_rte_eth_rx_burst(self.port, self.queue, room, BURST_U16) };
+        let len = into.len() + usize::from(received);
+        // SAFETY: DPDK has written so many pointers to mbufs, which are ours now.
+        unsafe { into.set_len(len) };
     }
 }
 
@@ -119,13 +136,17 @@ fn has_right_ip_header(frame: &[u8]) -> bool {
     if frame.get(12..ETHERNET_HEADER) == Some(&ETHERTYPE_IPV6) {
         return true;
     }
-    let packet = frame.get(ETHERNET_HEADER..).and_then(|packet| Ipv4Packet::new_checked(packet).ok());
-    packet.is_some_and(|packet| packet.verify_checksum())
+    let Some(packet) = frame.get(ETHERNET_HEADER..).filter(|packet| packet.len() >= 20) else { return false };
+    // The rest of a long packet may lie in other buffers, so only the header must be here.
+    let header_len = usize::from(Ipv4Packet::new_unchecked(packet).header_len());
+    let header = packet.get(..header_len).filter(|header| header.len() >= 20);
+    header.is_some_and(|header| Ipv4Packet::new_unchecked(header).verify_checksum())
 }
 
 /// As an argument of DPDK.
 const BURST_U16: u16 = 32;
 const _: () = assert!(BURST_U16 as usize == BURST);
+const _: () = assert!(ffi::LONG_FRAME_ROOM as usize == LONG_FRAME_MAX);
 
 impl QueuePair for Queue {
     type Frame = Buffer;
@@ -135,13 +156,17 @@ impl QueuePair for Queue {
     }
 
     fn receive(&mut self, into: &mut Vec<Buffer>) {
-        into.reserve(BURST);
-        let room = into.spare_capacity_mut().as_mut_ptr().cast::<*mut ffi::rte_mbuf>();
-        // SAFETY: `room` has place for BURST pointers, and a `Buffer` is such a pointer (repr(transparent)). This thread alone uses the queue.
-        let received = unsafe { ffi::sealane_receive(self.port, self.queue, room, BURST_U16) };
-        let len = into.len() + usize::from(received);
-        // SAFETY: DPDK has written so many pointers to mbufs, which are ours now.
-        unsafe { into.set_len(len) };
+        if self.parted.is_empty() {
+            let before = into.len();
+            self.receive_burst(into);
+            let mut burst = into.get(before..).unwrap_or_default().iter();
+            if burst.all(|frame| !frame.is_chained()) {
+                return;
+            }
+            into.drain(before..).for_each(|frame| frame.part(&mut self.parted));
+        }
+        let count = self.parted.len().min(BURST);
+        into.extend(self.parted.drain(..count));
     }
 
     fn allocate(&mut self) -> Option<Buffer> {
@@ -167,7 +192,8 @@ impl QueuePair for Queue {
     }
 }
 
-/// A DPDK packet buffer with one frame: an mbuf of a single segment, with nobody else referring to it.
+/// A DPDK packet buffer with one frame: an mbuf of a single segment, with nobody else referring to it. Only between [`Queue::receive_burst`] and
+/// [`Buffer::part`] it may be the first of a chain.
 #[repr(transparent)]
 #[derive(Debug)]
 pub struct Buffer(NonNull<ffi::rte_mbuf>);
@@ -186,6 +212,52 @@ impl Buffer {
     fn mbuf_mut(&mut self) -> &mut ffi::rte_mbuf {
         // SAFETY: the mbuf is ours alone and alive, see the type.
         unsafe { self.0.as_mut() }
+    }
+
+    /// Whether the frame goes on in other mbufs.
+    fn is_chained(&self) -> bool {
+        self.mbuf().nb_segs > 1
+    }
+
+    /// Makes a frame of each mbuf of a chain: headers go in front of what has none. What cannot be parted is cut to its first mbuf, which is then shorter than its
+    /// IP header says, so whoever parses it refuses and counts it.
+    fn part(mut self, into: &mut VecDeque<Self>) {
+        let mut rest = self.unchain();
+        // Software could not prove the checksum of a part.
+        let parsed = Headers::of(self.bytes()).filter(|_| self.received_checksum() == ReceivedChecksum::Good);
+        let mut copy = [0; HEADERS_MAX];
+        let copy = parsed.and_then(|headers| copy.get_mut(..headers.len));
+        let (Some(headers), Some(copy)) = (parsed, copy) else { return into.push_back(self) };
+        copy.copy_from_slice(self.bytes().get(..headers.len).unwrap_or_default());
+        let mut offset = self.bytes().len() - headers.len;
+        headers.write(self.room(), Part { offset: 0, len: offset, is_last: rest.is_none() });
+        into.push_back(self);
+        while let Some(mut part) = rest {
+            rest = part.unchain();
+            let len = part.bytes().len();
+            // Drivers leave a headroom of 116 bytes and more.
+            let Some(room) = part.prepend(headers.len) else { return };
+            room.copy_from_slice(copy);
+            headers.write(room, Part { offset, len, is_last: rest.is_none() });
+            into.push_back(part);
+            offset += len;
+        }
+    }
+
+    /// Makes the frame begin so many bytes earlier, if the memory does, and gives these.
+    fn prepend(&mut self, len: usize) -> Option<&mut [u8]> {
+        let len = u16::try_from(len).ok()?;
+        let mbuf = self.mbuf_mut();
+        mbuf.data_off = mbuf.data_off.checked_sub(len)?;
+        mbuf.data_len += len;
+        mbuf.pkt_len = u32::from(mbuf.data_len);
+        self.room().get_mut(..usize::from(len))
+    }
+
+    /// Takes the rest of the chain off.
+    fn unchain(&mut self) -> Option<Self> {
+        // SAFETY: the chain is ours, and its rest becomes a chain of its own.
+        NonNull::new(unsafe { ffi::sealane_unchain(self.0.as_ptr()) }).map(Self)
     }
 
     fn start(&self) -> *mut u8 {
@@ -245,6 +317,13 @@ impl Frame for Buffer {
         assert!(usize::from(ip_header_len) < self.bytes().len(), "the IP header is longer than the frame");
         // SAFETY: the mbuf is ours, and its headers are inside the frame.
         unsafe { ffi::sealane_offload_checksum(self.0.as_ptr(), ip_header_len, ipv6) };
+    }
+
+    fn offload_segmentation(&mut self, ip_header_len: usize, ipv6: bool, payload: u16) {
+        let ip_header_len = u16::try_from(ip_header_len).unwrap_or(u16::MAX);
+        assert!(usize::from(ip_header_len) < self.bytes().len(), "the IP header is longer than the frame");
+        // SAFETY: as above.
+        unsafe { ffi::sealane_offload_segmentation(self.0.as_ptr(), ip_header_len, ipv6, payload) };
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Settings {
     pub hugepages: Hugepages,
     /// Packet buffers, shared by all lanes (of one NUMA node, where there are several); 2,048 or more.
     pub buffers: usize,
+    /// Whether ports cut and join TCP segments.
+    pub segmentation: Segmentation,
     /// What tells this engine from other DPDK processes of the machine; letters, digits, `-` and `_`.
     pub file_prefix: String,
 }
@@ -59,6 +61,17 @@ pub enum Hugepages {
     Auto,
     /// Yes, or the engine does not start.
     Require,
+    /// No.
+    Never,
+}
+
+/// Whether ports cut long TCP segments that the engine sends, and leave joined what they receive so. Packet buffers then have room for 16 KiB instead of 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segmentation {
+    /// Where the device offers it. A tap's is not used: it is software, and no faster.
+    Auto,
+    /// Also on net_vhost, whose driver cannot say whether its client takes long frames. One that does not gets frames that it cannot read.
+    Always,
     /// No.
     Never,
 }
@@ -234,6 +247,11 @@ impl Device {
         self.pci || ["net_virtio_user", "net_vhost", "net_memif"].iter().any(|driver| self.is(driver))
     }
 
+    /// Whether the device may cut or join TCP segments.
+    fn may_have_long_frames(&self) -> bool {
+        self.pci || ["net_virtio_user", "net_vhost"].iter().any(|driver| self.is(driver))
+    }
+
     /// Whether it is a virtual device of this driver.
     pub(super) fn is(&self, driver: &str) -> bool {
         !self.pci && self.name.strip_prefix(driver).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
@@ -326,6 +344,11 @@ impl Plan {
             return Err(Error::TooFewBuffers { buffers: settings.buffers, minimum });
         }
         Ok(Self { cores, control_core: settings.control_core, devices, settings: settings.clone() })
+    }
+
+    /// Whether packet buffers are long.
+    pub(super) fn has_long_frames(&self) -> bool {
+        self.settings.segmentation != Segmentation::Never && self.devices.iter().any(Device::may_have_long_frames)
     }
 
     /// Descriptors of a receive or transmit queue: a power of two, so that all receive queues together hold a quarter of the buffers at most.
@@ -437,6 +460,7 @@ mod tests {
             ports: vec![PortSettings { name: "front".into(), device: device.into(), mtu: 1500 }],
             hugepages: Hugepages::Auto,
             buffers: 16_384,
+            segmentation: Segmentation::Auto,
             file_prefix: "engine-1".into(),
         }
     }
@@ -457,6 +481,14 @@ mod tests {
         assert!(arguments("net_tap0", Memory::Ordinary(104)).ends_with("--no-huge -m 104"));
         assert!(arguments("net_virtio_user0,path=/run/vhost", Memory::Huge).ends_with("--single-file-segments"));
         assert!(arguments("net_ring0", Memory::Ordinary(104)).ends_with("-l 0,1"));
+    }
+
+    #[test]
+    fn buffers_are_long_for_devices_that_may_cut_segments_only() {
+        let long = |settings: Settings| Plan::new(&settings, &[0, 1]).unwrap().has_long_frames();
+        assert!(long(settings("net_virtio_user0,path=/run/vhost")) && long(settings("0000:3b:00.0")));
+        assert!(!long(settings("net_tap0")) && !long(settings("net_ring0")));
+        assert!(!long(Settings { segmentation: Segmentation::Never, ..settings("0000:3b:00.0") }));
     }
 
     #[test]

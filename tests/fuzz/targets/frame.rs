@@ -1,4 +1,4 @@
-//! Feeds arbitrary bytes to `wire::Frame`, `Packet` and `Segment`, and what they make of them back through `Outgoing::emit`.
+//! Feeds arbitrary bytes to `wire::Frame`, `Packet` and `Segment`, and what they make of them back through `Outgoing::emit`; and to `nic::long::Headers`, cut in two.
 //!
 //! Parsed parts lie within the bytes, no address is one that nobody may have, the NIC's verdict changes nothing but trust, and a segment
 //! that is emitted is parsed to itself.
@@ -8,6 +8,7 @@
 use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
+use sealane::nic::long::{Headers, Part};
 use sealane::wire::segment::{IPV4_HEADER, IPV6_HEADER, TCP_HEADER};
 use sealane::wire::{Frame, Outgoing, Packet, Protocol, Segment};
 
@@ -25,7 +26,30 @@ fuzz_target!(|bytes: &[u8]| {
             check_packet(bytes, &packet);
         }
     }
+    check_parts(bytes);
 });
+
+/// A frame that is a segment is two segments of the same data when it is cut in two.
+fn check_parts(bytes: &[u8]) {
+    let Some(headers) = Headers::of(bytes) else { return };
+    let Ok(Frame::Ip { packet, .. }) = Frame::parse(bytes, true) else { return };
+    let Ok((flow, whole)) = Segment::parse(&packet, true) else { return };
+    assert!(bytes[headers.len..].starts_with(whole.payload), "the data is behind the headers");
+    let middle = whole.payload.len() / 2;
+    let mut seq = whole.seq;
+    for (offset, data) in [(0, &whole.payload[..middle]), (middle, &whole.payload[middle..])] {
+        let is_last = offset == middle;
+        let mut part = bytes[..headers.len].to_vec();
+        headers.write(&mut part, Part { offset, len: data.len(), is_last });
+        part.extend_from_slice(data);
+        let Ok(Frame::Ip { packet, .. }) = Frame::parse(&part, false) else { panic!("a part is no frame") };
+        let (of, segment) = Segment::parse(&packet, true).expect("a part is a segment");
+        assert_eq!((of, segment.seq, segment.payload), (flow, seq, data));
+        assert_eq!(segment.flags.fin, whole.flags.fin && is_last);
+        assert_eq!((segment.ack, segment.window, segment.options), (whole.ack, whole.window, whole.options));
+        seq = seq + u32::try_from(data.len()).expect("a frame is short");
+    }
+}
 
 fn check_packet(bytes: &[u8], packet: &Packet<'_>) {
     assert!(bytes.starts_with(packet.bytes));
