@@ -639,6 +639,10 @@ mod tests {
             let theirs = TcpPacket::new_checked(packet.payload).ok().filter(|tcp| {
                 let mut options = tcp.options();
                 while let Ok((rest, option)) = TcpOption::parse(options) && option != TcpOption::EndOfList {
+                    // To smoltcp a timestamp of an impossible length is an option that it does not know.
+                    if matches!(option, TcpOption::Unknown { kind: TIMESTAMPS, .. }) {
+                        break;
+                    }
                     options = rest;
                 }
                 options.is_empty() || options[0] == END_OF_OPTIONS
