@@ -28,7 +28,7 @@ use rustls::{
 };
 use sealane::base::{Duration, Random};
 use sealane::lane::Lane;
-use sealane::load::{Cipher, Clients, Generator, Group, Identity, Mode, Packets, Plan, Version};
+use sealane::load::{Arrivals, Cipher, Clients, Generator, Group, Identity, Mode, Packets, Plan, Version};
 use sealane::nic::memory::{self, Wire};
 use sealane::sim;
 use sealane::sim::clock::Clock;
@@ -150,6 +150,7 @@ fn plan(row: &Row) -> Plan {
         sources: Vec::new(),
         connections: if matches!(row.mode, Mode::Download | Mode::Upload) { 4 } else { CONNECTIONS },
         rate: None,
+        arrivals: Arrivals::Random,
         patience: Duration::from_secs(5),
         warm_up: Duration::ZERO,
         duration: for_ever,

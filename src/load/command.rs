@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::base::Duration;
 use crate::lane::SystemClock;
-use crate::load::{Cipher, Clients, Generator, Group, Identity, Kernel, Mode, Plan, Report, Version};
+use crate::load::{Arrivals, Cipher, Clients, Generator, Group, Identity, Kernel, Mode, Plan, Report, Version};
 
 /// `sealane load …`
 #[derive(Clone, Debug, clap::Args)]
@@ -61,6 +61,9 @@ pub struct LoadArgs {
     /// Clients that come a second, whether those before have been served or not; with --mode full or resumed. Latencies count from when a client came
     #[arg(long, value_name = "NUMBER")]
     pub rate: Option<NonZeroU32>,
+    /// With --rate: how they come
+    #[arg(long, value_enum, default_value_t = Arrivals::Random)]
+    pub arrivals: Arrivals,
     /// How long to measure
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub duration: Duration,
@@ -128,6 +131,7 @@ fn plan(arguments: &LoadArgs) -> anyhow::Result<Plan> {
         sources: arguments.source.clone(),
         connections: arguments.connections,
         rate: arguments.rate,
+        arrivals: arguments.arrivals,
         patience: arguments.patience,
         warm_up: arguments.warm_up,
         duration: arguments.duration,
@@ -290,11 +294,11 @@ mod tests {
 
     #[test]
     fn a_plan_says_what_the_line_says() {
-        let line =
-            "198.18.0.10:443 --kernel --mode resumed --rate 500 --duration 2500ms --tls 1.2 --group p256 --bytes 7";
+        let line = "198.18.0.10:443 --kernel --mode resumed --rate 500 --arrivals even --duration 2500ms --tls 1.2 --group p256 --bytes 7";
         let arguments = parse(line).unwrap();
         let plan = plan(&arguments).unwrap();
         assert_eq!((plan.mode, plan.rate, plan.bytes), (Mode::Resumed, NonZeroU32::new(500), 7));
+        assert_eq!(plan.arrivals, Arrivals::Even);
         assert_eq!(plan.duration, Duration::from_millis(2500));
         let identity = identity(&arguments).unwrap();
         assert_eq!((identity.version, identity.group, identity.cipher), (Version::Tls12, Group::P256, Cipher::Aes128));

@@ -20,7 +20,7 @@ use crate::tcp::Event;
 /// Most clients that a breath brings in.
 const STARTS_MAX: usize = 16;
 
-/// Most steps of handshakes a breath: each may cost some 100 µs, and answers wait for it.
+/// Most steps of handshakes a breath: each may cost some 100 µs, and whatever comes waits for it.
 const HANDSHAKE_STEPS_MAX: usize = 4;
 
 /// Most other turns a breath.
@@ -263,13 +263,16 @@ impl<T: Transport, C: Clock> Generator<T, C> {
     fn work(&mut self) -> bool {
         let steps = self.shaking.len().min(HANDSHAKE_STEPS_MAX);
         let turns = self.ready.len().min(TURNS_MAX);
-        for _ in 0..steps {
-            if let Some(number) = self.shaking.pop_front() {
+        for _ in 0..turns {
+            if let Some(number) = self.ready.pop_front() {
                 self.turn(number);
             }
         }
-        for _ in 0..turns {
-            if let Some(number) = self.ready.pop_front() {
+        for _ in 0..steps {
+            if let Some(number) = self.shaking.pop_front() {
+                // What has been made does not wait for a step that may be long: the service would look slow.
+                let now = self.clock.look();
+                self.transport.transmit(now);
                 self.turn(number);
             }
         }
@@ -390,7 +393,7 @@ impl<T: Transport, C: Clock> Generator<T, C> {
             Mode::Full | Mode::Resumed | Mode::Requests | Mode::Download | Mode::Upload => self.plan.warm_up,
         };
         self.phase = Phase::WarmingUp { until: now + lasts };
-        self.schedule = self.plan.rate.map(|rate| Schedule::new(rate, now));
+        self.schedule = self.plan.rate.map(|rate| Schedule::new(self.plan.arrivals, rate, now));
         self.tally = Tally::new();
         self.tally.attempts = (self.seats.len() - self.free.len()) as u64;
     }
@@ -430,7 +433,7 @@ impl<T: Transport, C: Clock> Generator<T, C> {
             self.run.gaps = self.clock.gaps();
         }
         self.tally.measuring = false;
-        self.run.overdue = self.schedule.as_ref().map_or(0, |schedule| schedule.overdue(now));
+        self.run.overdue = self.schedule.as_mut().map_or(0, |schedule| schedule.take_overdue(now));
         self.errand.stopping = true;
         self.phase = Phase::Draining { until: now + DRAIN_MAX };
         // Those that hold on are told by their turn.

@@ -36,6 +36,7 @@ pub use kernel::Kernel;
 pub use packets::Packets;
 pub use plan::{Mode, Plan};
 pub use report::{Latency, Report};
+pub use schedule::Arrivals;
 pub use tally::Failure;
 pub use transport::{Taken, Transport};
 pub use watch::Gaps;

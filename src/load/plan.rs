@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
 use crate::base::Duration;
+use crate::load::Arrivals;
 
 /// What each client does, over and over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -42,6 +43,8 @@ pub struct Plan {
     pub connections: usize,
     /// Clients that come a second, each at its time; without, each comes again as soon as it has been served.
     pub rate: Option<NonZeroU32>,
+    /// How those come.
+    pub arrivals: Arrivals,
     /// How long the service may take to give its first answer, before anything is counted.
     pub patience: Duration,
     /// How long load is made before anything is timed.

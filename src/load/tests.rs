@@ -14,7 +14,9 @@ use rustls::{ServerConfig, ServerConnection};
 use crate::base::{Duration, Instant, Random};
 use crate::lane::{Order, SystemClock};
 use crate::load::http;
-use crate::load::{Cipher, Clients, Generator, Group, Identity, Invalid, Kernel, Mode, Packets, Plan, Report, Version};
+use crate::load::{
+    Arrivals, Cipher, Clients, Generator, Group, Identity, Invalid, Kernel, Mode, Packets, Plan, Report, Version,
+};
 use crate::nic::memory::{self, Wire};
 use crate::sim;
 use crate::sim::clock::Clock;
@@ -40,6 +42,7 @@ fn plan(mode: Mode) -> Plan {
         sources: Vec::new(),
         connections: 8,
         rate: None,
+        arrivals: Arrivals::Random,
         patience: seconds(5.0),
         warm_up: seconds(0.02),
         duration: seconds(0.1),
@@ -181,7 +184,8 @@ fn clients_on_a_schedule_come_as_scheduled() {
     let rate = NonZeroU32::new(2000);
     let report = Bench::new(Plan { rate, connections: 64, ..plan(Mode::Full) }, clients(Version::Tls13)).run();
     assert_eq!(report.failed, 0, "{report}");
-    assert!(report.full_handshakes.abs_diff(200) <= 4, "{report}");
+    // The standard deviation of such a number is 14.
+    assert!(report.full_handshakes.abs_diff(200) <= 42, "{report}");
     assert!(report.overdue <= 1, "{report}");
     assert!(report.first_byte.p99 < 5_000.0, "{report}");
 }
@@ -211,7 +215,7 @@ fn a_machine_that_stands_still_spoils_the_whole_run_and_not_its_median_window() 
     assert_eq!((report.failed, report.overdue), (0, 0), "{report}");
     // The stop, and the round after it.
     assert_eq!((report.gaps.count, report.gaps.milliseconds), (1, 25.05), "{report}");
-    // Fifty of 800 came while it stood still.
+    // Some fifty of 800 came while it stood still.
     assert!(report.first_byte.p99 > 15_000.0, "{report}");
     let window = report.first_byte.median_window;
     assert_eq!((window.windows, report.window_milliseconds), (4, 100.0), "{report}");
@@ -241,8 +245,8 @@ fn who_comes_in_time_and_is_served_after_the_end_counts_in_a_window() {
 
 #[test]
 fn a_ticket_that_is_not_honoured_is_a_failure() {
-    // A client of TLS 1.3 keeps two tickets, and tries both.
-    for (version, failed) in [(Version::Tls12, 8), (Version::Tls13, 16)] {
+    // A client of TLS 1.3 keeps two tickets and tries both, but one that is being served when the keys are lost gets new ones.
+    for (version, failed) in [(Version::Tls12, 8..=8), (Version::Tls13, 9..=16)] {
         let mut bench = Bench::new(plan(Mode::Resumed), clients(version));
         let report = bench.run_with(|bench| {
             if bench.clock.now() == Instant::START + seconds(0.08) {
@@ -251,7 +255,11 @@ fn a_ticket_that_is_not_honoured_is_a_failure() {
                 bench.engine.handles[0].inbox.push(Order::Ring(ring)).unwrap();
             }
         });
-        assert_eq!(report.failures.into_iter().collect::<Vec<_>>(), [("not_resumed", failed)], "{version:?}");
+        let failures: Vec<_> = report.failures.into_iter().collect();
+        assert!(
+            matches!(failures[..], [("not_resumed", count)] if failed.contains(&count)),
+            "{version:?} {failures:?}"
+        );
         assert!(report.refused.is_some());
     }
 }
@@ -411,8 +419,9 @@ fn kernel_sockets_carry_the_same_load() {
         assert_eq!((report.failed, &report.refused), (0, &None), "{report}");
         assert!(report.full_handshakes > 0 && report.answers > 0, "{report}");
         let report = run_over_kernel(Mode::Resumed, version, false);
-        assert_eq!((report.failed, report.full_handshakes), (0, 0), "{report}");
-        assert!(report.resumed_handshakes > 0 && report.bytes_received > 0, "{report}");
+        assert_eq!((report.failed, &report.refused), (0, &None), "{report}");
+        // On a machine with other things to do, a client may come for the first time after the warm-up.
+        assert!(report.full_handshakes < 8 && report.resumed_handshakes > 0 && report.bytes_received > 0, "{report}");
     }
 }
 
