@@ -10,7 +10,7 @@ from harness.processes import Failed, run
 from harness.wait import until
 from harness.world import binary
 
-from proxies import CERTIFICATES, LOAD_CORE, PROXY_CORE, SERVER, SERVICE, Engine
+from proxies import CERTIFICATES, LOAD_CORE, PROXY_CORE, SERVER, SERVICE, Engine, thread_seconds
 
 # At least so much of its core a lane must have been busy for the load to have saturated it.
 SATURATED = 0.95
@@ -70,6 +70,8 @@ class Measured:
     generator: float  # how much of its time the load had something to do
     core: float  # how much of the clock its thread was given its core
     report: dict  # all that the load says
+    load_core: float = 1.0  # how much of the clock the load's thread was given its core, which one that polls asks for all the time
+    stolen: tuple = (0.0, 0.0)  # how much of the clock the hypervisor took of the proxy's core, and of the load's
 
     def remark(self):
         remarks = [f"{self.wall:.4g} by the clock, {self.share:.0%} busy, load {self.generator:.0%}"]
@@ -80,6 +82,19 @@ class Measured:
         elif not self.agrees:
             remarks.append("DISAGREE by more than 5 %")
         return ", ".join(remarks)
+
+    def machine(self):
+        """How much of the two cores there was, for whoever reads latencies."""
+        gaps, (proxy, load) = self.report["gaps"], self.stolen
+        return (
+            f"lane {self.share:.0%} busy, had {self.core:.0%} of its core, {proxy:.1%} stolen; load {self.generator:.0%} busy, had {self.load_core:.0%}, "
+            f"{load:.1%} stolen, {gaps['count']} gaps over 500 µs, together {gaps['milliseconds']:.0f} ms"
+        )
+
+    @property
+    def had_cores(self):
+        """Whether nobody else took a lane's core or the load's, both of which poll."""
+        return min(self.core, self.load_core) >= UNDISTURBED and max(self.stolen) <= 1 - UNDISTURBED
 
     @property
     def is_saturated(self):
@@ -122,12 +137,14 @@ def loaded(world, proxy, scenario, seconds):
 def measure(world, kind, scenario, seconds, tickets):
     """What a proxy does for a scenario, and what it spends."""
     proxy = kind(world, scenario.certificate, tickets)
-    with loaded(world, proxy, scenario, seconds):
-        before = proxy.read()
+    with loaded(world, proxy, scenario, seconds) as load:
+        before, load_before = proxy.read(), thread_seconds(load.pid)
         # The load ends its measurement when its own time is over: the reading is to be before that.
         time.sleep(seconds - 0.3)
-        spent = proxy.read().since(before)
-    return evaluate(scenario, json.loads((world.directory / "report.json").read_text()), spent)
+        spent, load_spent = proxy.read().since(before), thread_seconds(load.pid) - load_before
+    measured = evaluate(scenario, json.loads((world.directory / "report.json").read_text()), spent)
+    stolen = tuple(seconds / spent.wall for seconds in spent.stolen)
+    return dataclasses.replace(measured, load_core=load_spent / spent.wall, stolen=stolen)
 
 
 def hold(world, scenario):

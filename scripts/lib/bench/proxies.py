@@ -23,12 +23,14 @@ class Reading:
 
     def __init__(self, busy, counts=None, core=None):
         self.wall, self.busy, self.counts, self.core = time.monotonic(), busy, counts or {}, core
+        self.stolen = [stolen_seconds(core) for core in (PROXY_CORE, LOAD_CORE)]
 
     def since(self, before):
         """The same for the time between two readings."""
         spent = Reading(self.busy - before.busy, {key: value - before.counts[key] for key, value in self.counts.items()})
         spent.wall = self.wall - before.wall
         spent.core = self.core - before.core
+        spent.stolen = [after - before for after, before in zip(self.stolen, before.stolen)]
         return spent
 
 
@@ -36,6 +38,17 @@ def cpu_seconds(stat):
     """User and system time of a process or thread: fields 14 and 15 of proc(5)'s stat, which follow the name in brackets."""
     fields = pathlib.Path(stat).read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def thread_seconds(pid):
+    """The same of the thread of a process that has used most: a lane, which polls, or a load."""
+    return max(cpu_seconds(thread / "stat") for thread in pathlib.Path("/proc", str(pid), "task").iterdir())
+
+
+def stolen_seconds(core):
+    """What the hypervisor has taken of a core: the eighth figure of its line in proc(5)'s stat."""
+    line = re.search(rf"^cpu{core} (.*)", pathlib.Path("/proc/stat").read_text(), re.M)
+    return int(line[1].split()[7]) / os.sysconf("SC_CLK_TCK")
 
 
 class Engine:
@@ -92,9 +105,7 @@ class Engine:
                 ("resumed", r"sealane_relay_handshakes_tls1[23]_resumed_total"),
             )
         }
-        threads = pathlib.Path("/proc", str(self.child.pid), "task").iterdir()
-        # The lane's thread is the one that has used most of its core.
-        return Reading(metrics.sum("sealane_lane_busy_seconds_total"), counts, max(cpu_seconds(thread / "stat") for thread in threads))
+        return Reading(metrics.sum("sealane_lane_busy_seconds_total"), counts, thread_seconds(self.child.pid))
 
     def stop(self):
         # Connections that the load has cut need not be waited for.
