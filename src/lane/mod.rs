@@ -2,7 +2,11 @@
 //!
 //! A [`Lane`] owns everything it touches: queues, neighbours, connections, sessions, timers, ports, random generator. Drive it with
 //! [`Lane::breath`] and nothing else. A breath does a bounded amount of work in this order: orders, frames in (`receive`),
-//! timers, connections (`work`), frames out (`transmit`).
+//! timers, connections (`work`), frames out (`transmit`), new clients (`work`), frames out.
+//!
+//! What is short goes first: relays that move bytes, then handshakes that are nearly over, and when all of that has left, the ClientHellos, which cost most. Clients
+//! are answered in the order in which they came and wait once, not again before each step of their handshake. Nobody starves: every breath serves each of the
+//! three queues, a bounded number of turns, and whoever has had one goes to the end.
 
 pub mod clock;
 pub mod handle;
@@ -45,11 +49,15 @@ use probes::Probes;
 use run_queue::RunQueue;
 use work::{Connection, Front};
 
-/// Most handshake steps a breath, about 100 µs each: what a burst of ClientHellos may add to the wait of a frame.
-const HANDSHAKE_STEPS_MAX: usize = 4;
-
 /// Most connections past their handshake that a breath works on.
 const CONNECTIONS_MAX: usize = 64;
+
+/// Most handshakes that a breath goes on with whose ClientHello has been answered, some 30 µs each.
+const HANDSHAKE_STEPS_MAX: usize = 4;
+
+/// A breath answers one ClientHello, and one more for so many other connections that it works on. An answer costs some 100 µs and whatever else has come waits
+/// for it, so a breath with nothing else to do goes back to the NIC after one; but when there is no end of other things, new clients have their share.
+const CONNECTIONS_PER_HELLO: usize = 16;
 
 /// Breaths without anything to do before an adaptive lane sleeps.
 const IDLE_BREATHS: u32 = 64;
@@ -96,7 +104,11 @@ pub struct Lane<Q: QueuePair, C> {
     desk: Box<Desk>,
     fronts: HashMap<ServiceId, Rc<Front>>,
     connections: Slab<Box<Connection>>,
+    /// Clients whose ClientHello has not been answered.
+    hellos: RunQueue,
+    /// Clients whose ClientHello has.
     handshakes: RunQueue,
+    /// All others.
     ready: RunQueue,
     deadlines: Wheel<usize>,
     probes: Option<Probes>,
@@ -133,6 +145,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
             desk,
             fronts: HashMap::new(),
             connections: Slab::new(),
+            hellos: RunQueue::default(),
             handshakes: RunQueue::default(),
             ready: RunQueue::default(),
             deadlines: Wheel::new(),
@@ -155,10 +168,14 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         let ordered = self.take_orders(now);
         let received = self.station.receive(now);
         let fired = self.fire_timers(now);
-        let worked = self.work(now, unix);
-        let sent = self.station.transmit(now);
+        let (worked, turns) = self.work(now, unix);
+        let mut sent = self.station.transmit(now);
+        let answered = self.answer_hellos(1 + turns / CONNECTIONS_PER_HELLO, now);
+        if answered {
+            sent |= self.station.transmit(now);
+        }
 
-        self.was_busy = ordered | received | fired | worked | sent;
+        self.was_busy = ordered | received | fired | worked | answered | sent;
         self.counters.lane.breaths.increment();
         self.publish_buffers(now);
         if self.was_busy {

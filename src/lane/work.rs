@@ -79,8 +79,8 @@ impl Owner {
 }
 
 impl<Q: QueuePair, C> Lane<Q, C> {
-    /// Deals with TCP's events, then lets connections work: a few handshake steps, and some of the others.
-    pub(super) fn work(&mut self, now: Instant, unix: UnixTime) -> bool {
+    /// Deals with TCP's events, then lets connections work on what is short. Says whether there was anything, and how many had a turn.
+    pub(super) fn work(&mut self, now: Instant, unix: UnixTime) -> (bool, usize) {
         let mut any = false;
         while let Some((connection, token, event)) = self.station.stack.poll_event() {
             any = true;
@@ -94,23 +94,34 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             }
         }
         self.run_probes(now);
-        for _ in 0..self.handshakes.len().min(HANDSHAKE_STEPS_MAX) {
-            if let Some(index) = self.handshakes.pop() {
-                self.run(index, now);
-                any = true;
-            }
-        }
-        for turn in 0..self.ready.len().min(CONNECTIONS_MAX) {
+        let turns = self.ready.len().min(CONNECTIONS_MAX);
+        for turn in 0..turns {
             if turn % AHEAD == 0 {
                 self.look_ahead();
             }
             if let Some(index) = self.ready.pop() {
                 self.run(index, now);
-                any = true;
             }
         }
-        self.counters.lane.handshakes_waiting.set(self.handshakes.len() as u64);
-        any
+        let steps = self.handshakes.len().min(HANDSHAKE_STEPS_MAX);
+        for _ in 0..steps {
+            if let Some(index) = self.handshakes.pop() {
+                self.run(index, now);
+            }
+        }
+        (any || turns + steps > 0, turns + steps)
+    }
+
+    /// Answers the ClientHellos of so many clients at most; whether there was one.
+    pub(super) fn answer_hellos(&mut self, most: usize, now: Instant) -> bool {
+        let answers = self.hellos.len().min(most);
+        for _ in 0..answers {
+            if let Some(index) = self.hellos.pop() {
+                self.run(index, now);
+            }
+        }
+        self.counters.lane.handshakes_waiting.set((self.hellos.len() + self.handshakes.len()) as u64);
+        answers > 0
     }
 
     /// What a relay moves comes from one connection and goes to another, which nobody may have used for long.
@@ -147,7 +158,12 @@ impl<Q: QueuePair, C> Lane<Q, C> {
     fn wake(&mut self, index: usize) {
         let Some(connection) = self.connections.get_mut(index) else { return };
         if !std::mem::replace(&mut connection.queued, true) {
-            let queue = if connection.relay.is_handshaking() { &mut self.handshakes } else { &mut self.ready };
+            let relay = &connection.relay;
+            let queue = match (relay.awaits_hello(), relay.is_handshaking()) {
+                (true, _) => &mut self.hellos,
+                (false, true) => &mut self.handshakes,
+                (false, false) => &mut self.ready,
+            };
             queue.push(index);
         }
     }

@@ -112,9 +112,14 @@ impl Relay {
         handshake.or_else(|| self.session.server_name())
     }
 
-    /// Whether the TLS handshake goes on: then [`work`](Self::work) may cost some 100 µs.
+    /// Whether the TLS handshake goes on: then [`work`](Self::work) may take a step of it.
     pub fn is_handshaking(&self) -> bool {
         self.stage == Stage::Handshake
+    }
+
+    /// Whether the client's ClientHello is still to be worked on: that is the dear step.
+    pub fn awaits_hello(&self) -> bool {
+        self.is_handshaking() && self.session.awaits_hello()
     }
 
     /// When the client connected.

@@ -231,6 +231,7 @@ impl Site {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::{Arrivals, Cipher, Clients, Generator, Group, Identity as Who, Mode, Packets, Plan, Version};
     use crate::sim::clock::Clock as VirtualClock;
 
     #[test]
@@ -248,5 +249,116 @@ mod tests {
         assert!(engine.lanes[0].breath());
         assert_eq!(received(), 300);
         assert!(!engine.lanes[0].breath());
+    }
+
+    /// An engine and sixteen clients who come at once, again and again. Clients and servers take no time: whatever is for the lane is there when it breathes.
+    struct Crowd {
+        clock: VirtualClock,
+        engine: Engine<VirtualClock>,
+        generator: Generator<Packets<memory::Queue>, VirtualClock>,
+        wire: Wire,
+    }
+
+    /// What a breath did.
+    struct Breath {
+        waited: u64,
+        answered: u64,
+        finished: u64,
+    }
+
+    impl Crowd {
+        fn new() -> Self {
+            let (mut random, clock) = (Random::from_seed(1), VirtualClock::default());
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate =
+                rcgen::CertificateParams::new(["shop.example".into()]).unwrap().self_signed(&key).unwrap();
+            let identity =
+                Identity { chain: certificate.pem(), key: key.serialize_pem(), root: certificate.der().clone() };
+            let server = "198.18.0.1:8000".parse().unwrap();
+            let engine = Engine::serving(&identity, server, Vec::new(), &tcp::Settings::default(), &clock, &mut random);
+            let plan = Plan {
+                mode: Mode::Full,
+                service: (SERVICE_ADDRESS, SERVICE_PORT).into(),
+                sources: Vec::new(),
+                connections: 16,
+                rate: None,
+                arrivals: Arrivals::Random,
+                patience: Duration::from_secs(5),
+                warm_up: Duration::ZERO,
+                duration: Duration::from_millis(10),
+                timeout: Duration::from_secs(5),
+                bytes: 1,
+                serve: vec![server],
+                allow_failures: false,
+                progress: false,
+            };
+            let who = Who {
+                name: "shop.example".into(),
+                version: Version::Tls13,
+                group: Group::X25519,
+                cipher: Cipher::Aes128,
+                roots: None,
+            };
+            let (mut queues, wire) = memory::port(1, mac(1), 1500);
+            let address = "198.18.0.1/24".parse().unwrap();
+            let transport = Packets::new(queues.remove(0), address, Vec::new(), Vec::new(), random);
+            let generator = Generator::new(plan, Clients::new(&who).unwrap(), transport, clock.clone()).unwrap();
+            Self { clock, engine, generator, wire }
+        }
+
+        /// Everybody's turn, the lane's last.
+        fn turn(&mut self) -> Breath {
+            self.clock.turn(self.clock.now() + Duration::from_micros(100));
+            for _ in 0..16 {
+                self.generator.breath();
+            }
+            while self.wire.pop_with(|frame| self.engine.wire.push(frame, 0)).is_some() {}
+            let counters = Arc::clone(&self.engine.handles[0].counters);
+            let finished = counters.relay.handshakes_tls13_full.value();
+            let waited = counters.lane.handshakes_waiting.value();
+            self.engine.lanes[0].breath();
+            let mut answered = 0;
+            while let Some(frame) = self.engine.wire.pop() {
+                answered += u64::from(is_server_hello(&frame));
+                self.wire.push(&frame, 0);
+            }
+            Breath { waited, answered, finished: counters.relay.handshakes_tls13_full.value() - finished }
+        }
+    }
+
+    /// RFC 8446 5.1: of what a server sends, the ServerHello alone is a handshake record (22) that anyone can read. In front of it: Ethernet, IPv4, TCP.
+    fn is_server_hello(frame: &[u8]) -> bool {
+        let header = frame.get(46).map_or(0, |offset| usize::from(offset >> 4) * 4);
+        frame.get(34 + header) == Some(&22)
+    }
+
+    #[test]
+    fn a_breath_answers_one_client_hello_and_finishes_what_the_one_before_has_answered() {
+        let mut crowd = Crowd::new();
+        let (mut answered_before, mut finished, mut most_waiting) = (0, 0, 0);
+        while !crowd.generator.is_over() {
+            let breath = crowd.turn();
+            assert!(breath.answered <= 1, "{} at once", breath.answered);
+            assert!(breath.waited == 0 || breath.answered + breath.finished > 0, "nobody was served");
+            // Who has been answered does not wait for those who have not.
+            assert_eq!(breath.finished, answered_before);
+            answered_before = breath.answered;
+            finished += breath.finished;
+            most_waiting = most_waiting.max(breath.waited);
+        }
+        let report = crowd.generator.report();
+        assert_eq!(report.failed, 0, "{report}");
+        assert!(most_waiting >= 14 && finished > 50, "{most_waiting} waiting, {finished} finished: {report}");
+    }
+
+    #[test]
+    fn clients_are_answered_in_the_order_in_which_they_came() {
+        let mut crowd = Crowd::new();
+        while !crowd.generator.is_over() {
+            crowd.turn();
+        }
+        let report = crowd.generator.report();
+        // Each waits for the fifteen others, and nobody for others to be served twice.
+        assert!(report.handshake.max < 1.4 * report.handshake.p50, "{report}");
     }
 }

@@ -170,6 +170,14 @@ impl Session {
         }
     }
 
+    /// Whether nothing of the handshake has been worked on yet: what is most of its cost is still to come.
+    pub fn awaits_hello(&self) -> bool {
+        match &self.state {
+            State::Hello => true,
+            State::Handshake { .. } | State::Open(_) | State::Over(_) => false,
+        }
+    }
+
     /// Hands handshake messages and alerts to `take`, which gives how many bytes it took, until it takes less than it is given or nothing is left.
     pub fn poll_transmit(&mut self, mut take: impl FnMut(&[u8]) -> usize) {
         let rest = self.output.get(self.transmitted..).unwrap_or_default();
