@@ -1,6 +1,6 @@
 //! One lane's choice of a server for a client that has no mapping.
 
-use crate::balance::{Algorithm, Board, Loads, Pool, Server, ServerIndex};
+use crate::balance::{Algorithm, Board, Loads, Pool, Server, ServerIndex, Slot};
 use crate::base::LaneId;
 
 /// One lane's state for one pool. Made anew for each configuration snapshot.
@@ -9,28 +9,45 @@ use crate::base::LaneId;
 /// and the one that gets the client is owed the sum of these ratios less. The most owed server is next, which spreads the turns
 /// of a server with a high ratio evenly. Least connections asks this only among servers of equal load for their ratio.
 ///
-/// A choice costs one pass over the pool's servers, for least connections with a read a lane for each.
+/// A new client costs two passes over the pool's servers. A look at who is next costs none in plain turns, unless that one went down meanwhile: a client that
+/// returns to its server looks at every step of its handshake, and takes nothing. For least connections it costs a pass with a read a lane for each server.
 #[derive(Debug)]
 pub struct Balancer {
-    /// By [`ServerIndex`]. Within plus and minus `owed_max`.
-    owed: Vec<i64>,
+    /// By [`ServerIndex`].
+    turns: Vec<Turn>,
     /// The sum of all ratios of the pool. In plain turns nobody is owed more. With least connections a slow server would be owed
     /// more and more, and get the client at every tie for a long time after; so this is the bound.
-    owed_max: i64,
+    owed_max: i32,
+    /// Whose turn it was when the last client was taken, in plain turns.
+    next: Option<ServerIndex>,
+}
+
+/// A server as its balancer sees it: 12 bytes, so that a pass over thousands is short.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    /// Within plus and minus `owed_max`.
+    owed: i32,
+    slot: Slot,
+    /// Its ratio; zero for one that is not enabled.
+    weight: u8,
 }
 
 /// Most turns that a lane is ahead of the first one.
-const OFFSET_MAX: i64 = 256;
+const OFFSET_MAX: i32 = 256;
 
 impl Balancer {
     /// A balancer for `pool`. `lane` offsets the turn, so that lanes do not all begin with the same server.
     pub fn new(pool: &Pool, lane: LaneId) -> Self {
-        let owed_max = pool.servers.iter().filter(|server| server.enabled).map(weight).sum();
-        let mut balancer = Self { owed: vec![0; pool.servers.len()], owed_max };
+        let weight = |server: &Server| if server.enabled { server.weight() } else { 0 };
+        let turns: Vec<_> =
+            pool.servers.iter().map(|server| Turn { owed: 0, slot: server.slot, weight: weight(server) }).collect();
+        // At most 65,535 servers times 255.
+        let owed_max = turns.iter().map(|turn| i32::from(turn.weight)).sum();
+        let mut balancer = Self { turns, owed_max, next: None };
         let all = Board::new(0);
-        let turns = if owed_max == 0 { 0 } else { i64::from(lane.0) % owed_max.min(OFFSET_MAX) };
-        for _ in 0..turns {
-            if let Some(server) = balancer.in_turn(pool, &all) {
+        let ahead = if owed_max == 0 { 0 } else { i32::from(lane.0) % owed_max.min(OFFSET_MAX) };
+        for _ in 0..ahead {
+            if let Some(server) = balancer.in_turn(&all) {
                 balancer.commit(pool, &all, server);
             }
         }
@@ -40,54 +57,56 @@ impl Balancer {
     /// The server that the next new client would get; `None` when none is usable. Changes nothing: see [`commit`](Self::commit).
     pub fn peek(&self, pool: &Pool, board: &Board, loads: &Loads) -> Option<ServerIndex> {
         match pool.algorithm {
-            Algorithm::RoundRobin => self.in_turn(pool, board),
-            Algorithm::LeastConnections => self.least_loaded(pool, board, loads),
+            Algorithm::RoundRobin => self.noted(board).or_else(|| self.in_turn(board)),
+            Algorithm::LeastConnections => self.least_loaded(board, loads),
         }
     }
 
     /// Notes that a new client was given `server`, which [`peek`](Self::peek) named.
     pub fn commit(&mut self, pool: &Pool, board: &Board, server: ServerIndex) {
         let mut sum = 0;
-        for (owed, candidate) in self.owed.iter_mut().zip(&pool.servers) {
-            if is_usable(candidate, board) {
-                sum += weight(candidate);
-                *owed = (*owed + weight(candidate)).min(self.owed_max);
-            }
+        for turn in self.turns.iter_mut().filter(|turn| turn.is_usable(board)) {
+            sum += i32::from(turn.weight);
+            turn.owed = (turn.owed + i32::from(turn.weight)).min(self.owed_max);
         }
-        if let Some(owed) = self.owed.get_mut(usize::from(server.0)) {
-            *owed = (*owed - sum).max(-self.owed_max);
+        if let Some(turn) = self.turns.get_mut(usize::from(server.0)) {
+            turn.owed = (turn.owed - sum).max(-self.owed_max);
         }
+        self.next = match pool.algorithm {
+            Algorithm::RoundRobin => self.in_turn(board),
+            Algorithm::LeastConnections => None,
+        };
     }
 
-    fn in_turn(&self, pool: &Pool, board: &Board) -> Option<ServerIndex> {
-        let mut best: Option<(i64, ServerIndex)> = None;
-        for (index, server, owed) in self.usable(pool, board) {
-            if best.is_none_or(|(most, _)| owed + weight(server) > most) {
-                best = Some((owed + weight(server), index));
+    /// Who is next as long as no client is taken. A server that has come up since then waits for the one after.
+    fn noted(&self, board: &Board) -> Option<ServerIndex> {
+        self.next.filter(|next| self.turns.get(usize::from(next.0)).is_some_and(|turn| turn.is_usable(board)))
+    }
+
+    fn in_turn(&self, board: &Board) -> Option<ServerIndex> {
+        let mut best: Option<(i32, ServerIndex)> = None;
+        for (index, turn) in self.usable(board) {
+            if best.is_none_or(|(most, _)| turn.due() > most) {
+                best = Some((turn.due(), index));
             }
         }
         best.map(|(_, index)| index)
     }
 
-    fn least_loaded(&self, pool: &Pool, board: &Board, loads: &Loads) -> Option<ServerIndex> {
+    fn least_loaded(&self, board: &Board, loads: &Loads) -> Option<ServerIndex> {
         struct Best {
             load: u128,
             weight: u128,
-            owed: i64,
+            due: i32,
             index: ServerIndex,
         }
         let mut best: Option<Best> = None;
-        for (index, server, owed) in self.usable(pool, board) {
-            let this = Best {
-                load: loads.total(server.slot).into(),
-                weight: server.weight().into(),
-                owed: owed + weight(server),
-                index,
-            };
+        for (index, turn) in self.usable(board) {
+            let this = Best { load: loads.total(turn.slot).into(), weight: turn.weight.into(), due: turn.due(), index };
             let better = best.as_ref().is_none_or(|best| {
                 // load / weight, without the division.
                 let (ours, theirs) = (this.load * best.weight, best.load * this.weight);
-                ours < theirs || (ours == theirs && this.owed > best.owed)
+                ours < theirs || (ours == theirs && this.due > best.due)
             });
             if better {
                 best = Some(this);
@@ -96,34 +115,28 @@ impl Balancer {
         best.map(|best| best.index)
     }
 
-    /// Servers that may get a new client, each with what it is owed.
-    fn usable<'a>(
-        &'a self,
-        pool: &'a Pool,
-        board: &'a Board,
-    ) -> impl Iterator<Item = (ServerIndex, &'a Server, i64)> + 'a {
-        (0..=u16::MAX)
-            .map(ServerIndex)
-            .zip(&pool.servers)
-            .zip(&self.owed)
-            .map(|((index, server), owed)| (index, server, *owed))
-            .filter(|(_, server, _)| is_usable(server, board))
+    /// Servers that may get a new client.
+    fn usable<'a>(&'a self, board: &'a Board) -> impl Iterator<Item = (ServerIndex, &'a Turn)> + 'a {
+        (0..=u16::MAX).map(ServerIndex).zip(&self.turns).filter(|(_, turn)| turn.is_usable(board))
     }
 }
 
-fn is_usable(server: &Server, board: &Board) -> bool {
-    server.enabled && board.health(server.slot).is_usable()
-}
+impl Turn {
+    fn is_usable(&self, board: &Board) -> bool {
+        self.weight > 0 && board.health(self.slot).is_usable()
+    }
 
-fn weight(server: &Server) -> i64 {
-    server.weight().into()
+    /// What it would be owed when the next client comes.
+    fn due(&self) -> i32 {
+        self.owed + i32::from(self.weight)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::Health;
     use crate::balance::testing::pool;
-    use crate::balance::{Health, Slot};
     use crate::base::Random;
 
     /// One pool as one or more lanes see it.
@@ -136,9 +149,13 @@ mod tests {
 
     impl Bench {
         fn new(algorithm: Algorithm, ratios: &[u8], lanes: u16) -> Self {
-            let pool = pool(algorithm, ratios);
+            Self::of(pool(algorithm, ratios), lanes)
+        }
+
+        fn of(pool: Pool, lanes: u16) -> Self {
+            let servers = pool.servers.len();
             let lanes = (0..lanes).map(LaneId).map(|lane| (lane, Balancer::new(&pool, lane))).collect::<Vec<_>>();
-            Self { board: Board::new(ratios.len()), loads: Loads::new(lanes.len(), ratios.len()), pool, lanes }
+            Self { board: Board::new(servers), loads: Loads::new(lanes.len(), servers), pool, lanes }
         }
 
         /// A new client on `lane`; its connection stays open.
@@ -213,8 +230,9 @@ mod tests {
     #[test]
     fn down_and_disabled_servers_get_nobody_and_the_rest_share_by_ratio() {
         for algorithm in [Algorithm::RoundRobin, Algorithm::LeastConnections] {
-            let mut bench = Bench::new(algorithm, &[1, 1, 1, 3], 1);
-            bench.pool.servers[0].enabled = false;
+            let mut pool = pool(algorithm, &[1, 1, 1, 3]);
+            pool.servers[0].enabled = false;
+            let mut bench = Bench::of(pool, 1);
             bench.board.publish(Slot(1), Health::Down);
             assert_eq!(tally(4, &bench.clients(0, 40)), [0, 0, 10, 30], "{algorithm:?}");
         }
@@ -227,6 +245,16 @@ mod tests {
         bench.clients(0, 1000);
         bench.board.publish(Slot(0), Health::Up);
         assert!(tally(2, &bench.clients(0, 10))[0] <= 6);
+    }
+
+    #[test]
+    fn a_server_that_goes_down_before_its_turn_is_passed_over_until_it_is_back() {
+        let mut bench = Bench::new(Algorithm::RoundRobin, &[1, 1, 1], 1);
+        assert_eq!(bench.client(0), Some(0), "and the next one is noted");
+        bench.board.publish(Slot(1), Health::Down);
+        assert!(!bench.clients(0, 6).contains(&1));
+        bench.board.publish(Slot(1), Health::Up);
+        assert!(bench.clients(0, 3).contains(&1));
     }
 
     #[test]
@@ -307,7 +335,10 @@ mod tests {
                     },
                 }
                 let balancer = &bench.lanes[lane].1;
-                assert!(balancer.owed.iter().all(|owed| owed.abs() <= balancer.owed_max), "seed {seed}: {balancer:?}");
+                assert!(
+                    balancer.turns.iter().all(|turn| turn.owed.abs() <= balancer.owed_max),
+                    "seed {seed}: {balancer:?}"
+                );
             }
         }
     }
