@@ -118,7 +118,9 @@ struct Shared {
     pool: Arc<Pool>,
 }
 
+/// On cache lines of its own: a lane may have a pool to itself, and is then to have its counts to itself.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Pool {
     in_use: AtomicUsize,
     capacity: usize,
