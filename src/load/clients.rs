@@ -133,6 +133,8 @@ pub struct Clients {
     name: ServerName<'static>,
     host: String,
     config: Arc<ClientConfig>,
+    /// Those that a crowd is copies of.
+    crowd: Vec<Client>,
 }
 
 impl Clients {
@@ -162,7 +164,20 @@ impl Clients {
         };
         let mut config = builder.with_no_client_auth();
         config.resumption = Resumption::disabled();
-        Ok(Self { name, host: identity.name.clone(), config: Arc::new(config) })
+        Ok(Self { name, host: identity.name.clone(), config: Arc::new(config), crowd: Vec::new() })
+    }
+
+    /// The same clients as a crowd that is there to hold connections: they share so many TLS 1.2 tickets, which may be used more than once (RFC 5077), and forget
+    /// their session as soon as they have nothing to say. A million of them are soon there and take little memory.
+    #[must_use]
+    pub fn crowd(mut self, tickets: usize) -> Self {
+        self.crowd = (0..tickets).map(|_| self.returning()).collect();
+        self
+    }
+
+    /// Whether they forget their session once they only hold their connection.
+    pub(super) fn is_crowd(&self) -> bool {
+        !self.crowd.is_empty()
     }
 
     /// The server name that they ask for.
@@ -175,9 +190,10 @@ impl Clients {
         &self.host
     }
 
-    /// A client that never comes back. All of these share one configuration.
-    pub(super) fn forgetful(&self) -> Client {
-        Client { config: Arc::clone(&self.config), tickets: None }
+    /// A client that never comes back, or the one of this number in a crowd. All who never come back share one configuration.
+    pub(super) fn forgetful(&self, number: usize) -> Client {
+        let copied = number.checked_rem(self.crowd.len()).and_then(|number| self.crowd.get(number));
+        copied.cloned().unwrap_or_else(|| Client { config: Arc::clone(&self.config), tickets: None })
     }
 
     /// A client that comes back with a ticket.
@@ -190,7 +206,7 @@ impl Clients {
 }
 
 /// One client.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Client {
     pub(super) config: Arc<ClientConfig>,
     tickets: Option<Arc<Tickets>>,

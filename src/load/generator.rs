@@ -123,7 +123,7 @@ impl<T: Transport, C: Clock> Generator<T, C> {
         let errand = Errand::new(&plan, clients);
         let source = |number: usize| plan.sources.get(number.checked_rem(plan.sources.len())?).copied();
         let seats = (0..plan.connections).map(|number| Seat {
-            client: errand.client(),
+            client: errand.client(number),
             source: source(number),
             visit: None,
             queued: false,

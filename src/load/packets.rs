@@ -10,7 +10,7 @@ use crate::base::{Duration, Instant, LaneId, Random};
 use crate::lane::{Handle, NoConnection, Station, Steering};
 use crate::link;
 use crate::load::{Taken, Transport};
-use crate::nic::QueuePair;
+use crate::nic::{QueuePair, rss};
 use crate::tcp::{self, ConnectionId, Event, Readable, Token};
 
 /// Most connections, clients' and servers' together: a million idle ones, both ends.
@@ -22,9 +22,14 @@ const NEIGHBOURS_MAX: usize = 64;
 /// Packets that wait for one of them: the first SYNs of a run.
 const PENDING_MAX: usize = 256;
 
+/// Most source ports that are tried for a connection that is to reach one lane. One in as many as there are lanes does.
+const TRIES_MAX: usize = 1024;
+
 /// Our own TCP over a queue.
 pub struct Packets<Q: QueuePair> {
     station: Station<Q>,
+    /// The one of so many lanes that clients reach.
+    reached: Option<(LaneId, u16)>,
 }
 
 impl<Q: QueuePair> Packets<Q> {
@@ -49,7 +54,22 @@ impl<Q: QueuePair> Packets<Q> {
         let steering = Steering::between(1).remove(0);
         let mut station = Station::new(&handle, steering, vec![queue], settings, random.fork());
         station.configure(vec![port]);
-        Self { station }
+        Self { station, reached: None }
+    }
+
+    /// The same with clients whose ports are such that all of their frames are one lane's of what is loaded, which has so many.
+    ///
+    /// # Panics
+    /// When there are no lanes.
+    #[must_use]
+    pub fn reaching(self, lane: LaneId, lanes: u16) -> Self {
+        assert!(lanes > 0, "something without lanes is reached by nobody");
+        Self { reached: Some((lane, lanes)), ..self }
+    }
+
+    fn reaches(&self, connection: ConnectionId) -> bool {
+        let Some((lane, lanes)) = self.reached else { return true };
+        self.station.stack.flow(connection).is_some_and(|flow| rss::lane_of(&flow.reversed(), lanes) == lane)
     }
 }
 
@@ -67,10 +87,18 @@ impl<Q: QueuePair> Transport for Packets<Q> {
         token: Token,
         now: Instant,
     ) -> Result<ConnectionId, NoConnection> {
-        match from {
-            Some(from) => self.station.open_connection_from(from, to, token, now),
-            None => self.station.open_connection(to, token, now),
+        for _ in 0..TRIES_MAX {
+            let connection = match from {
+                Some(from) => self.station.open_connection_from(from, to, token, now),
+                None => self.station.open_connection(to, token, now),
+            }?;
+            if self.reaches(connection) {
+                return Ok(connection);
+            }
+            // Nothing of it has been sent.
+            self.station.stack.abort(connection, now);
         }
+        Err(NoConnection::NoResources)
     }
 
     fn receive(&mut self, now: Instant) -> bool {
@@ -128,5 +156,28 @@ impl<Q: QueuePair> Transport for Packets<Q> {
 
     fn abort(&mut self, connection: ConnectionId, now: Instant) {
         self.station.stack.abort(connection, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nic::memory;
+    use crate::sim::host::mac;
+
+    #[test]
+    fn clients_that_are_to_reach_one_lane_reach_no_other() {
+        for lane in [LaneId(0), LaneId(2)] {
+            let (mut queues, _wire) = memory::port(1, mac(1), 1500);
+            let address = "198.18.0.1/24".parse().unwrap();
+            let packets = Packets::new(queues.remove(0), address, Vec::new(), Vec::new(), Random::from_seed(1));
+            let mut packets = packets.reaching(lane, 3);
+            let service = "198.18.0.10:443".parse().unwrap();
+            for _ in 0..100 {
+                let connection = packets.connect(None, service, Token(0), Instant::START).unwrap();
+                let flow = packets.station.stack.flow(connection).unwrap();
+                assert_eq!(rss::lane_of(&flow.reversed(), 3), lane);
+            }
+        }
     }
 }

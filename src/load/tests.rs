@@ -180,6 +180,16 @@ fn idle_connections_are_all_held_to_the_end_and_then_closed() {
 }
 
 #[test]
+fn a_crowd_shares_a_ticket_and_holds_all_the_same() {
+    let crowd = clients(Version::Tls12).crowd(1);
+    let mut bench = Bench::new(Plan { connections: 300, ..plan(Mode::Idle) }, crowd);
+    let report = bench.run();
+    assert_eq!((report.held, report.failed, report.served, report.unfinished), (300, 0, 300, 0), "{report}");
+    let tickets = &bench.engine.handles[0].counters.tickets;
+    assert_eq!((tickets.handshakes_full.value(), tickets.handshakes_resumed.value()), (1, 299));
+}
+
+#[test]
 fn clients_on_a_schedule_come_as_scheduled() {
     let rate = NonZeroU32::new(2000);
     let report = Bench::new(Plan { rate, connections: 64, ..plan(Mode::Full) }, clients(Version::Tls13)).run();

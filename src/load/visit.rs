@@ -49,9 +49,9 @@ impl Errand {
         Self { mode: plan.mode, clients, request, upload, answer, stopping: false }
     }
 
-    /// A client of the kind that the mode takes.
-    pub(super) fn client(&self) -> Client {
-        if self.mode == Mode::Resumed { self.clients.returning() } else { self.clients.forgetful() }
+    /// The client of this number, of the kind that the mode takes.
+    pub(super) fn client(&self, number: usize) -> Client {
+        if self.mode == Mode::Resumed { self.clients.returning() } else { self.clients.forgetful(number) }
     }
 }
 
@@ -212,6 +212,8 @@ impl<I: Copy> Visit<I> {
             if taken == Taken::Empty || self.stage == Stage::Connecting {
                 if self.stage == Stage::Holding && errand.stopping {
                     self.close(transport, tally, now);
+                } else if self.stage == Stage::Holding && errand.clients.is_crowd() {
+                    (self.tls, self.head) = (None, Vec::new());
                 }
                 // What has been sent may have been all that a turn may, and not all that there is room for.
                 return if budget > 0 { Next::Wait } else { Next::Again };
