@@ -26,6 +26,22 @@ pub const SERVICE_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 10));
 /// The service's port.
 pub const SERVICE_PORT: u16 = 443;
 
+/// How long a connection of a simulated service may be without a byte.
+pub const IDLE: Duration = Duration::from_secs(120);
+
+/// Where the service of this number listens: the first at [`SERVICE_ADDRESS`], the others from 198.19.128.1 on.
+///
+/// # Panics
+/// When there are more services than addresses in 198.19.128.0/17.
+pub fn service_address(number: u32) -> SocketAddr {
+    let address = match number {
+        0 => SERVICE_ADDRESS,
+        1..0x7fff => IpAddr::V4(Ipv4Addr::from_bits(0xc613_8000 | number)),
+        0x7fff.. => panic!("198.19.128.0/17 has no address for service {number}"),
+    };
+    (address, SERVICE_PORT).into()
+}
+
 /// The certificate of the service, and the root that clients trust.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -122,7 +138,8 @@ impl<C: Clock + Clone> Engine<C> {
             board: backing.board,
             servers: vec![(0, server, Generation(0))],
             port,
-            has_service: true,
+            services: 1,
+            idle: IDLE,
             probes: (Duration::from_secs(4), Duration::from_secs(4)),
         };
         for handle in &engine.handles {
@@ -132,10 +149,10 @@ impl<C: Clock + Clone> Engine<C> {
     }
 }
 
-/// What the engine is configured with: one service, its pool, one port.
+/// What the engine is configured with: services, their pool, one port.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// The service's certificate.
+    /// The services' certificate.
     pub identity: Identity,
     /// What happens to a client whose server is down.
     pub policy: SelectNewServer,
@@ -145,8 +162,10 @@ pub struct Site {
     pub servers: Vec<(u16, SocketAddr, Generation)>,
     /// The port; it answers for the service's address if that is in it.
     pub port: link::Settings,
-    /// Whether there is a service at all.
-    pub has_service: bool,
+    /// How many services there are, each at an address of its own: see [`service_address`].
+    pub services: u32,
+    /// How long a connection may be without a byte.
+    pub idle: Duration,
     /// How often its monitor looks at a server, and how long it waits for it.
     pub probes: (Duration, Duration),
 }
@@ -165,11 +184,12 @@ impl Site {
             successful_checks: 1,
             failed_checks: 3,
         };
-        let services = if self.has_service { vec![Arc::new(self.service(&pool))] } else { Vec::new() };
+        let services = (0..self.services).map(|number| Arc::new(self.service(number, &pool))).collect();
         Snapshot { version, ports: vec![self.port.clone()], services, pools: vec![(pool, Some(monitor))] }
     }
 
-    fn service(&self, pool: &Arc<Pool>) -> Service {
+    fn service(&self, number: u32, pool: &Arc<Pool>) -> Service {
+        let id = ServiceId(u64::from(number) + 1);
         let certificate = Certificate::from_pem(self.identity.chain.as_bytes(), self.identity.key.as_bytes())
             .expect("the world's own certificate");
         let profile = Profile {
@@ -187,7 +207,7 @@ impl Site {
             ciphers: Vec::new(),
             alpn: Vec::new(),
             tickets: Tickets {
-                scope: Scope { cluster: [7; 32], service: ServiceId(1), policy: policy_hash(versions) },
+                scope: Scope { cluster: [7; 32], service: id, policy: policy_hash(versions) },
                 count: 2,
                 tls12: true,
                 lifetime: day,
@@ -200,15 +220,15 @@ impl Site {
         });
         let seconds = Duration::from_secs;
         Service {
-            id: ServiceId(1),
+            id,
             name: "shop".into(),
-            addresses: vec![(SERVICE_ADDRESS, SERVICE_PORT).into()],
+            addresses: vec![service_address(number)],
             tls: Arc::new(tls.expect("the settings are complete")),
             proxy_protocol: None,
             timeouts: Timeouts {
                 handshake: seconds(60),
                 connect: seconds(20),
-                idle: seconds(120),
+                idle: self.idle,
                 half_closed: seconds(60),
             },
         }

@@ -11,7 +11,7 @@ use crate::nic::Offload;
 use crate::persistence::SelectNewServer;
 use crate::sim::client::{Client, Visiting};
 use crate::sim::clock::Clock;
-use crate::sim::engine::{Backing, Engine, Identity, SERVICE_ADDRESS, SERVICE_PORT, Site};
+use crate::sim::engine::{Backing, Engine, IDLE, Identity, SERVICE_ADDRESS, SERVICE_PORT, Site};
 use crate::sim::host::{Host, addresses, mac};
 use crate::sim::network::{Conditions, Network};
 use crate::sim::router::Narrow;
@@ -439,7 +439,8 @@ impl World {
             board: Arc::clone(&self.board),
             servers: servers.collect(),
             port,
-            has_service: self.has_service,
+            services: u32::from(self.has_service),
+            idle: IDLE,
             probes: (Duration::from_secs(1), Duration::from_millis(500)),
         }
         .snapshot(self.version)

@@ -3,8 +3,10 @@
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 import statistics
+import subprocess
 import sys
 import time
 
@@ -209,7 +211,48 @@ def bench_idle(stage, options):
     return [rounds.row(scenario, OURS, ["6 KiB"], "6 KiB", less_is_better=True) for scenario in sizes]
 
 
-COMMANDS = {"idle": bench_idle, "latency": bench_latency, "limit": bench_limit, "handshakes": bench_handshakes, "peers": bench_peers, "bulk": bench_bulk}
+# What grows.
+GROWTH = ["connections", "services", "servers", "lanes"]
+
+
+def bench_scale(stage, options):
+    """What a handshake costs a lane as things grow, small and large in turn in one process, in memory."""
+    rounds, rows = Rounds(), []
+    for what in wanted([Scenario(what, "scale") for what in GROWTH], options):
+        compared = {}
+        for line in lines_of(os.environ["SEALANE_SCALE"], what.name, "--rounds", str(options.rounds)):
+            figure = json.loads(line)
+            against = figure["against"]
+            # A row's name beside each that it is compared with: the same figure may be compared with several.
+            scenario = Scenario(figure["name"], against, unit=figure["unit"])
+            compared[scenario] = figure["less_is_better"]
+            rounds.note(figure["round"], scenario, OURS, figure["value"])
+            rounds.note(figure["round"], scenario, against, figure["other"])
+        rows += [rounds.row(scenario, OURS, [scenario.mode], scenario.mode, less_is_better=less) for scenario, less in compared.items()]
+    return rows
+
+
+def lines_of(*command):
+    """What a program says, line by line as it says it."""
+    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *command], stdout=subprocess.PIPE, text=True)
+    try:
+        yield from process.stdout
+        if process.wait() != 0:
+            raise Failed(f"{' '.join(command)} ended with {process.returncode}")
+    finally:
+        process.kill()
+        process.wait()
+
+
+COMMANDS = {
+    "idle": bench_idle,
+    "latency": bench_latency,
+    "limit": bench_limit,
+    "handshakes": bench_handshakes,
+    "peers": bench_peers,
+    "bulk": bench_bulk,
+    "scale": bench_scale,
+}
 
 if __name__ == "__main__":
     sys.exit(main())
