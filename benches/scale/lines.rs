@@ -46,9 +46,6 @@ const YIELDS: u32 = 16;
 /// What a breath takes.
 const TURN: Duration = Duration::from_micros(300);
 
-/// Code addresses that are named of each kind of access to a line.
-const PLACES_MAX: usize = 6;
-
 /// What stores to these say, by index: a breath of lane 0 begins, one of lane 1 does, a breath is over.
 static MARKS: [CachePadded<AtomicU64>; 3] = [const { CachePadded::new(AtomicU64::new(0)) }; 3];
 const OVER: usize = 2;
@@ -187,7 +184,7 @@ fn trace(handshake: &str, arrival: Arrival) -> (u64, Lines) {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("valgrind is installed: scripts/setup does it");
+        .expect("valgrind can be started: apt-get install valgrind binutils");
     let (trace, said) = (child.stderr.take().expect("it is piped"), child.stdout.take().expect("it is piped"));
     // The trace fills its pipe long before the first mark.
     let addresses = thread::spawn(move || BufReader::new(said).lines().next());
@@ -220,7 +217,7 @@ fn trace(handshake: &str, arrival: Arrival) -> (u64, Lines) {
                     let touches = lines.entry(line).or_default();
                     let Some(touch) = touches.get_mut(lane) else { continue };
                     for (does, places) in [(kind != b'S', &mut touch.loads), (kind != b'L', &mut touch.stores)] {
-                        if does && places.len() < PLACES_MAX {
+                        if does {
                             places.insert(at);
                         }
                     }
