@@ -1,6 +1,6 @@
 //! The receiving half of a connection: reassembly, the advertised window (RFC 9293 3.8.6), delayed acknowledgements (RFC 5681 4.2).
 
-use crate::base::{Duration, Instant, Piece};
+use crate::base::{Duration, Instant};
 use crate::tcp::Readable;
 use crate::tcp::buffer::Buffer;
 use crate::tcp::memory::Memory;
@@ -232,7 +232,7 @@ impl Receiver {
     }
 
     pub(super) fn readable(&self) -> Readable<'_> {
-        let first = self.buffer.first();
+        let (first, _) = self.buffer.slices(0, self.buffer.len());
         if !first.is_empty() {
             Readable::Data(first)
         } else if self.finished {
@@ -240,11 +240,6 @@ impl Receiver {
         } else {
             Readable::Empty
         }
-    }
-
-    /// Takes bytes out of the buffer, at most so many and where they lie together; [`consume`](Self::consume) none after it.
-    pub(super) fn take(&mut self, most: usize) -> Option<Piece> {
-        self.buffer.take(most)
     }
 
     /// Bytes that wait for the reader.

@@ -2,9 +2,8 @@
 //!
 //! Nagle's algorithm is off: what passes here are whole TLS records and relayed bytes, and whoever writes has already gathered them.
 
-use crate::base::Piece;
-use crate::tcp::buffer::{Buffer, Payload};
 use crate::tcp::memory::Memory;
+use crate::tcp::outbox::{Outbox, Payload};
 use crate::wire::Seq;
 
 /// A segment that could leave now.
@@ -31,7 +30,7 @@ pub(super) struct Sender {
     wl1: Seq,
     /// Most payload bytes a segment.
     pub(super) mss: u32,
-    buffer: Buffer,
+    outbox: Outbox,
     pub(super) capacity: u32,
     /// The sequence number of the buffer's first byte.
     pub(super) first: Seq,
@@ -53,7 +52,7 @@ impl Sender {
             max_window: 0,
             wl1: Seq(0),
             mss,
-            buffer: Buffer::default(),
+            outbox: Outbox::default(),
             capacity: u32::try_from(capacity).unwrap_or(u32::MAX).min(1 << 30),
             first: iss + 1,
             shift: 0,
@@ -64,12 +63,12 @@ impl Sender {
 
     pub(super) fn room(&self, memory: Memory) -> usize {
         let limit = memory.limit(self.capacity, self.mss) as usize;
-        if self.fin { 0 } else { limit.saturating_sub(self.buffer.len()) }
+        if self.fin { 0 } else { limit.saturating_sub(self.outbox.len()) }
     }
 
     pub(super) fn write(&mut self, bytes: &[u8], memory: Memory) -> usize {
         let taken = bytes.get(..self.room(memory).min(bytes.len())).unwrap_or_default();
-        self.buffer.push(taken);
+        self.outbox.push(taken);
         self.blocked |= taken.len() < bytes.len();
         taken.len()
     }
@@ -84,11 +83,11 @@ impl Sender {
     }
 
     /// Takes a piece for which there is room.
-    pub(super) fn append(&mut self, piece: Piece, memory: Memory) -> Result<(), Piece> {
+    pub(super) fn append(&mut self, piece: Vec<u8>, memory: Memory) -> Result<(), Vec<u8>> {
         if piece.len() > self.room(memory) {
             return Err(piece);
         }
-        self.buffer.append(piece);
+        self.outbox.append(piece);
         Ok(())
     }
 
@@ -102,11 +101,11 @@ impl Sender {
 
     /// One past the last byte queued.
     fn end(&self) -> Seq {
-        self.first + u32::try_from(self.buffer.len()).unwrap_or(u32::MAX)
+        self.first + u32::try_from(self.outbox.len()).unwrap_or(u32::MAX)
     }
 
     pub(super) fn queued(&self) -> usize {
-        self.buffer.len()
+        self.outbox.len()
     }
 
     /// Sequence space sent and not acknowledged, as far as it counts against the congestion window.
@@ -201,7 +200,7 @@ impl Sender {
     }
 
     pub(super) fn payload(&self, chunk: Chunk) -> Payload<'_> {
-        self.buffer.payload(chunk.seq.since(self.first) as usize, chunk.len as usize)
+        self.outbox.payload(chunk.seq.since(self.first) as usize, chunk.len as usize)
     }
 
     /// Whether nothing lies behind this chunk.
@@ -211,8 +210,8 @@ impl Sender {
 
     /// An acceptable acknowledgement that moves SND.UNA.
     pub(super) fn on_ack(&mut self, ack: Seq) {
-        let bytes = if ack.after(self.first) { (ack.since(self.first) as usize).min(self.buffer.len()) } else { 0 };
-        self.buffer.advance(bytes);
+        let bytes = if ack.after(self.first) { (ack.since(self.first) as usize).min(self.outbox.len()) } else { 0 };
+        self.outbox.advance(bytes);
         self.first = self.first + u32::try_from(bytes).unwrap_or(u32::MAX);
         self.snd_una = ack;
         self.snd_nxt = self.snd_nxt.max(ack);
@@ -242,17 +241,17 @@ impl Sender {
 
     /// Reads where the bytes are that are to be sent.
     pub(super) fn touch(&self) -> u64 {
-        self.buffer.memory() as u64
+        self.outbox.memory() as u64
     }
 
     /// Bytes of memory held.
     pub(super) fn memory(&self) -> usize {
-        self.buffer.memory()
+        self.outbox.memory()
     }
 
     /// Drops everything.
     pub(super) fn clear(&mut self) {
         self.first = self.end();
-        self.buffer = Buffer::default();
+        self.outbox = Outbox::default();
     }
 }
