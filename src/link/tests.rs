@@ -6,8 +6,7 @@ use smoltcp::wire::{ArpOperation, ArpRepr};
 use super::outbox::{Envelope, OUTBOX_MAX, arp_message};
 use super::*;
 use crate::base::Duration;
-
-use crate::nic::{QueuePair, memory};
+use crate::nic::{FRAME_MAX, QueuePair, memory};
 use crate::wire;
 
 mod icmp;
@@ -81,7 +80,7 @@ impl Host {
 
     /// Everything of the link layer's own that is to be transmitted.
     fn transmitted(&mut self) -> Vec<Vec<u8>> {
-        let mut room = [0; crate::nic::FRAME_MAX];
+        let mut room = [0; FRAME_MAX];
         std::iter::from_fn(|| self.link.poll_transmit(&mut room).map(|len| room[..len].to_vec())).collect()
     }
 

@@ -128,7 +128,7 @@ impl Stack {
         Ok(())
     }
 
-    /// Tables, index, timers and memory add up. The gauges show it after a burst: see [`Stack::publish`].
+    /// Tables, index, timers and memory add up, and the gauges show them.
     fn audit_sums(&self) -> Verdict {
         let live: Vec<&Connection> =
             self.connections.indices().into_iter().filter_map(|index| self.connections.at(index)).collect();
@@ -142,6 +142,17 @@ impl Stack {
         same("accounted memory", self.buffered, sum(|connection| connection.memory() as usize))?;
         same("paths in order", self.paths.in_order().len(), self.paths.len())?;
         ensure!(self.paths.len() <= PATHS_MAX, "{} paths are remembered", self.paths.len());
+        for (name, gauge, value) in [
+            ("connections", &self.counters.connections, live.len()),
+            ("half_open", &self.counters.half_open, self.half_open.len()),
+            ("time_wait", &self.counters.time_wait, self.time_wait.len()),
+            ("sources", &self.counters.sources, self.sources.len()),
+            ("buffered_bytes", &self.counters.buffered_bytes, self.buffered),
+            ("timers", &self.counters.timers, timers),
+            ("paths", &self.counters.paths, self.paths.len()),
+        ] {
+            same(name, gauge.value(), value as u64)?;
+        }
         Ok(())
     }
 }
@@ -314,12 +325,12 @@ mod tests {
         let mut bed = busy().into_iter().nth(side).unwrap();
         assert_eq!(bed.audit(), Ok(()));
         damage(&mut bed.stack);
-        bed.audit()
+        bed.stack.audit(bed.now())
     }
 
     #[test]
     fn every_kind_of_damage_is_noticed() {
-        let cases: [(usize, &str, Damage); 28] = [
+        let cases: [(usize, &str, Damage); 29] = [
             (0, "SND.UNA", |stack| connection(stack).sender.snd_nxt = connection(stack).sender.snd_una - 1),
             (0, "sent", |stack| connection(stack).sender.snd_max = connection(stack).sender.snd_max + 100_000),
             (0, "the buffer begins", |stack| connection(stack).sender.snd_una = connection(stack).sender.snd_una + 1),
@@ -353,6 +364,7 @@ mod tests {
                 stack.half_open.iter_mut().for_each(|(_, half)| half.flow = half.flow.reversed())
             }),
             (1, "is held by", |stack| stack.half_open.iter_mut().for_each(|(_, half)| half.source = None)),
+            (1, "sources: told", |stack| stack.counters.sources.set(7)),
             (1, "half-open and its timer", |stack| stack.half_open.iter_mut().for_each(|(_, half)| half.timer = None)),
         ];
         for (number, (side, words, damage)) in cases.into_iter().enumerate() {

@@ -451,6 +451,8 @@ impl Testbed {
     /// # Errors
     /// What is wrong, in words: a bug in the engine, whatever was injected.
     pub fn audit(&self) -> Result<(), String> {
+        // Gauges are shown once a burst, and a host may be asked at any time.
+        self.stack.publish();
         self.stack.audit(self.now)
     }
 

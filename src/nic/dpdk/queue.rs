@@ -143,6 +143,9 @@ fn has_right_ip_header(frame: &[u8]) -> bool {
     header.is_some_and(|header| Ipv4Packet::new_unchecked(header).verify_checksum())
 }
 
+/// Least room that drivers leave in front of what they receive: 128 bytes, of which net_virtio takes 12 for its own header.
+const HEADROOM_MIN: usize = 116;
+
 /// As an argument of DPDK.
 const BURST_U16: u16 = 32;
 const _: () = assert!(BURST_U16 as usize == BURST);
@@ -224,7 +227,8 @@ impl Buffer {
     fn part(mut self, into: &mut VecDeque<Self>) {
         let mut rest = self.unchain();
         // Software could not prove the checksum of a part.
-        let parsed = Headers::of(self.bytes()).filter(|_| self.received_checksum() == ReceivedChecksum::Good);
+        let is_proven = self.received_checksum() == ReceivedChecksum::Good;
+        let parsed = Headers::of(self.bytes()).filter(|headers| is_proven && headers.len <= HEADROOM_MIN);
         let mut copy = [0; HEADERS_MAX];
         let copy = parsed.and_then(|headers| copy.get_mut(..headers.len));
         let (Some(headers), Some(copy)) = (parsed, copy) else { return into.push_back(self) };
@@ -235,7 +239,6 @@ impl Buffer {
         while let Some(mut part) = rest {
             rest = part.unchain();
             let len = part.bytes().len();
-            // Drivers leave a headroom of 116 bytes and more.
             let Some(room) = part.prepend(headers.len) else { return };
             room.copy_from_slice(copy);
             headers.write(room, Part { offset, len, is_last: rest.is_none() });
