@@ -15,6 +15,10 @@ const BATCH: usize = 64;
 const WAIT_MAX: Duration = Duration::from_millis(20);
 /// What a measurement at a round trip of one millisecond can bear.
 const TARDY: Duration = Duration::from_micros(500);
+/// A burst of losses is over once nothing has come for so long, whatever the dice say: a queue that overflows is empty by then. If it went on by the number of packets
+/// alone, it would wait for the last connection of a path and eat twelve of its retransmissions, one timeout after the other: a minute and more of silence, which
+/// no TCP can do anything about.
+const BURST_GAP: Duration = Duration::from_millis(100);
 /// How much late a wake-up may be.
 const TIMER_SLACK_NANOS: u64 = 1_000;
 
@@ -75,6 +79,8 @@ pub(crate) struct Path {
     free_at: Instant,
     /// In a burst of losses.
     losing: bool,
+    /// When the last packet came.
+    came: Instant,
     number: u64,
     under_way: BinaryHeap<Reverse<(Instant, u64, Vec<u8>)>>,
     pub(crate) tally: Tally,
@@ -87,6 +93,7 @@ impl Path {
             random: Random::from_seed(seed),
             free_at: Instant::START,
             losing: false,
+            came: Instant::START,
             number: 0,
             under_way: BinaryHeap::new(),
             tally: Tally::default(),
@@ -99,7 +106,8 @@ impl Path {
         let lateness = self.random.below(1_000_000);
         let Impairment { rate, queue, delay, burst, .. } = self.impairment;
         // Bursts are geometric: each begins with a share of `loss / burst`, and goes on with one of `1 - 1 / burst`.
-        let goes_on = self.losing && burst > 1;
+        let gap = now.since(std::mem::replace(&mut self.came, now));
+        let goes_on = self.losing && burst > 1 && gap < BURST_GAP;
         self.losing = loss < if goes_on { 1_000_000 - 1_000_000 / burst } else { self.impairment.loss / burst };
         if self.losing {
             self.tally.lost += 1;
