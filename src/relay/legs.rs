@@ -350,16 +350,16 @@ impl Relay {
 
     /// Hands plaintext to the server's connection; whether all of it found room.
     fn deliver(&mut self, stack: &mut Stack, now: Instant) -> bool {
-        let Some(server) = self.server else { return true };
-        let mut delivered = true;
-        let received = &mut self.received;
-        self.session.plaintext(|bytes| {
-            let taken = stack.write(server, bytes, now);
-            *received += taken as u64;
-            delivered &= taken == bytes.len();
-            taken
-        });
-        delivered
+        let (waiting, Some(server)) = (self.session.readable(), self.server) else { return true };
+        if waiting == 0 {
+            return true;
+        }
+        let room = stack.room_for(server, waiting);
+        let Some(plaintext) = self.session.take(room) else { return false };
+        let taken = plaintext.len();
+        self.received += taken as u64;
+        // There is room for it.
+        stack.append(server, plaintext, now).is_ok() && taken == waiting
     }
 
     fn close_upstream(&mut self, stack: &mut Stack, now: Instant) {
@@ -404,12 +404,9 @@ impl Relay {
     fn send(&mut self, wanted: usize, stack: &mut Stack, now: Instant) -> Result<bool, End> {
         let (Some(client), Some(server)) = (self.client, self.server) else { return Ok(false) };
         let room = stack.room_for(client, wanted);
-        let Readable::Data(bytes) = stack.readable(server) else { return Ok(false) };
-        let Some((taken, record)) = self.session.seal(bytes, room).map_err(End::Tls)? else {
-            return Ok(self.session.has_output());
-        };
+        let sealed = self.session.seal(room, |most| stack.take(server, most, now)).map_err(End::Tls)?;
+        let Some((taken, record)) = sealed else { return Ok(self.session.has_output()) };
         stack.append(client, record, now).map_err(|_| End::Tls(Failure::Internal))?;
-        stack.consume(server, taken, now);
         self.sent += taken as u64;
         Ok(true)
     }

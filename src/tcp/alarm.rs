@@ -3,7 +3,6 @@
 use crate::base::Instant;
 use crate::tcp::Close;
 use crate::tcp::connection::{Connection, Env};
-use crate::tcp::memory::Memory;
 use crate::tcp::rtt::RTO_MAX;
 use crate::tcp::state::State;
 
@@ -64,7 +63,7 @@ impl Connection {
             self.on_retransmission_timeout(env);
         }
         if due(self.persist_at) {
-            if env.memory != Memory::Plenty && self.has_been_shut_out(env) {
+            if env.memory.is_short() && self.has_been_shut_out(env) {
                 env.counters.shut_windows_ended.increment();
                 return self.end(Close::TimedOut);
             }

@@ -1,8 +1,8 @@
 //! What leaves a connection: which segment is next, and what its leaving changes.
 
+use crate::tcp::buffer::Payload;
 use crate::tcp::connection::{Connection, Env, mss_offered, shift_offered, window_offered};
 use crate::tcp::isn;
-use crate::tcp::outbox::Payload;
 use crate::tcp::selective::Selective;
 use crate::tcp::send::Chunk;
 use crate::tcp::state::State;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use smoltcp::wire::{Ipv4Packet, Ipv6Packet};
 
-use crate::base::{Duration, Flow, Instant, Random};
+use crate::base::{Duration, Flow, Instant, Piece, Random};
 use crate::tcp::{Close, Congestion, ConnectionId, Counters, EcnMode, Event, Readable, Settings, Stack, Token, Train};
 use crate::wire::{Ecn, Packet, Quote, Segment};
 
@@ -267,8 +267,12 @@ fn append(stack: &mut Stack, id: ConnectionId, mut data: Vec<u8>, now: Instant) 
     let room = stack.room_for(id, data.len());
     assert!(room == 0 || room <= stack.writable(id));
     data.truncate(room);
-    assert_eq!(stack.append(id, data, now), Ok(()));
+    assert_eq!(stack.append(id, Piece::from(&data[..]), now), Ok(()));
     room
+}
+
+fn sevens(len: usize) -> Piece {
+    Piece::from(&vec![7; len][..])
 }
 
 #[test]
@@ -278,9 +282,9 @@ fn a_piece_longer_than_the_room_comes_back_and_its_writer_hears_of_room() {
     let mut ends = [1, 2].map(|seed| End::new(Settings { send_buffer: 16_384, ..Settings::default() }, seed));
     ends[1].stack.listen(flow.remote(), Token(0)).unwrap();
     let id = ends[0].stack.connect(flow, Token(1), now).unwrap();
-    assert_eq!(ends[0].stack.append(id, vec![7; 16_385], now), Err(vec![7; 16_385]));
+    assert_eq!(ends[0].stack.append(id, sevens(16_385), now), Err(sevens(16_385)));
     assert_eq!(ends[0].stack.room_for(id, 1 << 20), 16_384, "all there is, where it is a quarter at least");
-    assert_eq!(ends[0].stack.append(id, vec![7; 12_289], now), Ok(()));
+    assert_eq!(ends[0].stack.append(id, sevens(12_289), now), Ok(()));
     assert_eq!(ends[0].stack.room_for(id, 4095), 4095);
     assert_eq!(ends[0].stack.room_for(id, 4096), 0, "less than that, and less than a quarter");
     let mut events = Vec::new();
@@ -304,7 +308,7 @@ fn a_piece_longer_than_the_room_comes_back_and_its_writer_hears_of_room() {
     assert_eq!(ends[0].stack.room_for(id, 1 << 20), 16_384);
     ends[0].stack.abort(id, now);
     assert_eq!(ends[0].stack.room_for(id, 1), 0);
-    assert_eq!(ends[0].stack.append(id, vec![7], now), Err(vec![7]));
+    assert_eq!(ends[0].stack.append(id, sevens(1), now), Err(sevens(1)));
 }
 
 #[test]

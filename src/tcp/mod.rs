@@ -5,12 +5,12 @@
 //!
 //! What is in here, from outside to inside:
 //!
-//! - `stack`: what the user calls, and the bookkeeping after each call.
+//! - `stack`: what comes in and goes out, and the bookkeeping after each call; `user`: reading, writing, closing.
 //! - `demux`: which table a received segment belongs to; listeners, SYN-RECEIVED, TIME-WAIT, strangers.
 //! - `table`, `half_open`, `time_wait`: the three tables, behind one `index` with a keyed hash.
 //! - `queue`, `limit`: fair turns, rates; deadlines are in `base`'s wheel.
 //! - `connection`: one connection; `state` its diagram, `arrive` what segments do to it, `depart` what it sends, `alarm` what time does to it.
-//! - `receive`, `send`: its two halves; `buffer`, `reassembly` and `outbox` their memory, `memory` what they may take of it.
+//! - `receive`, `send`: its two halves; `buffer` and `reassembly` their memory, `memory` what they may take of it.
 //! - `rtt`, `recovery`: when something is lost, and how much may be in flight; with SACK, `scoreboard` finds losses and `selective` answers them.
 //! - `cubic`, `hystart`: how the congestion window grows; `ecn`: marks that say before a loss that it is too large.
 //! - `path_mtu`: how long packets may be, by what routers say and by what arrives; `paths`: what is remembered of that for the next connection.
@@ -39,7 +39,6 @@ mod isn;
 #[cfg(test)]
 mod loopback;
 mod memory;
-mod outbox;
 mod path_mtu;
 mod paths;
 mod queue;
@@ -60,6 +59,7 @@ mod table;
 pub mod testbed;
 mod time_wait;
 pub mod trace;
+mod user;
 
 use crate::base::Duration;
 

@@ -1,6 +1,6 @@
 //! The receiving half of a connection: reassembly, the advertised window (RFC 9293 3.8.6), delayed acknowledgements (RFC 5681 4.2).
 
-use crate::base::{Duration, Instant};
+use crate::base::{Duration, Instant, Piece};
 use crate::tcp::Readable;
 use crate::tcp::buffer::Buffer;
 use crate::tcp::memory::Memory;
@@ -171,9 +171,9 @@ impl Receiver {
             }
             return self.keep(start, kept);
         }
-        self.buffer.push(kept);
+        self.buffer.push(kept, memory);
         let filled = self.gaps.as_ref().is_some_and(|gaps| !gaps.pieces.is_empty());
-        self.proceed(end);
+        self.proceed(end, memory);
         self.schedule_ack(filled, now);
         if last == Some(self.rcv_nxt) {
             self.finished = true;
@@ -208,11 +208,11 @@ impl Receiver {
     }
 
     /// In-order data reaches up to `end` now: joins what was waiting behind it.
-    fn proceed(&mut self, mut end: Seq) {
+    fn proceed(&mut self, mut end: Seq, memory: Memory) {
         while let Some((bytes, stop)) = self.gaps.as_mut().and_then(|gaps| gaps.pieces.take(end)) {
             let (first, second) = bytes.as_slices();
-            self.buffer.push(first);
-            self.buffer.push(second);
+            self.buffer.push(first, memory);
+            self.buffer.push(second, memory);
             end = stop;
         }
         self.rcv_nxt = end;
@@ -232,7 +232,7 @@ impl Receiver {
     }
 
     pub(super) fn readable(&self) -> Readable<'_> {
-        let (first, _) = self.buffer.slices(0, self.buffer.len());
+        let first = self.buffer.first();
         if !first.is_empty() {
             Readable::Data(first)
         } else if self.finished {
@@ -240,6 +240,11 @@ impl Receiver {
         } else {
             Readable::Empty
         }
+    }
+
+    /// Takes bytes out of the buffer, at most so many and where they lie together; [`consume`](Self::consume) none after it.
+    pub(super) fn take(&mut self, most: usize) -> Option<Piece> {
+        self.buffer.take(most)
     }
 
     /// Bytes that wait for the reader.
@@ -352,7 +357,7 @@ mod tests {
         while let Readable::Data(data) = receiver.readable() {
             all.extend(data);
             let len = data.len();
-            receiver.consume(len, true, Memory::Plenty);
+            receiver.consume(len, true, Memory::PLENTY);
         }
         all
     }
@@ -366,20 +371,20 @@ mod tests {
             let mut receiver = receiver(1000);
             let mut seen = Vec::new();
             // Some of it has been read already, so that the ring's seam is anywhere.
-            receiver.on_data(START, &stream[..shift], false, Instant::START, Memory::Plenty);
+            receiver.on_data(START, &stream[..shift], false, Instant::START, Memory::PLENTY);
             seen.extend(read_all(&mut receiver));
             let mut have = [false; 1001];
             have[..shift].fill(true);
             for (at, len) in pieces {
                 let end = (at + len).min(1000);
-                let taken = receiver.on_data(START + u32::try_from(at).unwrap(), &stream[at..end], end == 1000, Instant::START, Memory::Plenty);
+                let taken = receiver.on_data(START + u32::try_from(at).unwrap(), &stream[at..end], end == 1000, Instant::START, Memory::PLENTY);
                 prop_assert_ne!(taken, Taken::Refused);
                 have[at..end].fill(true);
                 let expected = have.iter().position(|have| !have).unwrap();
                 prop_assert!(receiver.rcv_nxt.since(START) as usize >= expected);
                 prop_assert!(receiver.gaps.as_ref().is_none_or(|gaps| gaps.pieces.len() <= PIECES_MAX));
             }
-            receiver.on_data(START, &stream, true, Instant::START, Memory::Plenty);
+            receiver.on_data(START, &stream, true, Instant::START, Memory::PLENTY);
             seen.extend(read_all(&mut receiver));
             prop_assert_eq!(&seen, &stream);
             prop_assert!(receiver.finished);
@@ -397,10 +402,10 @@ mod tests {
             receiver.shift = shift;
             let mut edge = receiver.rcv_nxt + 1000;
             for (at, len, read, send) in steps {
-                receiver.on_data(receiver.rcv_nxt + at - 200, &vec![7; len], false, Instant::START, Memory::Plenty);
-                receiver.consume(read, true, Memory::Plenty);
+                receiver.on_data(receiver.rcv_nxt + at - 200, &vec![7; len], false, Instant::START, Memory::PLENTY);
+                receiver.consume(read, true, Memory::PLENTY);
                 if send {
-                    let told = receiver.rcv_nxt + (u32::from(receiver.advertise(true, Memory::Plenty)) << shift);
+                    let told = receiver.rcv_nxt + (u32::from(receiver.advertise(true, Memory::PLENTY)) << shift);
                     prop_assert!((told + (1 << shift)).after(edge), "the window shrinks");
                     edge = edge.max(told);
                     receiver.on_acknowledged();

@@ -2,8 +2,9 @@
 //!
 //! Nagle's algorithm is off: what passes here are whole TLS records and relayed bytes, and whoever writes has already gathered them.
 
+use crate::base::Piece;
+use crate::tcp::buffer::{Buffer, Payload};
 use crate::tcp::memory::Memory;
-use crate::tcp::outbox::{Outbox, Payload};
 use crate::wire::Seq;
 
 /// A segment that could leave now.
@@ -30,7 +31,7 @@ pub(super) struct Sender {
     wl1: Seq,
     /// Most payload bytes a segment.
     pub(super) mss: u32,
-    outbox: Outbox,
+    buffer: Buffer,
     pub(super) capacity: u32,
     /// The sequence number of the buffer's first byte.
     pub(super) first: Seq,
@@ -52,7 +53,7 @@ impl Sender {
             max_window: 0,
             wl1: Seq(0),
             mss,
-            outbox: Outbox::default(),
+            buffer: Buffer::default(),
             capacity: u32::try_from(capacity).unwrap_or(u32::MAX).min(1 << 30),
             first: iss + 1,
             shift: 0,
@@ -63,12 +64,12 @@ impl Sender {
 
     pub(super) fn room(&self, memory: Memory) -> usize {
         let limit = memory.limit(self.capacity, self.mss) as usize;
-        if self.fin { 0 } else { limit.saturating_sub(self.outbox.len()) }
+        if self.fin { 0 } else { limit.saturating_sub(self.buffer.len()) }
     }
 
     pub(super) fn write(&mut self, bytes: &[u8], memory: Memory) -> usize {
         let taken = bytes.get(..self.room(memory).min(bytes.len())).unwrap_or_default();
-        self.outbox.push(taken);
+        self.buffer.push(taken, memory);
         self.blocked |= taken.len() < bytes.len();
         taken.len()
     }
@@ -83,11 +84,11 @@ impl Sender {
     }
 
     /// Takes a piece for which there is room.
-    pub(super) fn append(&mut self, piece: Vec<u8>, memory: Memory) -> Result<(), Vec<u8>> {
+    pub(super) fn append(&mut self, piece: Piece, memory: Memory) -> Result<(), Piece> {
         if piece.len() > self.room(memory) {
             return Err(piece);
         }
-        self.outbox.append(piece);
+        self.buffer.append(piece);
         Ok(())
     }
 
@@ -101,11 +102,11 @@ impl Sender {
 
     /// One past the last byte queued.
     fn end(&self) -> Seq {
-        self.first + u32::try_from(self.outbox.len()).unwrap_or(u32::MAX)
+        self.first + u32::try_from(self.buffer.len()).unwrap_or(u32::MAX)
     }
 
     pub(super) fn queued(&self) -> usize {
-        self.outbox.len()
+        self.buffer.len()
     }
 
     /// Sequence space sent and not acknowledged, as far as it counts against the congestion window.
@@ -200,7 +201,7 @@ impl Sender {
     }
 
     pub(super) fn payload(&self, chunk: Chunk) -> Payload<'_> {
-        self.outbox.payload(chunk.seq.since(self.first) as usize, chunk.len as usize)
+        self.buffer.payload(chunk.seq.since(self.first) as usize, chunk.len as usize)
     }
 
     /// Whether nothing lies behind this chunk.
@@ -210,8 +211,8 @@ impl Sender {
 
     /// An acceptable acknowledgement that moves SND.UNA.
     pub(super) fn on_ack(&mut self, ack: Seq) {
-        let bytes = if ack.after(self.first) { (ack.since(self.first) as usize).min(self.outbox.len()) } else { 0 };
-        self.outbox.advance(bytes);
+        let bytes = if ack.after(self.first) { (ack.since(self.first) as usize).min(self.buffer.len()) } else { 0 };
+        self.buffer.advance(bytes);
         self.first = self.first + u32::try_from(bytes).unwrap_or(u32::MAX);
         self.snd_una = ack;
         self.snd_nxt = self.snd_nxt.max(ack);
@@ -241,17 +242,17 @@ impl Sender {
 
     /// Reads where the bytes are that are to be sent.
     pub(super) fn touch(&self) -> u64 {
-        self.outbox.memory() as u64
+        self.buffer.memory() as u64
     }
 
     /// Bytes of memory held.
     pub(super) fn memory(&self) -> usize {
-        self.outbox.memory()
+        self.buffer.memory()
     }
 
     /// Drops everything.
     pub(super) fn clear(&mut self) {
         self.first = self.end();
-        self.outbox = Outbox::default();
+        self.buffer = Buffer::default();
     }
 }

@@ -18,11 +18,11 @@ use crate::tcp::memory::Memory;
 use crate::tcp::paths::Paths;
 use crate::tcp::queue::Queue;
 use crate::tcp::source::{SourceId, Sources};
-use crate::tcp::state::{State, Step};
+use crate::tcp::state::State;
 use crate::tcp::table::Table;
 use crate::tcp::time_wait::{TimeWait, TimeWaits};
 use crate::tcp::trace::{Trace, Tracer};
-use crate::tcp::{Close, ConnectionId, Counters, Event, Inspection, Readable, Refused, Settings, Token};
+use crate::tcp::{Close, ConnectionId, Counters, Event, Inspection, Refused, Settings, Token};
 use crate::wire::{Ecn, Flags, Outgoing, SegmentOptions, Seq};
 
 /// Segments that a connection sends before the next one has its turn.
@@ -407,108 +407,6 @@ impl Stack {
         })
     }
 
-    /// What there is to read. An unknown connection has finished.
-    pub fn readable(&self, id: ConnectionId) -> Readable<'_> {
-        self.find(id).map_or(Readable::Finished, |connection| connection.receiver.readable())
-    }
-
-    /// Takes `len` bytes that [`readable`](Self::readable) showed out of the receive buffer; the peer's window opens accordingly.
-    pub fn consume(&mut self, id: ConnectionId, len: usize, now: Instant) {
-        let Some(index) = self.connections.find(id) else { return };
-        let memory = self.memory();
-        let Some(connection) = self.connections.at_mut(index) else { return };
-        connection.receiver.consume(len, connection.state.receives(), memory);
-        // A window to tell of and an end that has waited for the reader: nothing else follows.
-        if connection.receiver.ack_wanted() || connection.over.is_some() {
-            self.settle(index, now);
-        } else {
-            account(&mut self.buffered, connection);
-        }
-    }
-
-    /// How many bytes [`write`](Self::write) would take now.
-    pub fn writable(&self, id: ConnectionId) -> usize {
-        self.find(id)
-            .filter(|connection| connection.over.is_none())
-            .map_or(0, |connection| connection.sender.room(self.memory()))
-    }
-
-    /// Queues bytes to send and gives how many it took; less than all asks for an [`Event::Writable`] later. Before the handshake has ended they wait.
-    pub fn write(&mut self, id: ConnectionId, bytes: &[u8], now: Instant) -> usize {
-        let Some(index) = self.connections.find(id) else { return 0 };
-        let memory = self.memory();
-        let Some(connection) = self.connections.at_mut(index) else { return 0 };
-        if connection.over.is_some() {
-            return 0;
-        }
-        let taken = connection.sender.write(bytes, memory);
-        self.settle(index, now);
-        taken
-    }
-
-    /// How long a piece for [`append`](Self::append) may be: up to `wanted` bytes, but no less than a quarter of what the connection may queue. Zero asks for an
-    /// [`Event::Writable`] later.
-    pub fn room_for(&mut self, id: ConnectionId, wanted: usize) -> usize {
-        let memory = self.memory();
-        self.connections
-            .find(id)
-            .and_then(|index| self.connections.at_mut(index))
-            .filter(|connection| connection.over.is_none())
-            .map_or(0, |connection| connection.sender.room_for(wanted, memory))
-    }
-
-    /// Queues a piece as it is, without a copy: it is kept until all of it is acknowledged.
-    ///
-    /// # Errors
-    /// The piece comes back if it is longer than [`writable`](Self::writable) says.
-    pub fn append(&mut self, id: ConnectionId, piece: Vec<u8>, now: Instant) -> Result<(), Vec<u8>> {
-        let Some(index) = self.connections.find(id) else { return Err(piece) };
-        let memory = self.memory();
-        let Some(connection) = self.connections.at_mut(index).filter(|connection| connection.over.is_none()) else {
-            return Err(piece);
-        };
-        connection.sender.append(piece, memory)?;
-        self.settle(index, now);
-        Ok(())
-    }
-
-    /// Bytes written and not yet acknowledged.
-    pub fn unacknowledged(&self, id: ConnectionId) -> usize {
-        self.find(id).map_or(0, |connection| connection.sender.queued())
-    }
-
-    /// Sends FIN behind what is queued. Reading goes on; a peer that never closes keeps the connection in FIN-WAIT-2 for as long as the user likes.
-    pub fn shutdown(&mut self, id: ConnectionId, now: Instant) {
-        let Some(index) = self.connections.find(id) else { return };
-        let Some(connection) = self.connections.at_mut(index) else { return };
-        if connection.over.is_some() || connection.sender.fin {
-            return;
-        }
-        connection.sender.fin = true;
-        connection.step(Step::Shutdown);
-        self.settle(index, now);
-    }
-
-    /// Sends RST and forgets the connection at once. No event follows.
-    pub fn abort(&mut self, id: ConnectionId, now: Instant) {
-        let Some(index) = self.connections.find(id) else { return };
-        let env = self.env(now);
-        let Some(connection) = self.connections.at(index) else { return };
-        // RFC 9293 3.10.5: in SYN-SENT there is nobody to tell.
-        if connection.over.is_none() && connection.state != State::SynSent {
-            let (seq, ack) = connection.last_numbers();
-            let options = SegmentOptions { timestamp: connection.timestamp(env), ..SegmentOptions::default() };
-            let flags = Flags { rst: true, ..Flags::default() };
-            let flow = connection.flow;
-            self.tracer.aborted(connection, now);
-            self.counters.resets_sent.increment();
-            self.reply(Reply { flow, seq, ack: Some(ack), flags, window: 0, options });
-        }
-        let source = self.connections.at_mut(index).and_then(|connection| connection.source.take());
-        self.leave_source(source, now);
-        self.release(index);
-    }
-
     /// Changes settings under way. It costs a look at every connection, as their timers may follow from them.
     pub(super) fn reconfigure(&mut self, now: Instant, change: impl FnOnce(&mut Settings)) {
         change(&mut self.settings);
@@ -549,11 +447,11 @@ impl Stack {
         }
     }
 
-    fn find(&self, id: ConnectionId) -> Option<&Connection> {
+    pub(super) fn find(&self, id: ConnectionId) -> Option<&Connection> {
         self.connections.at(self.connections.find(id)?)
     }
 
-    fn find_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+    pub(super) fn find_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         self.connections.at_mut(self.connections.find(id)?)
     }
 
@@ -636,7 +534,7 @@ impl Stack {
     }
 
     /// A connection that its peer had opened is over.
-    fn leave_source(&mut self, source: Option<SourceId>, now: Instant) {
+    pub(super) fn leave_source(&mut self, source: Option<SourceId>, now: Instant) {
         if let Some(source) = source
             && self.sources.closed(source, now)
         {
@@ -666,7 +564,7 @@ impl Stack {
     }
 
     /// Frees a connection's slot.
-    fn release(&mut self, index: u32) {
+    pub(super) fn release(&mut self, index: u32) {
         self.news.remove(index);
         self.sending.remove(index);
         if let Some(connection) = self.connections.remove(index) {
@@ -694,7 +592,7 @@ impl Stack {
 }
 
 /// Has `buffered` count what a connection holds now.
-fn account(buffered: &mut usize, connection: &mut Connection) {
+pub(super) fn account(buffered: &mut usize, connection: &mut Connection) {
     let held = connection.memory();
     *buffered = *buffered + held as usize - std::mem::replace(&mut connection.accounted, held) as usize;
 }

@@ -7,6 +7,7 @@ use ring::aead::{
 };
 use rustls::CipherSuite;
 
+use crate::base::Piece;
 use crate::ticket::TlsVersion;
 
 /// Most plaintext in a record (RFC 8446 5.1).
@@ -92,8 +93,8 @@ impl Cipher {
         self.seq
     }
 
-    /// Seals a record of at most [`PLAINTEXT_MAX`] bytes of plaintext; `None` where the library cannot.
-    pub(super) fn seal(&mut self, kind: Kind, plaintext: &[u8]) -> Option<Vec<u8>> {
+    /// Makes at most [`PLAINTEXT_MAX`] bytes of plaintext a record, where they lie; `None` where the library cannot.
+    pub(super) fn seal(&mut self, kind: Kind, mut plaintext: Piece) -> Option<Piece> {
         let nonce = self.nonce();
         let (front, back) = match self.framing {
             Framing::Tls13 => (0, 1),
@@ -101,23 +102,24 @@ impl Cipher {
             Framing::Tls12Implicit => (0, 0),
         };
         let len = u16::try_from(front + plaintext.len() + back + TAG).ok()?.to_be_bytes();
-        let mut record = Vec::with_capacity(HEADER + front + plaintext.len() + back + TAG);
-        let outside = if self.framing == Framing::Tls13 { Kind::Data } else { kind };
-        record.extend_from_slice(&[outside as u8, 3, 3, len[0], len[1]]);
-        record.extend_from_slice(nonce.get(FIXED..FIXED + front)?);
-        record.extend_from_slice(plaintext);
+        let aad_tls12 = self.aad_tls12(kind, plaintext.len())?;
         if back > 0 {
-            record.push(kind as u8);
+            plaintext.extend(&[kind as u8]);
         }
-        let sealed = record.get_mut(HEADER + front..)?;
+        let explicit = nonce.get(FIXED..FIXED + front)?;
         let nonce = Nonce::assume_unique_for_key(nonce);
+        let sealed = plaintext.bytes_mut();
         let tag = match self.framing {
             Framing::Tls13 => self.key.seal_in_place_separate_tag(nonce, Aad::from(aad_tls13(len)), sealed),
             Framing::Tls12Explicit | Framing::Tls12Implicit => {
-                self.key.seal_in_place_separate_tag(nonce, Aad::from(self.aad_tls12(kind, plaintext.len())?), sealed)
+                self.key.seal_in_place_separate_tag(nonce, Aad::from(aad_tls12), sealed)
             }
         };
-        record.extend_from_slice(tag.ok()?.as_ref());
+        let mut record = plaintext;
+        record.extend(tag.ok()?.as_ref());
+        record.prepend(explicit);
+        let outside = if self.framing == Framing::Tls13 { Kind::Data } else { kind };
+        record.prepend(&[outside as u8, 3, 3, len[0], len[1]]);
         self.seq += 1;
         Some(record)
     }

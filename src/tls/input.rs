@@ -2,7 +2,12 @@
 
 use std::ops::Range;
 
-use crate::tls::record::{self, Broken, Content, Records};
+use crate::base::Piece;
+use crate::tls::cipher::HEADER;
+use crate::tls::record::{self, Broken, Content, RECORD_MAX, Records};
+
+/// Records from here on come alone: to hand one on where it lies costs less than to copy it.
+const LONG: usize = 4096;
 
 /// What was received: plaintext that waits to be taken, then records.
 #[derive(Default)]
@@ -24,6 +29,31 @@ impl Input {
         fits.len()
     }
 
+    /// Takes bytes of records as long as there are no more than the longest record has. A long record comes alone, so that what is in it can be
+    /// [taken](Self::take_plaintext) where it lies.
+    pub(super) fn take_records(&mut self, bytes: &[u8]) -> usize {
+        let Some(end) = self.end_of_next(bytes).filter(|end| end - self.records >= LONG) else {
+            return self.take(bytes, RECORD_MAX);
+        };
+        // Not for a header alone: whoever sends that has no more memory than bytes.
+        if self.bytes.is_empty() && 4 * bytes.len() >= end {
+            self.bytes.reserve_exact(end);
+        }
+        let missing = end.saturating_sub(self.bytes.len());
+        self.take(bytes.get(..missing).unwrap_or(bytes), RECORD_MAX)
+    }
+
+    /// Where the next record ends, if its header has come, or comes with these bytes.
+    fn end_of_next(&self, bytes: &[u8]) -> Option<usize> {
+        let come = self.bytes.get(self.records..).unwrap_or_default();
+        let mut header = [0; HEADER];
+        let mut rest = come.iter().chain(bytes);
+        for byte in &mut header {
+            *byte = *rest.next()?;
+        }
+        Some(self.records + record::len(&header).ok()??)
+    }
+
     /// Moves what waits to the front.
     fn close_gaps(&mut self) {
         let Range { start, end } = self.plaintext;
@@ -43,10 +73,20 @@ impl Input {
         self.bytes.get(self.plaintext.clone()).unwrap_or_default()
     }
 
-    /// Drops the first bytes of the plaintext.
-    pub(super) fn consume(&mut self, len: usize) {
-        self.plaintext.start += len;
-        self.release();
+    /// Takes out the plaintext where it lies, or a copy of its beginning if that is more than `most`.
+    pub(super) fn take_plaintext(&mut self, most: usize) -> Option<Piece> {
+        if self.plaintext.is_empty() || most == 0 {
+            return None;
+        }
+        if let Some(first) = self.plaintext().get(..most).filter(|_| most < self.plaintext.len()) {
+            let piece = Piece::from(first);
+            self.plaintext.start += most;
+            return Some(piece);
+        }
+        let rest = self.bytes.get(self.records..).unwrap_or_default().to_vec();
+        let memory = std::mem::replace(&mut self.bytes, rest);
+        self.records = 0;
+        Some(Piece::cut(memory, std::mem::take(&mut self.plaintext)))
     }
 
     /// Opens the next record if it is whole, and says where it began.

@@ -15,6 +15,7 @@ use rustls::{
     Tls12CipherSuite, Tls13CipherSuite,
 };
 
+use crate::base::Piece;
 use crate::ticket::TlsVersion;
 use crate::tls::cipher::{Cipher, HEADER, Kind, OVERHEAD_MAX, Unopened};
 use crate::tls::desk;
@@ -187,10 +188,10 @@ struct Lent;
 impl MessageEncrypter for Lent {
     fn encrypt(&mut self, message: OutboundPlainMessage<'_>, _seq: u64) -> Result<OutboundOpaqueMessage, Error> {
         let kind = Kind::of(message.typ.into()).ok_or(Error::EncryptError)?;
-        let plaintext = message.payload.to_vec();
-        let record = note(|notes| notes.seal.as_mut()?.seal(kind, &plaintext)).flatten();
+        let plaintext = Piece::from(&message.payload.to_vec()[..]);
+        let record = note(|notes| notes.seal.as_mut()?.seal(kind, plaintext)).flatten();
         let record = record.ok_or(Error::EncryptError)?;
-        let ([outside, ..], body) = record.split_first_chunk::<HEADER>().ok_or(Error::EncryptError)?;
+        let ([outside, ..], body) = record.bytes().split_first_chunk::<HEADER>().ok_or(Error::EncryptError)?;
         Ok(OutboundOpaqueMessage::new((*outside).into(), ProtocolVersion::TLSv1_2, body.into()))
     }
 

@@ -10,6 +10,7 @@ use rustls::crypto::tls13::{Hkdf, HkdfExpander, OkmBlock};
 use rustls::{CipherSuite, SupportedCipherSuite};
 use zeroize::Zeroizing;
 
+use crate::base::Piece;
 use crate::ticket::TlsVersion;
 use crate::tls::cipher::{Cipher, HEADER, Kind, PLAINTEXT_MAX, Unopened};
 use crate::tls::failure::Failure;
@@ -269,7 +270,7 @@ impl Records {
     /// What must go before the next record of data: a KeyUpdate, if one is owed or the keys have sealed almost all that they may.
     ///
     /// The keys of TLS 1.2 cannot be changed, so such a session ends then (RFC 8446 5.5, RFC 9325 4.4).
-    pub(super) fn update(&mut self) -> Result<Option<Vec<u8>>, Broken> {
+    pub(super) fn update(&mut self) -> Result<Option<Piece>, Broken> {
         // One record more is for an alert.
         let is_spent = self.seal.seq() + 1 >= self.seal_max;
         match self.version {
@@ -278,7 +279,8 @@ impl Records {
             }
             TlsVersion::Tls13 if is_spent || self.update_owed => {
                 let [kind, a, b, c] = KEY_UPDATE;
-                let sealed = self.seal(Kind::Handshake, &[kind, a, b, c, UPDATE_NOT_REQUESTED])?;
+                let message = Piece::from(&[kind, a, b, c, UPDATE_NOT_REQUESTED][..]);
+                let sealed = self.seal(Kind::Handshake, message)?;
                 self.seal = self.secrets.as_mut().and_then(|secrets| secrets.next_of_server()).ok_or(NO_CIPHER)?;
                 self.update_owed = false;
                 Ok(Some(sealed))
@@ -288,12 +290,12 @@ impl Records {
     }
 
     /// A record of application data, at most [`PLAINTEXT_MAX`] bytes, once [`update`](Self::update) has nothing to send first.
-    pub(super) fn seal_data(&mut self, plaintext: &[u8]) -> Result<Vec<u8>, Broken> {
+    pub(super) fn seal_data(&mut self, plaintext: Piece) -> Result<Piece, Broken> {
         self.seal(Kind::Data, plaintext)
     }
 
     /// A record with an alert.
-    pub(super) fn seal_alert(&mut self, alert: Alert) -> Result<Vec<u8>, Broken> {
+    pub(super) fn seal_alert(&mut self, alert: Alert) -> Result<Piece, Broken> {
         let level = match alert {
             Alert::CloseNotify | Alert::UserCanceled | Alert::NoRenegotiation => WARNING,
             Alert::UnexpectedMessage
@@ -302,10 +304,10 @@ impl Records {
             | Alert::IllegalParameter
             | Alert::DecodeError => FATAL,
         };
-        self.seal(Kind::Alert, &[level, alert as u8])
+        self.seal(Kind::Alert, Piece::from(&[level, alert as u8][..]))
     }
 
-    fn seal(&mut self, kind: Kind, plaintext: &[u8]) -> Result<Vec<u8>, Broken> {
+    fn seal(&mut self, kind: Kind, plaintext: Piece) -> Result<Piece, Broken> {
         self.seal.seal(kind, plaintext).ok_or(NO_CIPHER)
     }
 

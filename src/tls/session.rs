@@ -12,7 +12,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Insufficie
 use rustls::{CommonState, Error, HandshakeKind, ProtocolVersion};
 
 use crate::balance::ServerIndex;
-use crate::base::{EngineId, ServerId};
+use crate::base::{EngineId, Piece, ServerId};
 use crate::persistence::Decision;
 use crate::ticket::{KeyId, TlsVersion};
 use crate::tls::cipher::{HEADER, OVERHEAD_MAX, PLAINTEXT_MAX};
@@ -142,7 +142,7 @@ impl Session {
             }
             State::Hello | State::Handshake { .. } => Ok(self.input.take(bytes, HANDSHAKE_MAX)),
             State::Open(_) if self.peer_has_closed => Ok(bytes.len()),
-            State::Open(_) => Ok(self.input.take(bytes, INPUT_MAX)),
+            State::Open(_) => Ok(self.input.take_records(bytes)),
             State::Over(failure) => Err(*failure),
         }
     }
@@ -194,35 +194,44 @@ impl Session {
         self.transmitted < self.output.len()
     }
 
-    /// Hands decrypted data to `take`, which gives how many bytes it took, until it takes less than it is given or nothing is left.
-    pub fn plaintext(&mut self, mut take: impl FnMut(&[u8]) -> usize) {
-        let waiting = self.input.plaintext();
-        if !waiting.is_empty() {
-            let taken = take(waiting).min(waiting.len());
-            self.input.consume(taken);
-        }
+    /// Bytes of decrypted data that wait to be taken.
+    pub fn readable(&self) -> usize {
+        self.input.plaintext().len()
     }
 
-    /// Encrypts data for the client into a record of at most `room` bytes and gives how much of the data it took. Nothing before the handshake has ended, after
-    /// [`close`](Self::close), and while there is [output](Self::has_output), which goes first.
+    /// Takes decrypted data, at most so many bytes and at least one: without a copy if that is all that waits.
+    pub fn take(&mut self, most: usize) -> Option<Piece> {
+        self.input.take_plaintext(most)
+    }
+
+    /// Encrypts data for the client, which `take` gives: at most as many bytes as it is told, so that the record has at most `room`. Gives how many bytes that were and
+    /// the record, which is where they were. Nothing, and nothing is taken, before the handshake has ended, after [`close`](Self::close), and while there is
+    /// [output](Self::has_output), which goes first.
     ///
     /// # Errors
     /// [`Failure`] when the session is over; [`poll_transmit`](Self::poll_transmit) then still has the alert to send.
-    pub fn seal(&mut self, plaintext: &[u8], room: usize) -> Result<Option<(usize, Vec<u8>)>, Failure> {
-        let fits = room.saturating_sub(OVERHEAD_MAX).min(PLAINTEXT_MAX).min(plaintext.len());
+    pub fn seal(
+        &mut self,
+        room: usize,
+        take: impl FnOnce(usize) -> Option<Piece>,
+    ) -> Result<Option<(usize, Piece)>, Failure> {
+        let fits = room.saturating_sub(OVERHEAD_MAX).min(PLAINTEXT_MAX);
         let State::Open(records) = &mut self.state else { return Ok(None) };
         if self.has_closed || fits == 0 || self.transmitted < self.output.len() {
             return Ok(None);
         }
-        let sealed = match records.update() {
-            Ok(None) => records.seal_data(plaintext.get(..fits).unwrap_or_default()),
+        match records.update() {
+            Ok(None) => {}
             Ok(Some(update)) => {
-                self.output.extend(update);
+                self.output.extend(update.bytes());
                 return Ok(None);
             }
-            Err(broken) => Err(broken),
-        };
-        sealed.map(|record| Some((fits, record))).map_err(|broken| self.fail(broken))
+            Err(broken) => return Err(self.fail(broken)),
+        }
+        let Some(plaintext) = take(fits).filter(|plaintext| !plaintext.is_empty()) else { return Ok(None) };
+        let taken = plaintext.len();
+        let sealed = records.seal_data(plaintext).map_err(|broken| self.fail(broken))?;
+        Ok(Some((taken, sealed)))
     }
 
     /// Sends close_notify behind what was sealed. Once is enough, more does nothing.
@@ -231,7 +240,7 @@ impl Session {
             && !std::mem::replace(&mut self.has_closed, true)
         {
             // It errs only where no record can be sealed at all.
-            self.output.extend(records.seal_alert(Alert::CloseNotify).unwrap_or_default());
+            self.output.extend(records.seal_alert(Alert::CloseNotify).unwrap_or_default().bytes());
         }
     }
 
@@ -401,7 +410,7 @@ impl Session {
             match content {
                 Content::Data(range) => self.input.add_plaintext(at + range.start..at + range.end),
                 Content::Closed => self.peer_has_closed = true,
-                Content::Renegotiation => self.output.extend(records.seal_alert(Alert::NoRenegotiation)?),
+                Content::Renegotiation => self.output.extend(records.seal_alert(Alert::NoRenegotiation)?.bytes()),
                 Content::Nothing => {}
             }
         }
@@ -415,7 +424,7 @@ impl Session {
     /// A record has ended the session: its alert goes out under the session's keys.
     fn fail(&mut self, broken: Broken) -> Failure {
         if let (State::Open(records), Some(alert)) = (&mut self.state, broken.alert) {
-            self.output.extend(records.seal_alert(alert).unwrap_or_default());
+            self.output.extend(records.seal_alert(alert).unwrap_or_default().bytes());
         }
         self.over(broken.failure)
     }

@@ -11,7 +11,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVer
 
 use crate::balance::testing::pool;
 use crate::balance::{Algorithm, Board, ServerIndex};
-use crate::base::{Duration, EngineId, Random, ServiceId, UnixTime};
+use crate::base::{Duration, EngineId, Piece, Random, ServiceId, UnixTime};
 use crate::persistence::{Method, Profile, SelectNewServer};
 use crate::ticket::{Ring, Scope};
 use crate::tls::certificate::Certificate;
@@ -268,15 +268,20 @@ impl Link {
         assert!(!self.session.has_output());
     }
 
+    /// Has the session seal as much of the data as a record of so many bytes has room for.
+    pub(crate) fn seal(&mut self, data: &[u8], room: usize) -> Result<Option<(usize, Piece)>, Failure> {
+        self.session.seal(room, |most| Some(Piece::from(&data[..most.min(data.len())])))
+    }
+
     /// Has the session seal data for the client, and gives how much of it; all, if it may.
     pub(crate) fn write(&mut self, data: &[u8]) -> usize {
         let mut written = 0;
         while written < data.len() {
             self.transmit();
-            match self.session.seal(&data[written..], usize::MAX) {
+            match self.seal(&data[written..], usize::MAX) {
                 Ok(Some((taken, record))) => {
                     written += taken;
-                    self.wire.extend(record);
+                    self.wire.extend(record.bytes());
                 }
                 Ok(None) if self.session.has_output() => {}
                 Ok(None) => break,
@@ -305,12 +310,7 @@ impl Link {
 
     /// All plaintext that the client has sent and the session has not handed out.
     pub(crate) fn received(&mut self) -> Vec<u8> {
-        let mut received = Vec::new();
-        self.session.plaintext(|chunk| {
-            received.extend_from_slice(chunk);
-            chunk.len()
-        });
-        received
+        self.session.take(usize::MAX).unwrap_or_default().bytes().to_vec()
     }
 
     /// All that the client has received and its user has not read.

@@ -76,7 +76,7 @@ fn several_requests_for_new_keys_are_answered_once() {
     }
     link.pump(&mut engine);
     assert!(!link.session.has_output(), "nothing is said before there is data");
-    assert_eq!(link.session.seal(b"pong", 1000), Ok(None), "new keys go first");
+    assert_eq!(link.seal(b"pong", 1000), Ok(None), "new keys go first");
     let mut len = 0;
     link.session.poll_transmit(|chunk| {
         len = chunk.len();
@@ -113,7 +113,7 @@ fn keys_that_have_sealed_all_they_may_end_a_tls12_session() {
     // One is the Finished message, and one more is kept for the alert.
     let written = (0..9).take_while(|turn| link.write(&[*turn]) == 1).count();
     assert_eq!((written, link.failure), (3, Some(Failure::KeysSpent)));
-    assert_eq!(link.session.seal(b"no", 1000), Ok(None));
+    assert_eq!(link.seal(b"no", 1000), Ok(None));
     link.pump(&mut engine);
     let mut read = Vec::new();
     link.client.reader().read_to_end(&mut read).expect("close_notify makes it a clean end");
