@@ -16,7 +16,7 @@ from harness import world  # noqa: E402
 from harness.certificates import Authority  # noqa: E402
 from harness.clients import NAME  # noqa: E402
 from harness.processes import Failed  # noqa: E402
-from measure import BULK, HANDSHAKES, IDLE, Scenario, hold, limit, measure  # noqa: E402
+from measure import BULK, HANDSHAKES, IDLE, PERSISTED, Scenario, hold, limit, measure, visit  # noqa: E402
 from proxies import CERTIFICATES, PEERS, Engine, HaproxyTcp, NginxStream  # noqa: E402
 
 PROVIDERS = ["engine", "aws-lc-rs", "ring", "graviola"]
@@ -211,6 +211,22 @@ def bench_idle(stage, options):
     return [rounds.row(scenario, OURS, ["6 KiB"], "6 KiB", less_is_better=True) for scenario in sizes]
 
 
+def bench_persisted(stage, options):
+    """Resident memory of the engine for clients who have been there, have a mapping in their ticket, and are away: what the visits of all but the first tenth add."""
+    rounds = Rounds()
+    for scenario in wanted(PERSISTED, options):
+        seen = visit(stage, scenario)
+        settled = next(reading for reading in seen if reading[0] >= scenario.connections // 10)
+        visits, resumed, resident = seen[-1]
+        if resumed < scenario.connections:
+            raise Failed(f"{resumed} of {scenario.connections} clients came back with their ticket")
+        for count, _, held in (settled, *seen[len(seen) // 8 :: len(seen) // 8], seen[-1]):
+            print(f"{int(count):10,} visits  {held / 1e6:8.1f} MB resident", file=sys.stderr)
+        rounds.note(0, scenario, OURS, (resident - settled[2]) / scenario.connections, f"{int(visits):,} visits, {int(resumed):,} of them resumed")
+        rounds.note(0, scenario, "a table of 16-byte entries", 16)
+    return [rounds.row(scenario, OURS, ["a table of 16-byte entries"], "a table of 16-byte entries", less_is_better=True) for scenario in wanted(PERSISTED, options)]
+
+
 # What grows.
 GROWTH = ["connections", "services", "servers", "lanes"]
 
@@ -251,6 +267,7 @@ COMMANDS = {
     "handshakes": bench_handshakes,
     "peers": bench_peers,
     "bulk": bench_bulk,
+    "persisted": bench_persisted,
     "scale": bench_scale,
 }
 

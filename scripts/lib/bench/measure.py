@@ -54,6 +54,8 @@ IDLE = [
     Scenario(f"idle, {connections:,} held", "idle", connections=connections, unit="bytes a connection") for connections in (10_000, 50_000, 250_000)
 ]
 
+PERSISTED = [Scenario("a million clients' tickets", "resumed", connections=1_000_000, unit="bytes an idle persisted client")]
+
 
 @dataclasses.dataclass
 class Measured:
@@ -160,6 +162,27 @@ def hold(world, scenario):
     if held != scenario.connections:
         raise Failed(f"{held} of {scenario.connections} connections were held")
     return memory / held
+
+
+def visit(world, scenario):
+    """Resident memory of the engine while so many distinct clients visit it, each with a ticket of its own from its second visit on.
+
+    Gives the visits so far, of those the resumed ones, and bytes, about once a second. As many visit it twice; nobody stays.
+    """
+    proxy = Engine(world, scenario.certificate, 2)
+    # A lane has to keep up also while the machine does other things: what is measured is memory.
+    rate = 5000
+    scenario = dataclasses.replace(scenario, more=("--rate", rate, "--arrivals", "even", "--allow-failures"))
+    seen = []
+    with loaded(world, proxy, scenario, 2.05 * scenario.connections / rate) as load:
+
+        def is_over():
+            counts = proxy.read().counts
+            seen.append((sum(counts.values()), counts["resumed"], proxy.resident()))
+            return counts["resumed"] >= scenario.connections or not load.is_running()
+
+        until("every client's second visit", is_over, 3 * scenario.connections / rate, every=1)
+    return seen
 
 
 def evaluate(scenario, report, spent):
