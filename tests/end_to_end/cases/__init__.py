@@ -8,13 +8,14 @@
 - `closing`: the ends of connections, each way.
 - `reload`: SIGHUP.
 - `trace`: what `sealane trace` says of connections.
+- `cluster`: three engines with the same keys behind an ECMP router.
 - `volume`: 1 GiB each way, many connections, one that stalls.
 - `after`: everything has been given back. Runs last, always.
 """
 
-from . import after, closing, frames, handshakes, reach, reload, servers, tickets, trace, volume
+from . import after, closing, cluster, frames, handshakes, reach, reload, servers, tickets, trace, volume
 
-MODULES = (reach, frames, handshakes, tickets, servers, closing, reload, trace, volume, after)
+MODULES = (reach, frames, handshakes, tickets, servers, closing, reload, trace, cluster, volume, after)
 
 
 def all_cases():

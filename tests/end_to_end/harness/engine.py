@@ -61,9 +61,8 @@ class Engine:
 
     def get(self, path):
         """Status and body of a page of the admin address."""
-        host, port = config.ADMIN
         try:
-            with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=5) as response:
+            with urllib.request.urlopen(f"http://{self.settings['engine']['admin']}{path}", timeout=5) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode(errors="replace")
