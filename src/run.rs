@@ -28,7 +28,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let configuration = crate::load(file)?;
     events::init(configuration.engine.log.format);
     let mut random = Random::from_os().context("the operating system gives no randomness")?;
-    let keys = keys_source(&configuration, random.fork())?;
+    let keys = keys_source(&configuration, clock::unix_time(), random.fork())?;
     let admin = admin::bind(configuration.engine.admin)?;
     let engine = Engine::start(&settings(&configuration))?;
 

@@ -14,14 +14,14 @@ use sealane::balance::Loads;
 use sealane::base::{Duration, Flow, Instant, LaneId, Random, UnixTime};
 use sealane::control::config::{self, Machine};
 use sealane::control::publish::{self, Shared};
-use sealane::control::{Command, Control, Parts, admin, identity, run};
+use sealane::control::{Command, Control, Parts, admin, identity, keys, run};
 use sealane::health::{Cause, Verdict};
 use sealane::lane::{self, Clock, Handle, Lane, Order, Record, Snapshot, Steering};
 use sealane::nic::memory;
 use sealane::persistence::Reason;
 use sealane::relay::End;
 use sealane::tcp::{self, Stack, Token};
-use sealane::ticket::Ring;
+use sealane::ticket::{Ring, Schedule};
 use smoltcp::wire::EthernetAddress;
 use tempfile::TempDir;
 
@@ -63,7 +63,7 @@ impl Bench {
         let stopped = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&stopped);
         let parts = Parts {
-            keys: run::keys_source(&configuration, Random::from_seed(1)).unwrap(),
+            keys: run::keys_source(&configuration, WALL, Random::from_seed(1)).unwrap(),
             configuration,
             machine,
             handles: handles.clone(),
@@ -254,6 +254,69 @@ fn k9_a_new_ring_is_given_to_every_lane_within_a_second_without_a_reload() {
         assert!(matches!(&bench.orders(lane)[..], [Order::Ring(ring)] if ring.version() == 2));
     }
     assert_eq!(bench.control.view().borrow().ring_version, 2);
+}
+
+#[test]
+fn k9_a_replaced_key_file_is_on_every_lane_within_a_second_without_a_reload() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("keys.ring");
+    let (mut random, schedule) = (Random::from_seed(5), Schedule::default());
+    let ring = Ring::generate(WALL, &mut random).with_pending(WALL, &mut random);
+    keys::file::write(&path, &ring, false).unwrap();
+    let source = format!("source = \"file\"\nfile = {path:?}\n");
+    let mut bench = Bench::with(&text().replace("source = \"own\"", &source));
+    for lane in [0, 1] {
+        assert!(matches!(bench.orders(lane).first(), Some(Order::Ring(ring)) if ring.version() == 1));
+    }
+    keys::file::write(&path, &ring.rotate(WALL, &mut random, &schedule), true).unwrap();
+    let mut took = [None; 2];
+    for milliseconds in (50..=1000).step_by(50) {
+        bench.control.on_tick(at(milliseconds), WALL);
+        for (lane, took) in took.iter_mut().enumerate() {
+            if matches!(&bench.orders(lane)[..], [Order::Ring(ring)] if ring.version() == 2) {
+                *took = Some(milliseconds);
+            }
+        }
+    }
+    assert!(took.iter().all(|took| took.is_some_and(|took| took < 1000)), "{took:?}");
+    let metrics = bench.metrics();
+    for line in [
+        "sealane_control_configuration_version 1",
+        "sealane_ticket_ring_version 2",
+        "sealane_ticket_keys{state=\"retiring\"} 1",
+    ] {
+        assert!(metrics.lines().any(|candidate| candidate == line), "no {line}\nin\n{metrics}");
+    }
+}
+
+#[test]
+fn k5_k7_what_is_wrong_with_keys_is_a_gauge_and_told_once() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("keys.ring");
+    let mut random = Random::from_seed(5);
+    let ring = Ring::generate(WALL, &mut random);
+    keys::file::write(&path, &ring, false).unwrap();
+    let source = format!("source = \"file\"\nfile = {path:?}\n");
+    let mut bench = Bench::with(&text().replace("source = \"own\"", &source));
+    let gauge = |bench: &Bench, alarm: &str| {
+        let name = format!("sealane_ticket_alarm{{alarm=\"{alarm}\"}} ");
+        let metrics = bench.metrics();
+        metrics.lines().find_map(|line| line.strip_prefix(&name).map(str::to_owned)).unwrap()
+    };
+    let day = WALL + Duration::from_secs(86_400);
+    for turn in 1..4 {
+        bench.control.on_tick(at(300 * turn), day);
+    }
+    assert_eq!([gauge(&bench, "stale"), gauge(&bench, "from-the-future")], ["1", "0"]);
+    assert!(matches!(bench.orders(0).last(), Some(Order::Ring(ring)) if ring.active().is_none()));
+    keys::file::write(&path, &ring.rotate(day + Duration::from_secs(61), &mut random, &Schedule::default()), true)
+        .unwrap();
+    bench.control.on_tick(at(1500), day);
+    assert_eq!([gauge(&bench, "stale"), gauge(&bench, "from-the-future")], ["0", "1"]);
+    bench.control.on_tick(at(1800), day + Duration::from_secs(1));
+    assert_eq!([gauge(&bench, "stale"), gauge(&bench, "from-the-future")], ["0", "0"]);
+    assert!(matches!(bench.orders(0).last(), Some(Order::Ring(ring)) if ring.active().is_some()));
+    assert!(bench.metrics().contains("sealane_control_ring_alarms_total 2\n"));
 }
 
 #[test]

@@ -15,10 +15,12 @@ use tokio::sync::watch;
 
 use crate::balance::{Board, Health, Loads};
 use crate::base::counter::{Kind, Reading};
-use crate::base::{LaneId, PortId};
+use crate::base::{LaneId, PortId, UnixTime};
+use crate::control::keys::{Alarm, Alarms, file};
 use crate::control::publish::Placed;
 use crate::lane::{self, Handle};
 use crate::ticket::KeyId;
+use crate::ticket::ring::State;
 
 /// The media type of what [`Metrics::encode`] writes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -42,6 +44,8 @@ crate::counters! {
         counter rings,
         /// Times that the source of ticket keys had no good ring to give
         counter rings_failed,
+        /// Alarms about ticket keys that were raised
+        counter ring_alarms,
         /// Changes of a server's health
         counter health_changes,
     }
@@ -58,6 +62,10 @@ pub struct View {
     pub ring_version: u64,
     /// The key that seals.
     pub active_key: Option<KeyId>,
+    /// Every key of it, its state, and when it was activated or else made.
+    pub keys: Vec<(KeyId, State, UnixTime)>,
+    /// What is wrong with the ring.
+    pub ring_alarms: Alarms,
     /// Why the engine should not be given clients; `None` when it should.
     pub unfit: Option<String>,
 }
@@ -181,9 +189,30 @@ impl Everything {
         let active = view.active_key.map(|id| (vec![("key_id", hex::encode(id.0))], 1));
         Family { help: "The ticket key that seals", kind: Kind::Gauge, values: active.into_iter().collect() }
             .encode("ticket_active_key", encoder)?;
+        self.encode_keys(&view, encoder)?;
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         let mut build = encoder.encode_descriptor("build", "What is running", None, MetricType::Info)?;
         build.encode_info(&version)
+    }
+}
+
+impl Everything {
+    fn encode_keys(&self, view: &View, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let family = |help, values: Vec<(Labels, u64)>| Family { help, kind: Kind::Gauge, values };
+        let states = [State::Pending, State::Active, State::Retiring].map(|state| {
+            let count = view.keys.iter().filter(|(_, other, _)| *other == state).count();
+            (vec![("state", file::state_name(state).to_owned())], u64::try_from(count).unwrap_or(u64::MAX))
+        });
+        family("Ticket keys in the ring", states.into()).encode("ticket_keys", encoder)?;
+        let since = view.keys.iter().map(|(id, state, since)| {
+            (vec![("key_id", hex::encode(id.0)), ("state", file::state_name(*state).to_owned())], since.0)
+        });
+        family("When the ticket key was activated, or made if it never was, in seconds since 1970", since.collect())
+            .encode("ticket_key_since_seconds", encoder)?;
+        let alarms = Alarm::ALL
+            .map(|alarm| (vec![("alarm", alarm.name().to_owned())], u64::from(view.ring_alarms.contains(&alarm))));
+        family("Whether something is wrong with ticket keys, while clients are served all the same", alarms.into())
+            .encode("ticket_alarm", encoder)
     }
 }
 

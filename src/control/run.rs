@@ -95,13 +95,12 @@ enum Refused {
 ///
 /// # Errors
 /// When a key file is missing or wrong.
-pub fn keys_source(configuration: &Configuration, random: Random) -> Result<keys::Source, keys::Error> {
+pub fn keys_source(configuration: &Configuration, wall: UnixTime, random: Random) -> Result<keys::Source, keys::Error> {
     let settings = match &configuration.ticket_keys.source {
         KeySource::Own(state_file) => keys::SourceSettings::Own { state_file: state_file.clone() },
         KeySource::File(path) => keys::SourceSettings::File { path: path.clone() },
     };
-    keys::Source::open(settings, configuration.ticket_keys.schedule, clock::unix_time(), random)
-        .map(|(source, _)| source)
+    keys::Source::open(settings, configuration.ticket_keys.schedule, wall, random).map(|(source, _)| source)
 }
 
 /// The control core.
@@ -122,6 +121,7 @@ pub struct Control {
     drain: Option<Drain>,
     look_at: Instant,
     left_out_told: (Instant, u64),
+    alarms: keys::Alarms,
 }
 
 /// Control's view of one lane.
@@ -168,6 +168,7 @@ impl Control {
             drain: None,
             look_at: now,
             left_out_told: (now, 0),
+            alarms: keys::Alarms::new(),
             machine,
             configuration,
         };
@@ -212,6 +213,7 @@ impl Control {
         self.view.send_modify(|view| {
             view.ring_version = ring.version();
             view.active_key = active;
+            view.keys = ring.entries().iter().map(|entry| (entry.key.id(), entry.state, entry.since())).collect();
         });
     }
 
@@ -351,6 +353,22 @@ impl Control {
     }
 
     fn look_after_keys(&mut self, wall: UnixTime) {
+        self.poll_keys(wall);
+        let alarms = self.keys.alarms(wall);
+        let were = std::mem::replace(&mut self.alarms, alarms);
+        for alarm in self.alarms.difference(&were) {
+            self.counters.ring_alarms.increment();
+            tracing::error!(alarm = alarm.name(), "{}", alarm.meaning());
+        }
+        for alarm in were.difference(&self.alarms) {
+            tracing::info!(alarm = alarm.name(), "ticket keys: what was wrong is right again");
+        }
+        if were != self.alarms {
+            self.view.send_modify(|view| view.ring_alarms.clone_from(&self.alarms));
+        }
+    }
+
+    fn poll_keys(&mut self, wall: UnixTime) {
         match self.keys.poll(wall) {
             None => {}
             Some(Ok(ring)) => {

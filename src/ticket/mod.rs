@@ -5,6 +5,7 @@
 
 pub mod envelope;
 pub mod key;
+pub mod life;
 pub mod ring;
 pub mod schedule;
 pub mod seal;

@@ -60,8 +60,9 @@ impl Schedule {
             rotation: Duration::from_secs(rotation.as_secs()),
             lifetime: Duration::from_secs(lifetime.as_secs()),
         };
-        // Besides those that must be kept: one that pends, and one whose end falls between two rotations.
-        let needed = schedule.keys_needed() + 2;
+        // Besides those that must be kept: one that pends, one whose end falls between two rotations, and one for an engine that goes on sealing with
+        // a key for a rotation after it has retired (K7).
+        let needed = schedule.keys_needed() + 3;
         if usize::try_from(needed).is_ok_and(|needed| needed <= KEYS_MAX) {
             Ok(schedule)
         } else {
@@ -77,6 +78,11 @@ impl Schedule {
     /// How long a ticket is honoured.
     pub fn lifetime(&self) -> Duration {
         self.lifetime
+    }
+
+    /// K7: how long one key seals at most, on an engine that does not hear of rotations: two periods.
+    pub fn sealing_max(&self) -> Duration {
+        self.rotation.saturating_mul(2)
     }
 
     /// How many keys, the active one included, must be kept so that no valid ticket loses its key: ceil(lifetime / rotation) + 1.
@@ -112,7 +118,7 @@ mod tests {
 
     #[test]
     fn k3_a_schedule_that_needs_more_keys_than_a_ring_holds_is_refused() {
-        let most = u32::try_from(KEYS_MAX).unwrap() - 3;
+        let most = u32::try_from(KEYS_MAX).unwrap() - 4;
         assert!(Schedule::new(SECOND, SECOND * most).is_ok());
         let refused = Schedule::new(SECOND, SECOND * (most + 1)).unwrap_err();
         assert!(matches!(refused, Invalid::TooManyKeys { needed: 65, .. }), "{refused:?}");

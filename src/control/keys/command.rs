@@ -1,14 +1,16 @@
-//! `sealane keys`: makes, shows, rotates and checks ticket key files.
+//! `sealane keys`: makes, shows, stages, activates, rotates, purges and checks ticket key files.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use super::finding::Severity;
 use super::{file, lint};
 use crate::base::{Random, UnixTime};
-use crate::ticket::{Ring, Schedule};
+use crate::ticket::life::Refused;
+use crate::ticket::ring::{Purged, State};
+use crate::ticket::{KeyId, Ring, Schedule};
 
 /// `sealane keys …`
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -28,6 +30,33 @@ pub enum KeysCommand {
         /// Show the secrets too
         #[arg(long)]
         show_secrets: bool,
+    },
+    /// Add a pending key, which engines open tickets with and seal none until it is activated
+    Stage {
+        /// The key file
+        file: PathBuf,
+        /// When it may be activated at the earliest, as in 2026-01-31T18:00:00Z; now, if left out
+        #[arg(long, value_parser = time)]
+        not_before: Option<UnixTime>,
+    },
+    /// Let a pending key seal, and retire the active one. Every engine should have the file with the pending key before
+    Activate {
+        /// The key file
+        file: PathBuf,
+        /// The key; the oldest one that may, if left out
+        #[arg(long)]
+        key: Option<KeyId>,
+        /// The engines' schedule
+        #[command(flatten)]
+        schedule: ScheduleArgs,
+    },
+    /// Destroy a key at once, and for good: tickets under it are refused, connections go on. If it was active, the pending one seals, or a new one
+    Purge {
+        /// The key file
+        file: PathBuf,
+        /// The key
+        #[arg(long)]
+        key: KeyId,
     },
     /// Activate the pending key, retire the active one, drop those whose tickets have expired
     Rotate {
@@ -58,6 +87,14 @@ pub struct ScheduleArgs {
     pub rotation: Duration,
 }
 
+/// A time as RFC 3339 has it.
+fn time(text: &str) -> Result<UnixTime, String> {
+    let time =
+        humantime::parse_rfc3339_weak(text).map_err(|error| format!("{error}; write it as 2026-01-31T18:00:00Z"))?;
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| "it is before 1970".to_owned())?;
+    Ok(UnixTime(since.as_secs()))
+}
+
 /// Runs a command: prints to standard output and gives the exit code.
 ///
 /// # Errors
@@ -77,18 +114,41 @@ fn execute(command: KeysCommand, now: UnixTime, random: &mut Random, out: &mut d
             let mut ring = Ring::generate(now, random).with_pending(now, random);
             // An engine that watches the file takes a ring only if its version grows.
             if let Some(old) = file::read(&path).ok().filter(|_| force) {
-                ring = Ring::new(old.version().saturating_add(1), ring.entries().to_vec())?;
+                let version = old.version().saturating_add(1);
+                ring = Ring::new(version, ring.entries().to_vec(), old.purged().to_vec())?.begun(Some(now));
             }
             file::write(&path, &ring, force)?;
             writeln!(out, "wrote {} with mode 0600", path.display())?;
             list(&ring, false, out)?;
         }
         KeysCommand::List { file: path, show_secrets } => list(&file::read(&path)?, show_secrets, out)?,
+        KeysCommand::Stage { file: path, not_before } => {
+            replace(
+                &path,
+                &file::read(&path)?.staged(now, not_before, random).map_err(|refused| explained(refused, &path))?,
+                out,
+            )?;
+        }
+        KeysCommand::Activate { file: path, key, schedule } => {
+            let schedule = Schedule::new(schedule.rotation, schedule.lifetime)?;
+            let next = file::read(&path)?.activated(key, now, &schedule);
+            replace(&path, &next.map_err(|refused| explained(refused, &path))?, out)?;
+        }
+        KeysCommand::Purge { file: path, key } => {
+            let next = file::read(&path)?.purged_of(key, now, random);
+            replace(&path, &next.map_err(|refused| explained(refused, &path))?, out)?;
+        }
         KeysCommand::Rotate { file: path, schedule } => {
             let schedule = Schedule::new(schedule.rotation, schedule.lifetime)?;
-            let ring = file::read(&path)?.rotate(now, random, &schedule);
-            file::write(&path, &ring, true)?;
-            list(&ring, false, out)?;
+            let ring = file::read(&path)?;
+            // A rotation without a pending key activates a new one, which is nothing to do behind the back of one that waits for its time.
+            let waits = ring.entries().iter().any(|entry| entry.state == State::Pending);
+            if let Err(refused) = ring.activated(None, now, &schedule)
+                && waits
+            {
+                return Err(explained(refused, &path));
+            }
+            replace(&path, &ring.rotate(now, random, &schedule), out)?;
         }
         KeysCommand::Check { file: path, schedule } => {
             let schedule = Schedule::new(schedule.rotation, schedule.lifetime)?;
@@ -103,6 +163,24 @@ fn execute(command: KeysCommand, now: UnixTime, random: &mut Random, out: &mut d
         }
     }
     Ok(true)
+}
+
+/// Puts `ring` in the place of the file's, and shows it.
+fn replace(path: &Path, ring: &Ring, out: &mut dyn Write) -> anyhow::Result<()> {
+    file::write(path, ring, true)?;
+    list(ring, false, out)
+}
+
+/// Why a step was refused, with what to do instead.
+fn explained(refused: Refused, path: &Path) -> anyhow::Error {
+    let path = path.display();
+    let remedy = match refused {
+        Refused::NonePending => format!("run `sealane keys stage {path}`, and wait until every engine has the file"),
+        Refused::NotPending(_) | Refused::NoSuchKey(_) => format!("choose from `sealane keys list {path}`"),
+        Refused::TooEarly(_, time) => format!("wait until {}", file::date(time)),
+        Refused::Full => "wait until the oldest key has expired, or purge one".to_owned(),
+    };
+    anyhow::anyhow!("{path}: {refused}; {remedy}")
 }
 
 fn counted(count: usize, what: &str) -> String {
@@ -121,13 +199,14 @@ fn list(ring: &Ring, show_secrets: bool, out: &mut dyn Write) -> anyhow::Result<
         }
         writeln!(out)?;
     }
+    for Purged { id, at } in ring.purged() {
+        writeln!(out, "{id}  purged    {}", file::date(*at))?;
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use clap::Parser;
 
     use super::*;
@@ -161,13 +240,56 @@ mod tests {
         let after = file::read(&path).unwrap();
         assert_eq!(after.version(), before.version() + 1);
         let first = before.active().unwrap().key.id();
-        assert_eq!(after.find(first).unwrap().not_after, Some(UnixTime(2000 + 3600 + 60)));
+        assert_eq!(after.find(first).unwrap().not_after, Some(UnixTime(1000 + 2 * 1800 + 3600 + 60)));
         let (clean, checked) = typed("check FILE --lifetime 1h --rotation 30m", &path, 2001).unwrap();
         assert!(clean && checked.ends_with("0 errors, 0 warnings\n"), "{checked}");
         typed("new FILE --force", &path, 3000).unwrap();
         let forced = file::read(&path).unwrap();
         assert!(forced.find(first).is_none());
         assert_eq!(forced.version(), after.version() + 1, "an engine that watches the file takes it");
+    }
+
+    #[test]
+    fn k2_a_key_is_staged_and_activated_by_hand() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys.toml");
+        typed("new FILE", &path, 1000).unwrap();
+        typed("activate FILE", &path, 1001).unwrap();
+        let none = typed("activate FILE", &path, 1002).unwrap_err().to_string();
+        assert!(none.contains("no key is pending; run `sealane keys stage"), "{none}");
+        typed("stage FILE --not-before 1970-01-01T00:33:20Z", &path, 1003).unwrap();
+        for line in ["activate FILE", "rotate FILE"] {
+            let early = typed(line, &path, 1999).unwrap_err().to_string();
+            assert!(
+                early.contains("may not seal before") && early.contains("wait until 1970-01-01T00:33:20Z"),
+                "{early}"
+            );
+        }
+        let (_, listed) = typed("activate FILE", &path, 2000).unwrap();
+        assert!(listed.contains("version 4"), "{listed}");
+        let wrong = typed("activate FILE --key 0102030405060708", &path, 2000).unwrap_err().to_string();
+        assert!(wrong.contains("there is no key 0102030405060708 in the ring; choose from"), "{wrong}");
+        assert!(
+            typed("activate FILE --key xyz", &path, 2000).unwrap_err().to_string().contains("16 hexadecimal digits")
+        );
+        assert!(typed("stage FILE --not-before soon", &path, 2000).is_err());
+    }
+
+    #[test]
+    fn k8_a_key_is_purged_by_hand_and_stays_purged_when_the_file_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys.toml");
+        typed("new FILE", &path, 1000).unwrap();
+        let ring = file::read(&path).unwrap();
+        let [active, pending] = [0, 1].map(|index| ring.entries()[index].key.id());
+        let (_, listed) = typed(&format!("purge FILE --key {active}"), &path, 1001).unwrap();
+        assert!(listed.contains(&format!("{active}  purged    1970-01-01T00:16:41Z")), "{listed}");
+        let purged = file::read(&path).unwrap();
+        assert_eq!((purged.version(), purged.active().unwrap().key.id()), (2, pending));
+        let again = typed(&format!("purge FILE --key {active}"), &path, 1002).unwrap_err().to_string();
+        assert!(again.contains("there is no key"), "{again}");
+        typed("new FILE --force", &path, 1003).unwrap();
+        assert_eq!(file::read(&path).unwrap().purged(), purged.purged());
     }
 
     #[test]
@@ -187,7 +309,7 @@ mod tests {
         let path = directory.path().join("keys.toml");
         typed("new FILE", &path, 1000).unwrap();
         let (clean, warned) = typed("check FILE", &path, 1_000_000).unwrap();
-        assert!(clean && warned.contains("warning: a rotation was due"), "{warned}");
+        assert!(clean && warned.contains("warning: no engine seals with it: a rotation was due"), "{warned}");
         assert!(warned.ends_with(": 0 errors, 1 warning\n"), "{warned}");
         std::fs::write(&path, "version = 1\n").unwrap();
         let (clean, failed) = typed("check FILE", &path, 1000).unwrap();

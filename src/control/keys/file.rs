@@ -2,14 +2,20 @@
 //!
 //! ```toml
 //! version = 2                            # grows with each change
+//! began = "2026-01-31T12:00:00Z"         # when version 1 was made; optional
 //!
 //! [[key]]
 //! id = "00010203fcfdfeff"                # in the clear in every ticket
 //! secret = "…"                           # 64 hexadecimal digits
 //! state = "active"                       # "pending", "active" (exactly one) or "retiring"
 //! created = "2026-01-31T12:00:00Z"
+//! not_before = "2026-01-31T18:00:00Z"    # if it is pending: when it may begin to seal; when it was made, if left out
 //! activated = "2026-01-31T18:00:00Z"     # unless it is pending
 //! not_after = "2026-02-01T18:01:00Z"     # if it is retiring: when it may be destroyed
+//!
+//! [[purged]]                             # K8: was taken out before its time, and may not come back
+//! id = "0102030405060708"
+//! at = "2026-01-31T19:00:00Z"
 //! ```
 
 use std::fmt::Write as _;
@@ -25,7 +31,7 @@ use zeroize::Zeroizing;
 
 use super::finding::{Error, Finding};
 use crate::base::UnixTime;
-use crate::ticket::ring::{Entry, Invalid, State};
+use crate::ticket::ring::{Entry, Invalid, Purged, State};
 use crate::ticket::{Key, KeyId, Ring};
 
 /// Longest key file that is read, in bytes: some hundred times a full ring.
@@ -103,8 +109,18 @@ pub(super) fn read_text(path: &Path) -> Result<(Zeroizing<String>, Option<Findin
 #[serde(deny_unknown_fields)]
 struct RawRing {
     version: u64,
+    began: Option<Spanned<String>>,
     #[serde(default)]
     key: Vec<RawKey>,
+    #[serde(default)]
+    purged: Vec<RawPurged>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPurged {
+    id: Spanned<String>,
+    at: Spanned<String>,
 }
 
 #[derive(Deserialize)]
@@ -114,6 +130,7 @@ struct RawKey {
     secret: Spanned<Secret>,
     state: Spanned<String>,
     created: Spanned<String>,
+    not_before: Option<Spanned<String>>,
     activated: Option<Spanned<String>>,
     not_after: Option<Spanned<String>>,
 }
@@ -139,18 +156,19 @@ pub fn parse(path: &Path, text: &str) -> Result<Ring, Error> {
         finding.at(text, error.span().map_or(0, |span| span.start))
     })?;
     let mut findings = Vec::new();
-    let mut entries = Vec::new();
-    for key in &raw.key {
-        let mut reader = KeyReader { path, text, findings: &mut findings };
-        entries.extend(reader.entry(key));
-    }
+    let mut reader = Reader { path, text, findings: &mut findings };
+    let began = raw.began.as_ref().and_then(|began| reader.time("began", began));
+    let entries: Vec<_> = raw.key.iter().filter_map(|key| reader.entry(key)).collect();
+    let purged: Vec<_> = raw.purged.iter().filter_map(|purged| reader.purged(purged)).collect();
     if !findings.is_empty() {
         return Err(Error(findings));
     }
-    Ring::new(raw.version, entries).map_err(|invalid| {
+    let ring = Ring::new(raw.version, entries, purged).map_err(|invalid| {
         let (id, remedy) = match invalid {
             Invalid::Active(_) => (None, "set state = \"active\" for one key"),
             Invalid::TooMany(_) => (None, "remove the oldest retiring keys"),
+            Invalid::TooManyPurged(_) => (None, "remove the first [[purged]]"),
+            Invalid::Purged(id) => (Some(id), "remove the key: it was purged because nobody should trust it"),
             Invalid::DuplicateId(id) => (Some(id), "keep one of the two, or give the second a random id"),
             Invalid::DuplicateSecret(_, id) => (Some(id), "keep one of the two, or give the second a random secret"),
         };
@@ -161,23 +179,33 @@ pub fn parse(path: &Path, text: &str) -> Result<Ring, Error> {
             Some(key) => finding.at(text, key.id.span().start),
             None => finding,
         })
-    })
+    });
+    ring.map(|ring| ring.begun(began))
 }
 
-/// Reads one `[[key]]` and notes all that is wrong with it.
-struct KeyReader<'a> {
+/// Reads what is in a ring and notes all that is wrong with it.
+struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
     findings: &'a mut Vec<Finding>,
 }
 
-impl KeyReader<'_> {
-    fn entry(&mut self, raw: &RawKey) -> Option<Entry> {
-        let id = raw.id.get_ref().parse::<KeyId>().ok();
+impl Reader<'_> {
+    fn id(&mut self, raw: &Spanned<String>) -> Option<KeyId> {
+        let id = raw.get_ref().parse::<KeyId>().ok();
         if id.is_none() {
-            let what = format!("{:?} is no key id", raw.id.get_ref());
-            self.note(raw.id.span().start, what, "write 16 hexadecimal digits");
+            self.note(raw.span().start, format!("{:?} is no key id", raw.get_ref()), "write 16 hexadecimal digits");
         }
+        id
+    }
+
+    fn purged(&mut self, raw: &RawPurged) -> Option<Purged> {
+        let (id, at) = (self.id(&raw.id), self.time(&format!("key {}", raw.id.get_ref()), &raw.at));
+        Some(Purged { id: id?, at: at? })
+    }
+
+    fn entry(&mut self, raw: &RawKey) -> Option<Entry> {
+        let id = self.id(&raw.id);
         let key = self.key(id.unwrap_or(KeyId([0; 8])), raw);
         let state = match raw.state.get_ref().as_str() {
             "pending" => Some(State::Pending),
@@ -189,9 +217,11 @@ impl KeyReader<'_> {
                 None
             }
         };
-        let created = self.time(raw, &raw.created);
-        let activated = raw.activated.as_ref().map(|time| self.time(raw, time));
-        let not_after = raw.not_after.as_ref().map(|time| self.time(raw, time));
+        let name = format!("key {}", raw.id.get_ref());
+        let created = self.time(&name, &raw.created);
+        let not_before = raw.not_before.as_ref().map_or(created, |time| self.time(&name, time));
+        let activated = raw.activated.as_ref().map(|time| self.time(&name, time));
+        let not_after = raw.not_after.as_ref().map(|time| self.time(&name, time));
         match (state, activated.is_some(), not_after.is_some()) {
             (Some(State::Pending), true, _) => self.times(raw, "is pending but was activated", "remove `activated`"),
             (Some(State::Active | State::Retiring), false, _) => {
@@ -210,6 +240,7 @@ impl KeyReader<'_> {
             key: key?,
             state: state?,
             created: created?,
+            not_before: not_before?,
             activated: match activated {
                 Some(time) => Some(time?),
                 None => None,
@@ -238,11 +269,11 @@ impl KeyReader<'_> {
         }
     }
 
-    fn time(&mut self, raw: &RawKey, time: &Spanned<String>) -> Option<UnixTime> {
+    fn time(&mut self, whose: &str, time: &Spanned<String>) -> Option<UnixTime> {
         let parsed = humantime::parse_rfc3339(time.get_ref()).ok();
         let since = parsed.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
         if since.is_none() {
-            let what = format!("key {}: {:?} is no time", raw.id.get_ref(), time.get_ref());
+            let what = format!("{whose}: {:?} is no time", time.get_ref());
             self.note(time.span().start, what, "write it as \"2026-01-31T12:00:00Z\"");
         }
         since.map(|since| UnixTime(since.as_secs()))
@@ -274,13 +305,16 @@ pub fn state_name(state: State) -> &'static str {
 
 /// A ring as a key file's text.
 pub fn render(ring: &Ring) -> Zeroizing<String> {
-    // A full entry takes 250 bytes: a string that grows leaves secrets behind.
+    // A full entry takes 300 bytes: a string that grows leaves secrets behind.
     let mut text = Zeroizing::new(String::with_capacity(512 + 512 * ring.entries().len()));
     text.push_str(
         "# Sealane ticket keys: secret. Whoever has them reads the sessions of every client that holds a ticket.\n",
     );
     // Writing to a string does not fail.
     let _ = writeln!(text, "version = {}", ring.version());
+    if let Some(began) = ring.began() {
+        let _ = writeln!(text, "began = \"{}\"", date(began));
+    }
     for entry in ring.entries() {
         let mut digits = Zeroizing::new([0; 64]);
         hex::encode_to_slice(entry.key.secret(), &mut *digits).expect("32 bytes are 64 digits");
@@ -290,11 +324,17 @@ pub fn render(ring: &Ring) -> Zeroizing<String> {
             text,
             "\n[[key]]\nid = \"{id}\"\nsecret = \"{secret}\"\nstate = \"{state}\"\ncreated = \"{created}\""
         );
-        for (name, time) in [("activated", entry.activated), ("not_after", entry.not_after)] {
+        let not_before = Some(entry.not_before).filter(|time| *time != entry.created);
+        for (name, time) in [("not_before", not_before), ("activated", entry.activated), ("not_after", entry.not_after)]
+        {
             if let Some(time) = time {
                 let _ = writeln!(text, "{name} = \"{}\"", date(time));
             }
         }
+    }
+    // No secrets from here on.
+    for Purged { id, at } in ring.purged() {
+        let _ = writeln!(text, "\n[[purged]]\nid = \"{id}\"\nat = \"{}\"", date(*at));
     }
     text
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::file;
 use super::finding::Finding;
 use crate::base::UnixTime;
-use crate::ticket::ring::{SKEW, State};
+use crate::ticket::life::keep_until;
+use crate::ticket::ring::{Fitness, SKEW, State};
 use crate::ticket::{Ring, Schedule};
 
 /// Everything that is wrong with the file at `path` when tickets live and keys rotate as `schedule` says.
@@ -41,7 +42,13 @@ fn ages(path: &Path, ring: &Ring, schedule: &Schedule, now: UnixTime) -> Vec<Fin
             findings.push(Finding::warning(path, what, "run `sealane keys rotate`, which removes it"));
         }
     }
-    if ring.rotation_due(schedule) < now {
+    if ring.fitness(now, schedule) == Fitness::Stale {
+        let what = format!(
+            "no engine seals with it: a rotation was due at {}, a whole period ago",
+            file::date(ring.rotation_due(schedule))
+        );
+        findings.push(Finding::warning(path, what, "run `sealane keys rotate`"));
+    } else if ring.rotation_due(schedule) < now {
         let what = format!("a rotation was due at {}", file::date(ring.rotation_due(schedule)));
         findings.push(Finding::warning(path, what, "run `sealane keys rotate`"));
     }
@@ -50,14 +57,14 @@ fn ages(path: &Path, ring: &Ring, schedule: &Schedule, now: UnixTime) -> Vec<Fin
         findings.push(Finding::warning(
             path,
             what,
-            "nothing, if one engine uses this file; else make it with `sealane keys new`",
+            "nothing, if one engine uses this file; else run `sealane keys stage` and wait until every engine has the file",
         ));
     }
     findings
 }
 
-/// K3: a key stays until the last ticket under it has expired.
-fn retention(path: &Path, ring: &Ring, schedule: &Schedule, now: UnixTime) -> Vec<Finding> {
+/// K3: a key stays until the last ticket under it has expired, also that of an engine which does not hear of rotations (K7).
+pub(super) fn retention(path: &Path, ring: &Ring, schedule: &Schedule, now: UnixTime) -> Vec<Finding> {
     let mut findings = Vec::new();
     let remedy =
         "keep retiring keys for a whole ticket lifetime; `sealane keys rotate` does when told the engine's --lifetime";
@@ -65,20 +72,24 @@ fn retention(path: &Path, ring: &Ring, schedule: &Schedule, now: UnixTime) -> Ve
     sealed.sort_by_key(|entry| entry.activated);
     for (entry, successor) in sealed.iter().zip(sealed.iter().skip(1)) {
         let retired = successor.activated.unwrap_or(now);
-        let needed = retired + schedule.lifetime();
-        if entry.not_after.is_some_and(|end| end < needed) && now < needed {
-            let what = format!(
-                "key {} may be destroyed before {}, when its last ticket expires",
-                entry.key.id(),
-                file::date(needed)
-            );
+        let (needed, partitioned) = (retired + schedule.lifetime(), keep_until(entry, retired, schedule));
+        let Some(end) = entry.not_after else { continue };
+        let id = entry.key.id();
+        if end < needed && now < needed {
+            let what = format!("key {id} may be destroyed before {}, when its last ticket expires", file::date(needed));
             findings.push(Finding::error(path, what, remedy));
+        } else if end < partitioned && now < partitioned {
+            let what = format!(
+                "key {id} may be destroyed before {}, until when tickets live of an engine that does not hear of rotations",
+                file::date(partitioned)
+            );
+            findings.push(Finding::warning(path, what, remedy));
         }
     }
-    // Version 1 has one key, and each rotation adds one to the version and one key that seals: where there are fewer, some are gone.
-    let removed = ring.version().saturating_sub(u64::try_from(sealed.len()).unwrap_or(u64::MAX));
     let oldest = sealed.first().and_then(|entry| entry.activated).unwrap_or(now);
-    if removed > 0 && sealed.len() < schedule.retention() && now < oldest + schedule.lifetime() {
+    // Whoever purged a key knows what is lost.
+    let is_cut = ring.purged().is_empty() && ring.began().is_some_and(|began| began < oldest);
+    if is_cut && sealed.len() < schedule.retention() && now < oldest + schedule.lifetime() {
         let what = format!(
             "{} keys are kept where tickets need {}: tickets from before {} may be lost though they are still valid",
             sealed.len(),
@@ -137,13 +148,33 @@ mod tests {
     fn k3_too_few_keys_are_an_error() {
         let ring = rotated(6);
         let kept: Vec<Entry> = ring.entries().iter().skip(2).cloned().collect();
-        let short =
-            Ring::new(ring.version(), kept.into_iter().filter(|e| e.state != State::Retiring).collect()).unwrap();
+        let kept = kept.into_iter().filter(|e| e.state != State::Retiring).collect();
+        let short = Ring::new(ring.version(), kept, vec![]).unwrap().begun(ring.began());
         let found = linted(&short, &Schedule::default(), START + 36 * HOUR + 1);
         assert!(
             matches!(&found[..], [(Severity::Error, what)] if what.contains("1 keys are kept where tickets need 5")),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn k3_a_ring_that_was_given_keys_that_end_too_soon_is_told() {
+        for (end, expected) in
+            [(24 * HOUR - 1, Some(Severity::Error)), (24 * HOUR, Some(Severity::Warning)), (30 * HOUR + 60, None)]
+        {
+            let mut entries = rotated(1).entries().to_vec();
+            entries[0].not_after = Some(UnixTime(START + 6 * HOUR + end));
+            let found = linted(&Ring::new(2, entries, vec![]).unwrap(), &Schedule::default(), START + 6 * HOUR + 1);
+            assert_eq!(found.first().map(|(severity, _)| *severity), expected, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn k8_a_purge_is_not_held_against_a_ring() {
+        let ring = rotated(1);
+        let id = ring.entries()[0].key.id();
+        let purged = ring.purged_of(id, UnixTime(START + 7 * HOUR), &mut Random::from_seed(2)).unwrap();
+        assert_eq!(linted(&purged, &Schedule::default(), START + 7 * HOUR), []);
     }
 
     #[test]

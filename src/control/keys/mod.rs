@@ -2,6 +2,7 @@
 //!
 //! [`Source`] is what the engine runs; [`command`] is `sealane keys`, [`inspect`] is `sealane ticket inspect`.
 
+pub mod alarm;
 pub mod command;
 pub mod file;
 pub mod finding;
@@ -9,6 +10,7 @@ pub mod inspect;
 pub mod lint;
 pub mod source;
 
+pub use alarm::{Alarm, Alarms};
 pub use command::{KeysCommand, run};
 pub use finding::{Error, Finding, Severity};
 pub use inspect::{InspectArgs, Names, TicketCommand};

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::alarm::{Alarm, Alarms};
 use super::file::{self, Stamp};
 use super::finding::{Error, Finding};
 use crate::base::{Random, UnixTime};
+use crate::ticket::ring::Fitness;
 use crate::ticket::{Ring, Schedule};
 
 /// How long after a failed rotation the next is tried.
@@ -32,14 +34,51 @@ pub enum SourceSettings {
 pub struct Source {
     kind: Kind,
     schedule: Schedule,
+    /// As it came.
+    newest: Ring,
+    /// What of it is used.
     current: Arc<Ring>,
+    /// Whether what came last was refused.
+    refused: bool,
     random: Random,
 }
 
 #[derive(Debug)]
 enum Kind {
-    Own { state_file: Option<PathBuf>, not_before: UnixTime },
-    File { path: PathBuf, seen: Option<Stamp> },
+    Own { state_file: Option<Watched>, not_before: UnixTime },
+    File(Watched),
+}
+
+/// A file, and what it was when it was last read or written.
+#[derive(Debug)]
+struct Watched {
+    path: PathBuf,
+    seen: Option<Stamp>,
+}
+
+impl Watched {
+    fn read(path: PathBuf) -> Result<(Self, Ring), Error> {
+        // The stamp first: a file replaced between the two is read once more, never missed.
+        let seen = Stamp::of(&path);
+        let ring = file::read(&path)?;
+        Ok((Self { path, seen }, ring))
+    }
+
+    fn write(&mut self, ring: &Ring) -> Result<(), Error> {
+        file::write(&self.path, ring, true)?;
+        self.seen = Stamp::of(&self.path);
+        Ok(())
+    }
+
+    /// What is in it, if it was touched.
+    fn poll(&mut self, newest: &Ring) -> Option<Result<Ring, Error>> {
+        let stamp = Stamp::of(&self.path);
+        if stamp == self.seen {
+            return None;
+        }
+        self.seen = stamp;
+        Some(file::read(&self.path).and_then(|ring| accept(&self.path, newest, ring)))
+    }
 }
 
 impl Source {
@@ -53,65 +92,86 @@ impl Source {
         now: UnixTime,
         mut random: Random,
     ) -> Result<(Self, Arc<Ring>), Error> {
-        let (kind, ring) = match settings {
+        let (kind, newest) = match settings {
             SourceSettings::Own { state_file } => {
-                let ring = match &state_file {
-                    Some(path) if path.try_exists().unwrap_or(true) => file::read(path)?,
+                let (state_file, ring) = match state_file {
+                    Some(path) if path.try_exists().unwrap_or(true) => {
+                        let (watched, ring) = Watched::read(path)?;
+                        (Some(watched), ring)
+                    }
                     Some(path) => {
                         let ring = Ring::generate(now, &mut random);
-                        file::write(path, &ring, false)?;
-                        ring
+                        file::write(&path, &ring, false)?;
+                        (Some(Watched { seen: Stamp::of(&path), path }), ring)
                     }
-                    None => Ring::generate(now, &mut random),
+                    None => (None, Ring::generate(now, &mut random)),
                 };
-                (Kind::Own { state_file, not_before: now }, ring)
+                (Kind::Own { state_file, not_before: UnixTime(0) }, ring)
             }
             SourceSettings::File { path } => {
-                // The stamp first: a file replaced between the two is read once more, never missed.
-                let seen = Stamp::of(&path);
-                let ring = file::read(&path)?;
-                (Kind::File { path, seen }, ring)
+                let (watched, ring) = Watched::read(path)?;
+                (Kind::File(watched), ring)
             }
         };
-        let current = Arc::new(ring);
-        Ok((Self { kind, schedule, current: Arc::clone(&current), random }, current))
+        let current = Arc::new(newest.in_force(now, &schedule));
+        Ok((Self { kind, schedule, newest, current: Arc::clone(&current), refused: false, random }, current))
     }
 
-    /// A new ring if there is one, or why there should be one and is not. The ring of before stays good then; each failure is told once.
+    /// A ring for the lanes if it is another one than before, or why there should be one and is not. The ring of before stays good then; each failure is
+    /// told once.
     pub fn poll(&mut self, now: UnixTime) -> Option<Result<Arc<Ring>, Error>> {
-        let ring = match &mut self.kind {
-            Kind::Own { state_file, not_before } => {
-                if now < self.current.rotation_due(&self.schedule) || now < *not_before {
-                    return None;
-                }
-                *not_before = now + RETRY;
-                let ring = self.current.rotate(now, &mut self.random, &self.schedule);
-                // Written before it seals: a ticket under a key that a restart forgets would be lost.
-                match state_file.as_ref().map(|path| file::write(path, &ring, true)) {
-                    Some(Err(error)) => Err(error),
-                    Some(Ok(())) | None => {
-                        *not_before = now;
-                        Ok(ring)
-                    }
-                }
+        match self.news(now) {
+            None => {}
+            Some(Ok(ring)) => {
+                self.newest = ring;
+                self.refused = false;
             }
-            Kind::File { path, seen } => {
-                let stamp = Stamp::of(path);
-                if stamp == *seen {
-                    return None;
-                }
-                *seen = stamp;
-                match file::read(path).and_then(|ring| accept(path, &self.current, ring)) {
-                    Ok(Some(ring)) => Ok(ring),
-                    Ok(None) => return None,
-                    Err(error) => Err(error),
-                }
+            Some(Err(error)) => {
+                self.refused = true;
+                return Some(Err(error));
             }
-        };
-        Some(ring.map(|ring| {
+        }
+        // Keys end, and a ring becomes stale, with time alone.
+        let ring = self.newest.in_force(now, &self.schedule);
+        let is_same = ring.version() == self.current.version()
+            && ring.entries().len() == self.current.entries().len()
+            && ring.active().is_some() == self.current.active().is_some();
+        (!is_same).then(|| {
             self.current = Arc::new(ring);
-            Arc::clone(&self.current)
-        }))
+            Ok(Arc::clone(&self.current))
+        })
+    }
+
+    fn news(&mut self, now: UnixTime) -> Option<Result<Ring, Error>> {
+        let (state_file, not_before) = match &mut self.kind {
+            Kind::File(watched) => return watched.poll(&self.newest),
+            Kind::Own { state_file, not_before } => (state_file, not_before),
+        };
+        // `sealane keys` may have purged or rotated. A file that is gone is written again at the next rotation.
+        let state_file_is_there = state_file.as_ref().is_some_and(|watched| Stamp::of(&watched.path).is_some());
+        if state_file_is_there && let Some(news) = state_file.as_mut().and_then(|watched| watched.poll(&self.newest)) {
+            return Some(news);
+        }
+        let is_early = self.newest.fitness(now, &self.schedule) == Fitness::FromTheFuture;
+        let is_due = now >= self.newest.rotation_due(&self.schedule);
+        // Not for longer than that: the clock may have been put back.
+        let waits = now < *not_before && not_before.since(now) <= RETRY;
+        if (!is_early && !is_due) || waits {
+            return None;
+        }
+        *not_before = now + RETRY;
+        let ring = if is_early {
+            // K5 is about engines that disagree. Here a clock was put back, and this engine's is the only one.
+            self.newest.settled(now)
+        } else {
+            self.newest.rotate(now, &mut self.random, &self.schedule)
+        };
+        // Written before it seals: a ticket under a key that a restart forgets would be lost.
+        if let Some(Err(error)) = state_file.as_mut().map(|watched| watched.write(&ring)) {
+            return Some(Err(error));
+        }
+        *not_before = now;
+        Some(Ok(ring))
     }
 
     /// The ring that is in use.
@@ -119,11 +179,23 @@ impl Source {
         &self.current
     }
 
+    /// What is wrong at `now`.
+    pub fn alarms(&self, now: UnixTime) -> Alarms {
+        let fitness = match self.newest.fitness(now, &self.schedule) {
+            Fitness::Seals => None,
+            Fitness::Stale => Some(Alarm::Stale),
+            Fitness::FromTheFuture => Some(Alarm::FromTheFuture),
+        };
+        fitness.into_iter().chain(self.refused.then_some(Alarm::Refused)).collect()
+    }
+
     /// Where it comes from: a reload that changes nothing here keeps the source, and with it the keys.
     pub fn settings(&self) -> SourceSettings {
         match &self.kind {
-            Kind::Own { state_file, .. } => SourceSettings::Own { state_file: state_file.clone() },
-            Kind::File { path, .. } => SourceSettings::File { path: path.clone() },
+            Kind::Own { state_file, .. } => {
+                SourceSettings::Own { state_file: state_file.as_ref().map(|watched| watched.path.clone()) }
+            }
+            Kind::File(watched) => SourceSettings::File { path: watched.path.clone() },
         }
     }
 
@@ -133,19 +205,20 @@ impl Source {
     }
 }
 
-/// Whether a ring from a file follows the one in use; `None` when it is the same.
-fn accept(path: &Path, current: &Ring, ring: Ring) -> Result<Option<Ring>, Error> {
+/// A ring from a file, if it follows the one in use or is the same.
+fn accept(path: &Path, current: &Ring, ring: Ring) -> Result<Ring, Error> {
     let (old, new) = (current.version(), ring.version());
+    if let Some(id) = ring.purged_by(current) {
+        let remedy = "remove the key, and keep the [[purged]] of the file that was there before";
+        return Err(Finding::error(path, format!("brings back key {id}, which was purged"), remedy).into());
+    }
     if new < old {
         let what = format!("is stale: its version is {new}, and version {old} is in use");
         let remedy = "put the newest file back, or give this one a version above that";
         return Err(Finding::error(path, what, remedy).into());
     }
-    if new > old {
-        return Ok(Some(ring));
-    }
-    if *file::render(current) == *file::render(&ring) {
-        return Ok(None);
+    if new > old || *file::render(current) == *file::render(&ring) {
+        return Ok(ring);
     }
     let what = format!("has other keys under the version {old} that is in use");
     Err(Finding::error(path, what, "raise `version` with each change, as `sealane keys rotate` does").into())
@@ -189,8 +262,10 @@ mod tests {
             assert!(opens(&ring, &ticket));
             assert!(source.poll(UnixTime(turn * 6 * HOUR)).is_none());
         }
-        source.poll(UnixTime(5 * 6 * HOUR)).unwrap().unwrap();
-        assert!(!opens(&source.poll(UnixTime(6 * 6 * HOUR)).unwrap().unwrap(), &ticket), "it expired");
+        for turn in 5..=6 {
+            source.poll(UnixTime(turn * 6 * HOUR)).unwrap().unwrap();
+        }
+        assert!(!opens(&source.poll(UnixTime(7 * 6 * HOUR)).unwrap().unwrap(), &ticket), "it expired");
     }
 
     #[test]
@@ -204,7 +279,10 @@ mod tests {
         drop(source);
         // Another seed: only the file can know the keys. A day later a rotation is overdue, and due at once.
         let (mut source, ring) = opened(&settings, 20 * HOUR, 2).unwrap();
-        assert_eq!(ring.version(), 2);
+        assert!(
+            ring.version() == 2 && ring.active().is_none(),
+            "nothing is sealed under a key that is two rotations old"
+        );
         let ring = source.poll(UnixTime(20 * HOUR)).unwrap().unwrap();
         assert!(opens(&ring, &before_rotation) && opens(&ring, &after_rotation));
     }
@@ -275,6 +353,82 @@ mod tests {
         file::write(&path, &Ring::generate(UnixTime(0), &mut Random::from_seed(5)), true).unwrap();
         let refused = source.poll(UnixTime(2)).unwrap().unwrap_err().to_string();
         assert!(refused.contains("raise `version`"), "{refused}");
+    }
+
+    #[test]
+    fn k7_a_file_that_nobody_renews_is_not_sealed_with_and_opens_until_its_end() {
+        let (_directory, path, mut source, ring) = watched();
+        let ticket = ticket(&ring);
+        assert!(source.poll(UnixTime(12 * HOUR)).is_none() && source.alarms(UnixTime(12 * HOUR)).is_empty());
+        let stale = source.poll(UnixTime(12 * HOUR + 1)).unwrap().unwrap();
+        assert!(stale.active().is_none() && opens(&stale, &ticket));
+        assert_eq!(source.alarms(UnixTime(12 * HOUR + 1)), Alarms::from([Alarm::Stale]));
+        assert!(source.poll(UnixTime(100 * HOUR)).is_none());
+        let next = ring.rotate(UnixTime(100 * HOUR), &mut Random::from_seed(4), &Schedule::default());
+        file::write(&path, &next, true).unwrap();
+        let fresh = source.poll(UnixTime(100 * HOUR)).unwrap().unwrap();
+        assert!(fresh.active().is_some() && source.alarms(UnixTime(100 * HOUR)).is_empty());
+        let end = next.entries()[0].not_after.unwrap();
+        assert!(opens(&fresh, &ticket));
+        // Two rotations later it is not sealed with, either; and then its first key ends.
+        assert!(source.poll(end).unwrap().unwrap().active().is_none());
+        assert!(!opens(&source.poll(UnixTime(end.0 + 1)).unwrap().unwrap(), &ticket));
+    }
+
+    #[test]
+    fn k5_a_file_from_the_future_is_an_alarm_and_seals_when_its_time_comes() {
+        let (_directory, path, mut source, ring) = watched();
+        let next = ring.rotate(UnixTime(1000), &mut Random::from_seed(4), &Schedule::default());
+        file::write(&path, &next, true).unwrap();
+        assert!(source.poll(UnixTime(939)).unwrap().unwrap().active().is_none());
+        assert_eq!(source.alarms(UnixTime(939)), Alarms::from([Alarm::FromTheFuture]));
+        assert!(source.poll(UnixTime(940)).unwrap().unwrap().active().is_some());
+        assert!(source.alarms(UnixTime(940)).is_empty());
+    }
+
+    #[test]
+    fn k5_an_engine_alone_whose_clock_was_put_back_goes_on_with_the_keys_that_it_has() {
+        let settings = SourceSettings::Own { state_file: None };
+        let (mut source, ring) = opened(&settings, 9 * HOUR, 1).unwrap();
+        let settled = source.poll(UnixTime(HOUR)).unwrap().unwrap();
+        assert_eq!(settled.active().unwrap().key.id(), ring.active().unwrap().key.id());
+        assert!(source.alarms(UnixTime(HOUR)).is_empty() && source.poll(UnixTime(HOUR)).is_none());
+        assert_eq!(source.poll(UnixTime(7 * HOUR)).unwrap().unwrap().version(), 3, "rotations go on");
+    }
+
+    #[test]
+    fn k8_a_purged_key_comes_back_under_no_version() {
+        let (_directory, path, mut source, ring) = watched();
+        let (mut random, schedule) = (Random::from_seed(4), Schedule::default());
+        let two = ring.rotate(UnixTime(1), &mut random, &schedule);
+        let id = ring.active().unwrap().key.id();
+        file::write(&path, &two.purged_of(id, UnixTime(2), &mut random).unwrap(), true).unwrap();
+        let purged = source.poll(UnixTime(2)).unwrap().unwrap();
+        assert!(!opens(&purged, &ticket(&ring)));
+        // Somebody goes on from a file of before the purge.
+        let mut other = two;
+        for _ in 0..5 {
+            other = other.rotate(UnixTime(3), &mut random, &schedule);
+        }
+        file::write(&path, &other, true).unwrap();
+        let refused = source.poll(UnixTime(3)).unwrap().unwrap_err().to_string();
+        assert!(refused.contains(&format!("brings back key {id}")), "{refused}");
+        assert_eq!(source.alarms(UnixTime(3)), Alarms::from([Alarm::Refused]));
+        assert_eq!(source.current().version(), purged.version());
+    }
+
+    #[test]
+    fn k8_an_engine_alone_takes_what_is_purged_from_its_state_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.toml");
+        let (mut source, ring) = opened(&SourceSettings::Own { state_file: Some(path.clone()) }, 0, 1).unwrap();
+        let id = ring.active().unwrap().key.id();
+        let purged = file::read(&path).unwrap().purged_of(id, UnixTime(5), &mut Random::from_seed(7)).unwrap();
+        file::write(&path, &purged, true).unwrap();
+        let taken = source.poll(UnixTime(5)).unwrap().unwrap();
+        assert!(taken.find(id).is_none() && taken.active().is_some());
+        let rotated = source.poll(UnixTime(7 * HOUR)).unwrap().unwrap();
+        assert_eq!((rotated.version(), file::read(&path).unwrap().purged()), (3, purged.purged()));
     }
 
     #[test]

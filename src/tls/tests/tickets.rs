@@ -391,7 +391,7 @@ fn s3_a_forged_ticket_is_refused() {
     let mut entries = real.entries().to_vec();
     let forger = Key::new(entries[0].key.id(), &Random::from_seed(5).array::<32>()).unwrap();
     entries[0].key = forger;
-    let forged = Arc::new(Ring::new(1, entries).unwrap());
+    let forged = Arc::new(Ring::new(1, entries, Vec::new()).unwrap());
     for versions in BOTH {
         let (mut engine, client) = (Engine::new(settings(), &forged, 1), client(versions));
         first_visit(&mut engine, &client);
