@@ -122,6 +122,8 @@ pub struct Control {
     look_at: Instant,
     left_out_told: (Instant, u64),
     alarms: keys::Alarms,
+    /// Rings that some lane may still have: dropping the last reference to one gives locked memory back, which is not for lanes to do.
+    old_rings: Vec<Arc<Ring>>,
 }
 
 /// Control's view of one lane.
@@ -169,6 +171,7 @@ impl Control {
             look_at: now,
             left_out_told: (now, 0),
             alarms: keys::Alarms::new(),
+            old_rings: Vec::new(),
             machine,
             configuration,
         };
@@ -198,6 +201,7 @@ impl Control {
     }
 
     fn publish_ring(&mut self, ring: &Arc<Ring>) {
+        self.old_rings.push(Arc::clone(ring));
         for lane in &mut self.lanes {
             lane.outbox.ring(Arc::clone(ring));
         }
@@ -354,6 +358,7 @@ impl Control {
 
     fn look_after_keys(&mut self, wall: UnixTime) {
         self.poll_keys(wall);
+        self.old_rings.retain(|ring| Arc::strong_count(ring) > 1);
         let alarms = self.keys.alarms(wall);
         let were = std::mem::replace(&mut self.alarms, alarms);
         for alarm in self.alarms.difference(&were) {

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use crate::base::Random;
+use crate::ticket::vault::Vault;
 
 /// Bytes of a key.
 pub const KEY_SIZE: usize = 32;
@@ -52,11 +54,11 @@ pub enum Weak {
     Pattern,
 }
 
-/// 32 secret bytes and their id. Never printed, zeroized when dropped.
+/// 32 secret bytes and their id. Never printed; in a [`Vault`] that all clones share.
 #[derive(Clone)]
 pub struct Key {
     id: KeyId,
-    secret: Zeroizing<[u8; KEY_SIZE]>,
+    vault: Arc<Vault>,
 }
 
 impl Key {
@@ -65,18 +67,16 @@ impl Key {
     /// # Errors
     /// [`Weak`] says why these bytes cannot be random.
     pub fn new(id: KeyId, secret: &[u8]) -> Result<Self, Weak> {
-        let mut key = Zeroizing::new([0; KEY_SIZE]);
-        if secret.len() != KEY_SIZE {
-            return Err(Weak::Size(secret.len()));
-        }
-        key.copy_from_slice(secret);
+        let key: &[u8; KEY_SIZE] = secret.try_into().map_err(|_| Weak::Size(secret.len()))?;
         if key.iter().all(|byte| *byte == 0) {
             return Err(Weak::Zero);
         }
-        if is_patterned(&key) {
+        if is_patterned(key) {
             return Err(Weak::Pattern);
         }
-        Ok(Self { id, secret: key })
+        let mut vault = Vault::new(KEY_SIZE);
+        vault.bytes_mut().iter_mut().zip(key).for_each(|(to, from)| *to = *from);
+        Ok(Self { id, vault: Arc::new(vault) })
     }
 
     /// Draws a key and its id. `random` must have been seeded by the operating system, except in tests and simulation.
@@ -97,7 +97,7 @@ impl Key {
 
     /// The secret, for deriving from it and for writing it to a key file.
     pub fn secret(&self) -> &[u8; KEY_SIZE] {
-        &self.secret
+        self.vault.bytes().first_chunk().expect("new() made room for it")
     }
 }
 
@@ -152,6 +152,13 @@ mod tests {
             let bytes = random.array::<32>();
             assert_eq!(Key::new(ID, &bytes).unwrap().secret(), &bytes);
         }
+    }
+
+    #[test]
+    fn k6_a_key_is_locked_and_left_out_of_core_dumps() {
+        let key = Key::generate(&mut Random::from_seed(3));
+        let flags = crate::ticket::vault::page_flags(key.clone().secret().as_ptr().addr());
+        assert!(flags.contains(&"lo".to_owned()) && flags.contains(&"dd".to_owned()), "{flags:?}");
     }
 
     #[test]

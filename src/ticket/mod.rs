@@ -9,6 +9,7 @@ pub mod life;
 pub mod ring;
 pub mod schedule;
 pub mod seal;
+pub mod vault;
 pub mod xaes;
 
 pub use envelope::{Envelope, Mapping, TlsVersion};

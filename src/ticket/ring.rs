@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use crate::base::UnixTime;
+use crate::ticket::vault::Vault;
 use crate::ticket::{Key, KeyId, Schedule, Scope, ServiceKeys};
 
 /// Most keys in a ring. A ring that would grow beyond it at a rotation loses its oldest retiring key.
@@ -225,7 +226,12 @@ impl Ring {
 
     /// The keys of one virtual service, derived from these (K10). It costs microseconds a key: do it once a ring and service, not once a ticket.
     pub fn for_service(&self, scope: &Scope) -> ServiceKeys {
-        ServiceKeys::derive(self, scope)
+        ServiceKeys::derive(self, scope, None)
+    }
+
+    /// The same in memory that is there: without system calls, if it has the room.
+    pub fn for_service_in(&self, scope: &Scope, vault: Vault) -> ServiceKeys {
+        ServiceKeys::derive(self, scope, Some(vault))
     }
 }
 

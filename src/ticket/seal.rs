@@ -11,6 +11,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::base::{Random, ServiceId};
+use crate::ticket::vault::Vault;
 use crate::ticket::xaes::{self, Xaes};
 use crate::ticket::{Envelope, Key, KeyId, Ring};
 
@@ -59,24 +60,49 @@ pub struct ServiceKeys {
     active: Option<KeyId>,
     /// At most [`KEYS_MAX`](crate::ticket::ring::KEYS_MAX), the active one first: most tickets are under it.
     keys: Vec<ServiceKey>,
+    vault: Vault,
 }
 
 struct ServiceKey {
     id: KeyId,
-    cipher: Xaes,
+    /// Which of the secrets in the vault is its own.
+    place: usize,
     additional: [u8; ADDITIONAL_SIZE],
 }
+
+/// What the vault holds of each key: the key, then the subkey.
+const SECRET_SIZE: usize = xaes::KEY_SIZE + xaes::SUBKEY_SIZE;
 
 /// version | key id | cluster | service | policy.
 const ADDITIONAL_SIZE: usize = 1 + 8 + 32 + 8 + 32;
 
 impl ServiceKeys {
-    /// See [`Ring::for_service`].
-    pub(super) fn derive(ring: &Ring, scope: &Scope) -> Self {
+    /// See [`Ring::for_service_in`].
+    pub(super) fn derive(ring: &Ring, scope: &Scope, vault: Option<Vault>) -> Self {
         let active = ring.active().map(|entry| entry.key.id());
-        let mut keys: Vec<_> = ring.entries().iter().map(|entry| ServiceKey::derive(&entry.key, scope)).collect();
+        let size = ring.entries().len() * SECRET_SIZE;
+        let mut vault = match vault {
+            Some(vault) => vault.cleared(size),
+            None => Vault::new(size),
+        };
+        let places = vault.bytes_mut().chunks_exact_mut(SECRET_SIZE);
+        let entries = ring.entries().iter().zip(places).enumerate();
+        let mut keys: Vec<_> =
+            entries.map(|(place, (entry, secret))| ServiceKey::derive(&entry.key, scope, place, secret)).collect();
         keys.sort_by_key(|key| Some(key.id) != active);
-        Self { ring_version: ring.version(), scope: *scope, active, keys }
+        Self { ring_version: ring.version(), scope: *scope, active, keys, vault }
+    }
+
+    /// The memory, to derive others in.
+    pub fn into_vault(self) -> Vault {
+        self.vault.cleared(0)
+    }
+
+    /// What seals and opens with `key`.
+    fn cipher(&self, key: &ServiceKey) -> Option<Xaes> {
+        let mut places = self.vault.bytes().chunks_exact(SECRET_SIZE);
+        let (secret, subkey) = places.nth(key.place)?.split_first_chunk()?;
+        Some(Xaes::with_subkey(secret, subkey.first_chunk()?))
     }
 
     /// The version of the ring from which they were derived.
@@ -110,18 +136,20 @@ impl fmt::Debug for ServiceKeys {
 }
 
 impl ServiceKey {
-    fn derive(key: &Key, scope: &Scope) -> Self {
-        let mut secret = Zeroizing::new([0; xaes::KEY_SIZE]);
+    fn derive(key: &Key, scope: &Scope, place: usize, secret: &mut [u8]) -> Self {
+        let (derived, subkey) = secret.split_at_mut(xaes::KEY_SIZE);
         Hkdf::<Sha256>::new(Some(b"sealane ticket"), key.secret())
-            .expand(&scope.service.0.to_be_bytes(), &mut *secret)
+            .expand(&scope.service.0.to_be_bytes(), derived)
             .expect("32 bytes are within RFC 5869's limit");
+        let cipher = Xaes::new(derived.first_chunk().expect("it was split there"));
+        subkey.copy_from_slice(&*cipher.subkey());
         let mut additional = [0; ADDITIONAL_SIZE];
         additional[0] = VERSION;
         additional[1..9].copy_from_slice(&key.id().0);
         additional[9..41].copy_from_slice(&scope.cluster);
         additional[41..49].copy_from_slice(&scope.service.0.to_be_bytes());
         additional[49..].copy_from_slice(&scope.policy);
-        Self { id: key.id(), cipher: Xaes::new(&secret), additional }
+        Self { id: key.id(), place, additional }
     }
 }
 
@@ -144,7 +172,7 @@ pub fn seal(keys: &ServiceKeys, envelope: &Envelope, random: &mut Random) -> Opt
     envelope.encode(&mut ticket)?;
     ticket.resize(body_end, 0);
     let (_, body) = ticket.split_at_mut_checked(HEADER_SIZE)?;
-    let tag = key.cipher.seal(&nonce, &key.additional, body);
+    let tag = keys.cipher(key)?.seal(&nonce, &key.additional, body);
     ticket.extend_from_slice(&tag);
     Some(ticket)
 }
@@ -165,7 +193,8 @@ pub fn open(keys: &ServiceKeys, ticket: &[u8]) -> Result<(Envelope, KeyId), Refu
     let parts = Parts::parse(ticket)?;
     let key = keys.find(parts.id).ok_or(Refusal::UnknownKey)?;
     let mut plaintext = Zeroizing::new(parts.ciphertext.to_vec());
-    if !key.cipher.open(parts.nonce, &key.additional, &mut plaintext, parts.tag) {
+    let cipher = keys.cipher(key).ok_or(Refusal::UnknownKey)?;
+    if !cipher.open(parts.nonce, &key.additional, &mut plaintext, parts.tag) {
         return Err(Refusal::Forged);
     }
     let envelope = Envelope::decode(&plaintext).ok_or(Refusal::Envelope)?;
@@ -335,7 +364,7 @@ mod tests {
         sample(10).encode(&mut body).unwrap();
         body.extend_from_slice(&[99, 0, 2, 7, 7]);
         body.resize(BUCKET, 0);
-        let tag = key.cipher.seal(&[4; 24], &key.additional, &mut body);
+        let tag = keys.cipher(key).unwrap().seal(&[4; 24], &key.additional, &mut body);
         let ticket = [&[VERSION][..], &key.id.0, &[4; 24], &body, &tag].concat();
         assert_eq!(open(&keys, &ticket), Ok((sample(10), key.id)));
     }
@@ -345,7 +374,7 @@ mod tests {
         let keys = keys();
         let key = &keys.keys[0];
         let mut body = [0; BUCKET];
-        let tag = key.cipher.seal(&[4; 24], &key.additional, &mut body);
+        let tag = keys.cipher(key).unwrap().seal(&[4; 24], &key.additional, &mut body);
         let ticket = [&[VERSION][..], &key.id.0, &[4; 24], &body, &tag].concat();
         assert_eq!(open(&keys, &ticket), Err(Refusal::Envelope));
     }
@@ -463,6 +492,19 @@ mod tests {
         let additional = ring.for_service(&SCOPE).keys[0].additional;
         let master = Xaes::new(ring.entries()[0].key.secret());
         assert!(!master.open(a[9..33].try_into().unwrap(), &additional, &mut body, tag));
+    }
+
+    #[test]
+    fn k6_a_services_keys_are_locked_left_out_of_core_dumps_and_use_their_memory_again() {
+        let keys = keys();
+        let address = keys.vault.bytes().as_ptr();
+        let flags = crate::ticket::vault::page_flags(address.addr());
+        assert!(flags.contains(&"lo".to_owned()) && flags.contains(&"dd".to_owned()), "{flags:?}");
+        let again = ring().for_service_in(&SCOPE, keys.into_vault());
+        assert_eq!(again.vault.bytes().as_ptr(), address);
+        assert!(open(&again, &sealed(&again)).is_ok());
+        // The bytes behind the one key are what `cleared` left.
+        assert!(again.vault.bytes()[SECRET_SIZE..].iter().all(|byte| *byte == 0));
     }
 
     #[test]

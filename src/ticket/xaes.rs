@@ -18,11 +18,17 @@ pub const NONCE_SIZE: usize = 24;
 pub const TAG_SIZE: usize = 16;
 
 /// A key, ready to seal and open.
+///
+/// Its round keys lie wherever it does. Whoever keeps keys for long keeps their bytes and [`SUBKEY_SIZE`] bytes of `K1` in a
+/// [`Vault`](super::vault::Vault), and makes one of them for each message.
 #[derive(ZeroizeOnDrop)]
 pub struct Xaes {
     cipher: Aes256Enc,
     k1: u128,
 }
+
+/// Bytes of CMAC's subkey.
+pub const SUBKEY_SIZE: usize = 16;
 
 impl Xaes {
     /// Takes a key.
@@ -35,6 +41,16 @@ impl Xaes {
         // SP 800-38B 6.1: doubling in GF(2^128), without a branch on the secret bit.
         let k1 = (l << 1) ^ ((l >> 127) * 0b1000_0111);
         Self { cipher, k1 }
+    }
+
+    /// Takes a key whose subkey is known.
+    pub fn with_subkey(key: &[u8; KEY_SIZE], k1: &[u8; SUBKEY_SIZE]) -> Self {
+        Self { cipher: Aes256Enc::new(key.into()), k1: u128::from_ne_bytes(*k1) }
+    }
+
+    /// The subkey, for [`with_subkey`](Self::with_subkey) on the same machine: as secret as the key.
+    pub fn subkey(&self) -> Zeroizing<[u8; SUBKEY_SIZE]> {
+        Zeroizing::new(self.k1.to_ne_bytes())
     }
 
     /// Encrypts `buffer` in place and gives the tag over it and `additional`.
@@ -81,11 +97,11 @@ mod tests {
 
     /// Seals, checks that the result opens again, and gives ciphertext and tag.
     fn sealed(key: &[u8; 32], nonce: &[u8; 24], plaintext: &[u8], additional: &[u8]) -> Vec<u8> {
-        let key = Xaes::new(key);
+        let known = Xaes::new(key);
         let mut buffer = plaintext.to_vec();
-        let tag = key.seal(nonce, additional, &mut buffer);
+        let tag = known.seal(nonce, additional, &mut buffer);
         let mut opened = buffer.clone();
-        assert!(key.open(nonce, additional, &mut opened, &tag));
+        assert!(Xaes::with_subkey(key, &known.subkey()).open(nonce, additional, &mut opened, &tag));
         assert_eq!(opened, plaintext);
         buffer.extend_from_slice(&tag);
         buffer

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::balance::ServerIndex;
 use crate::base::{EngineId, Random, ServiceId, UnixTime};
 use crate::persistence::Decision;
+use crate::ticket::vault::Vault;
 use crate::ticket::{KeyId, Mapping, Ring, Scope, ServiceKeys, TlsVersion};
 use crate::tls::notes::Notes;
 use crate::tls::ticketer::{Counters, Terms};
@@ -43,7 +44,7 @@ impl Desk {
 
     /// Takes over a new key ring.
     pub fn set_ring(&mut self, ring: Arc<Ring>) {
-        self.papers().keys = Keys::new(ring);
+        self.papers().keys.replace(ring);
     }
 
     /// Sets the wall clock, once a breath. Until then it is 1970, and tickets issued then are too old at once.
@@ -122,23 +123,39 @@ const SERVICES_MAX: usize = 4096;
 pub(super) struct Keys {
     ring: Arc<Ring>,
     services: HashMap<ServiceId, ServiceKeys>,
+    /// Memory of keys that are gone, for those that come: a lane makes no system calls for it. At most [`SERVICES_MAX`].
+    spare: Vec<Vault>,
 }
 
 impl Keys {
     fn new(ring: Arc<Ring>) -> Self {
-        Self { ring, services: HashMap::new() }
+        Self { ring, services: HashMap::new(), spare: Vec::new() }
+    }
+
+    fn replace(&mut self, ring: Arc<Ring>) {
+        self.ring = ring;
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        self.spare.extend(self.services.drain().map(|(_, keys)| keys.into_vault()));
     }
 
     /// The keys for `scope`.
     pub(super) fn of(&mut self, scope: &Scope) -> &ServiceKeys {
-        let Self { ring, services } = self;
-        if services.len() >= SERVICES_MAX && !services.contains_key(&scope.service) {
-            services.clear();
+        if self.services.len() >= SERVICES_MAX && !self.services.contains_key(&scope.service) {
+            self.clear();
         }
-        let keys = services.entry(scope.service).or_insert_with(|| ring.for_service(scope));
+        let Self { ring, services, spare } = self;
+        let mut derive = || match spare.pop() {
+            Some(vault) => ring.for_service_in(scope, vault),
+            None => ring.for_service(scope),
+        };
+        let keys = services.entry(scope.service).or_insert_with(&mut derive);
         // A reload may have changed the service's policy under the same ring.
         if keys.scope() != scope {
-            *keys = ring.for_service(scope);
+            let before = std::mem::replace(keys, derive());
+            spare.push(before.into_vault());
         }
         keys
     }

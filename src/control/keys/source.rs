@@ -9,7 +9,7 @@ use super::file::{self, Stamp};
 use super::finding::{Error, Finding};
 use crate::base::{Random, UnixTime};
 use crate::ticket::ring::Fitness;
-use crate::ticket::{Ring, Schedule};
+use crate::ticket::{Ring, Schedule, vault};
 
 /// How long after a failed rotation the next is tried.
 const RETRY: Duration = Duration::from_secs(60);
@@ -186,7 +186,9 @@ impl Source {
             Fitness::Stale => Some(Alarm::Stale),
             Fitness::FromTheFuture => Some(Alarm::FromTheFuture),
         };
-        fitness.into_iter().chain(self.refused.then_some(Alarm::Refused)).collect()
+        let refused = self.refused.then_some(Alarm::Refused);
+        let unlocked = (vault::unlocked() > 0).then_some(Alarm::Unlocked);
+        [fitness, refused, unlocked].into_iter().flatten().collect()
     }
 
     /// Where it comes from: a reload that changes nothing here keeps the source, and with it the keys.
