@@ -22,6 +22,7 @@ fn envelope() -> Envelope {
         original_handshake: UnixTime(1_700_000_000),
         issued: UnixTime(1_700_000_000),
         issuer: EngineId(3),
+        client: None,
         session: Zeroizing::new(vec![0x5a; SESSION_SIZE]),
     }
 }

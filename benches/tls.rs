@@ -141,11 +141,12 @@ fn settings(certificate: Certificate) -> Settings {
     Settings {
         certificates: vec![Arc::new(certificate)],
         strict_sni: false,
+        client_certificates: None,
         versions: Versions::Tls12And13,
         ciphers: Vec::new(),
         alpn: Vec::new(),
         tickets: Tickets {
-            scope: Scope { cluster: [1; 32], service: ServiceId(1), policy: policy_hash(Versions::Tls12And13) },
+            scope: Scope { cluster: [1; 32], service: ServiceId(1), policy: policy_hash(Versions::Tls12And13, None) },
             count: 2,
             tls12: true,
             lifetime: hours(24),

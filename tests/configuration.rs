@@ -29,10 +29,37 @@ fn directory() -> TempDir {
         std::fs::write(directory.path().join(format!("{name}.pem")), certificate.pem()).unwrap();
         std::fs::write(directory.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
     }
+    clients(directory.path());
     let broken = directory.path().join("broken.ring");
     std::fs::write(&broken, "version = 1\n").unwrap();
     std::fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     directory
+}
+
+/// A CA of clients, its revocation list, one that has ended, and a client's certificate.
+fn clients(directory: &Path) {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, "clients");
+    parameters.not_after = rcgen::date_time_ymd(2035, 1, 1);
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = parameters.self_signed(&key).unwrap();
+    std::fs::write(directory.join("clients-ca.pem"), authority.pem()).unwrap();
+    let mut leaf = parameters.clone();
+    leaf.is_ca = rcgen::IsCa::ExplicitNoCa;
+    std::fs::write(directory.join("client.pem"), leaf.self_signed(&key).unwrap().pem()).unwrap();
+    let issuer = rcgen::Issuer::new(parameters, key);
+    for (name, year) in [("clients.crl", 2035), ("ended.crl", 2025)] {
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2024, 1, 1),
+            next_update: rcgen::date_time_ymd(year, 1, 1),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        std::fs::write(directory.join(name), list.signed_by(&issuer).unwrap().pem().unwrap()).unwrap();
+    }
 }
 
 fn machine() -> Machine {
@@ -259,6 +286,28 @@ fn an_expired_certificate_is_a_warning() {
         warning.contains("virtual_service.certificates.certificate: is \"shop-ecdsa.pem\", which has expired"),
         "{warning}"
     );
+}
+
+#[test]
+fn client_certificates_are_read_with_their_lists_and_what_shuts_clients_out_is_a_warning() {
+    let directory = directory();
+    let commented = "# client_certificates = ";
+    let with = |text: &str| parse(&text.replacen(commented, &commented[2..], 1), directory.path()).unwrap();
+    let configuration = with(TAP);
+    assert!(configuration.services[0].client_certificates.is_some() && configuration.warnings.is_empty());
+    assert!(parse(TAP, directory.path()).unwrap().services[0].client_certificates.is_none());
+    let ended = with(&TAP.replace("clients.crl\"", "ended.crl\"")).warnings;
+    assert_eq!(ended.len(), 1);
+    let told = "virtual_service.client_certificates.crl: is \"ended.crl\", which should have been replaced by now";
+    assert!(ended[0].to_string().contains(told), "{}", ended[0]);
+    let other = with(&TAP.replace("ca = \"clients-ca.pem\"", "ca = \"shop-ecdsa.pem\"")).warnings;
+    let told = "virtual_service.client_certificates.crl: has no list of the CA \"CN=rcgen self signed cert\"";
+    assert!(other[0].to_string().contains(told), "{}", other[0]);
+    let machine = Machine { now: UnixTime(2_100_000_000), ..machine() };
+    let text = TAP.replacen(commented, &commented[2..], 1);
+    let late = config::parse(&text, &directory.path().join("sealane.toml"), &machine).unwrap().warnings;
+    let expired = |fault: &config::Fault| fault.to_string().contains("ca: is \"clients-ca.pem\", which has expired");
+    assert!(late.iter().any(expired), "{late:?}");
 }
 
 #[test]

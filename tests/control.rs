@@ -152,6 +152,7 @@ fn record() -> Record {
         local: "198.18.0.10:443".parse().unwrap(),
         service: identity::service("shop"),
         server_name: None,
+        client_subject: None,
         version: None,
         cipher: None,
         resumed: Some(true),

@@ -4,7 +4,9 @@
 use sealane::base::{EngineId, Generation, PoolId, Random, ServerId, UnixTime};
 use sealane::control::identity;
 use sealane::ticket::ring::{Entry, State};
-use sealane::ticket::{Envelope, Key, KeyId, Mapping, Refusal, Ring, Scope, TlsVersion, open, seal};
+use sealane::ticket::{
+    CertificateId, Credential, Envelope, Key, KeyId, Mapping, Refusal, Ring, Scope, TlsVersion, open, seal,
+};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -36,6 +38,27 @@ struct VectorEnvelope {
     original_handshake: u64,
     issued: u64,
     issuer: u64,
+    client: Option<VectorClient>,
+}
+
+#[derive(Deserialize)]
+struct VectorClient {
+    not_after: u64,
+    certificates: Vec<VectorCertificate>,
+}
+
+#[derive(Deserialize)]
+struct VectorCertificate {
+    issuer: String,
+    serial: String,
+}
+
+impl VectorClient {
+    fn credential(&self) -> Credential {
+        let bytes = |text: &str| hex::decode(text).unwrap().try_into().unwrap();
+        let id = |said: &VectorCertificate| CertificateId { issuer: bytes(&said.issuer), serial: bytes(&said.serial) };
+        Credential { not_after: UnixTime(self.not_after), certificates: self.certificates.iter().map(id).collect() }
+    }
 }
 
 #[derive(Deserialize)]
@@ -56,10 +79,11 @@ impl Vector {
             key: Key::new(key.id.parse::<KeyId>().unwrap(), &hex::decode(&key.secret).unwrap()).unwrap(),
             state: if place == 0 { State::Active } else { State::Pending },
             created: UnixTime(0),
+            not_before: UnixTime(0),
             activated: (place == 0).then_some(UnixTime(0)),
             not_after: None,
         };
-        Ring::new(1, self.ring.iter().enumerate().map(entry).collect()).unwrap()
+        Ring::new(1, self.ring.iter().enumerate().map(entry).collect(), Vec::new()).unwrap()
     }
 
     fn scope(&self) -> Scope {
@@ -86,6 +110,7 @@ impl Vector {
             original_handshake: UnixTime(said.original_handshake),
             issued: UnixTime(said.issued),
             issuer: EngineId(said.issuer),
+            client: said.client.as_ref().map(VectorClient::credential),
             session: Zeroizing::new(hex::decode(&said.session).unwrap()),
         })
     }
@@ -127,5 +152,12 @@ fn s1_what_is_sealed_here_is_what_the_document_makes_of_it() {
         assert_eq!(hex::encode(ticket), vector.ticket, "{}", vector.name);
         sealed += 1;
     }
-    assert_eq!(sealed, 3);
+    assert_eq!(sealed, 4);
+}
+
+#[test]
+fn h6_a_certificate_is_known_as_the_document_says() {
+    let id = |serial: &[u8]| CertificateId::new(b"\x30\x0b issuer", serial);
+    let said = Vector::all().into_iter().find_map(|vector| vector.envelope?.client).unwrap();
+    assert_eq!(said.credential().certificates.as_slice(), [id(&[1]), id(&[0, 0x80, 2])]);
 }

@@ -176,7 +176,7 @@ pub fn link_settings(configuration: &Configuration, port: &Port, mac: EthernetAd
 }
 
 fn tickets(service: &VirtualService, keys: &TicketKeys, cluster: [u8; 32]) -> tls::service::Tickets {
-    let policy = tls::service::policy_hash(service.versions);
+    let policy = tls::service::policy_hash(service.versions, service.client_certificates.as_deref());
     tls::service::Tickets {
         scope: Scope { cluster, service: service.id, policy },
         count: service.tickets,
@@ -202,6 +202,7 @@ fn tls_settings(
         versions: service.versions,
         ciphers: service.ciphers.clone(),
         alpn: service.alpn.clone(),
+        client_certificates: service.client_certificates.clone(),
         tickets,
         pool,
         profile,

@@ -69,6 +69,7 @@ struct Line<'a> {
     service: String,
     pool: Option<String>,
     sni: Option<&'a str>,
+    client_certificate: Option<&'a str>,
     version: Option<&'static str>,
     cipher: Option<&'static str>,
     handshake_ms: Option<f64>,
@@ -99,6 +100,7 @@ impl<'a> Line<'a> {
             service: names.service(record.service),
             pool: record.chosen.map(|(pool, _)| names.pool(pool)),
             sni: record.server_name.as_deref(),
+            client_certificate: record.client_subject.as_deref(),
             version: record.version.map(|version| match version {
                 TlsVersion::Tls12 => "1.2",
                 TlsVersion::Tls13 => "1.3",
@@ -135,6 +137,7 @@ impl<'a> Line<'a> {
         pair("service", Some(self.service.clone()));
         pair("pool", self.pool.clone());
         pair("sni", self.sni.map(str::to_owned));
+        pair("client_certificate", self.client_certificate.map(str::to_owned));
         pair("version", self.version.map(str::to_owned));
         pair("cipher", self.cipher.map(str::to_owned));
         pair("handshake_ms", self.handshake_ms.map(|time| time.to_string()));
@@ -265,6 +268,7 @@ mod tests {
             local: "198.18.0.10:443".parse().unwrap(),
             service: ServiceId(1),
             server_name: Some("shop.test".into()),
+            client_subject: Some("CN=alice,O=Shop".into()),
             version: Some(TlsVersion::Tls13),
             cipher: Some("TLS_AES_128_GCM_SHA256"),
             resumed: Some(true),
@@ -283,7 +287,7 @@ mod tests {
     fn json_line_names_everything_and_explains_persistence() {
         let expected = concat!(
             r#"{"time":"2026-01-01T00:00:00Z","lane":1,"client":"198.18.0.1:50000","local":"198.18.0.10:443","service":"shop","#,
-            r#""pool":"web","sni":"shop.test","version":"1.3","cipher":"TLS_AES_128_GCM_SHA256","handshake_ms":2.5,"#,
+            r#""pool":"web","sni":"shop.test","client_certificate":"CN=alice,O=Shop","version":"1.3","cipher":"TLS_AES_128_GCM_SHA256","handshake_ms":2.5,"#,
             r#""duration_ms":1234.567,"bytes_received":100,"bytes_sent":2000,"#,
             r#""persistence":{"wanted":"0000000000000009","chosen":"web/a","reason":"switched-removed","key_id":"0102030405060708","#,
             r#""issuer":"0000000000000004","resumed":true},"end":"finished"}"#,
@@ -296,6 +300,7 @@ mod tests {
         let record = Record {
             handshake: None,
             server_name: Some("a \"b\"".into()),
+            client_subject: None,
             version: None,
             cipher: None,
             resumed: None,

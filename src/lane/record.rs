@@ -26,6 +26,8 @@ pub struct Record {
     pub service: ServiceId,
     /// Server name that the client asked for.
     pub server_name: Option<Box<str>>,
+    /// Subject of the client's certificate, if it has shown one that was right.
+    pub client_subject: Option<Box<str>>,
     /// Protocol version, once known.
     pub version: Option<TlsVersion>,
     /// Cipher suite, once known.

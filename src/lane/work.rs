@@ -281,6 +281,9 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             local: connection.flow.local(),
             service: relay.service().id,
             server_name: relay.server_name().map(Box::from),
+            client_subject: handshake
+                .and_then(|handshake| handshake.client.as_ref())
+                .map(|client| client.subject.clone()),
             version: handshake.map(|handshake| handshake.version),
             cipher: handshake.map(|handshake| handshake.cipher),
             resumed: handshake.map(|handshake| handshake.resumed),

@@ -4,7 +4,7 @@ use crate::base::Counter;
 use crate::persistence::Reason;
 use crate::relay::End;
 use crate::ticket::TlsVersion;
-use crate::tls::{Failure, Handshake};
+use crate::tls::{ClientFault, Failure, Handshake};
 
 crate::counters! {
     /// What a lane counts of its relayed connections.
@@ -65,6 +65,18 @@ crate::counters! {
         counter ended_alert_received,
         /// Connections with a message that TLS does not allow or that does not decrypt
         counter ended_tls_protocol,
+        /// Connections of clients without a certificate where one is required
+        counter ended_client_certificate_missing,
+        /// Connections of clients whose certificate is of no CA that the service knows
+        counter ended_client_certificate_unknown_ca,
+        /// Connections of clients whose certificate has expired or is not valid yet
+        counter ended_client_certificate_expired,
+        /// Connections of clients whose certificate has been revoked
+        counter ended_client_certificate_revoked,
+        /// Connections of clients of whose certificate's issuer there is no revocation list that holds
+        counter ended_client_certificate_revocation_unknown,
+        /// Connections of clients whose certificate or signature is wrong
+        counter ended_client_certificate_invalid,
         /// Connections whose keys have sealed as many records as TLS 1.2 allows
         counter ended_tls_keys_spent,
         /// Connections that ended on an error of the TLS library's own
@@ -133,6 +145,14 @@ impl Counters {
             End::Tls(Failure::NothingInCommon) => &self.ended_nothing_in_common,
             End::Tls(Failure::AlertReceived) => &self.ended_alert_received,
             End::Tls(Failure::Protocol) => &self.ended_tls_protocol,
+            End::Tls(Failure::Client(ClientFault::Missing)) => &self.ended_client_certificate_missing,
+            End::Tls(Failure::Client(ClientFault::UnknownAuthority)) => &self.ended_client_certificate_unknown_ca,
+            End::Tls(Failure::Client(ClientFault::Expired)) => &self.ended_client_certificate_expired,
+            End::Tls(Failure::Client(ClientFault::Revoked)) => &self.ended_client_certificate_revoked,
+            End::Tls(Failure::Client(ClientFault::RevocationUnknown)) => {
+                &self.ended_client_certificate_revocation_unknown
+            }
+            End::Tls(Failure::Client(ClientFault::Invalid)) => &self.ended_client_certificate_invalid,
             End::Tls(Failure::KeysSpent) => &self.ended_tls_keys_spent,
             End::Tls(Failure::Internal) => &self.ended_tls_internal,
             End::HandshakeTimedOut => &self.ended_handshake_timed_out,

@@ -1,6 +1,6 @@
 //! How a relayed connection ended.
 
-use crate::tls::Failure;
+use crate::tls::{ClientFault, Failure};
 
 /// How a relayed connection ended, and whose doing it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +53,12 @@ impl End {
             Self::Tls(Failure::NothingInCommon) => "nothing-in-common",
             Self::Tls(Failure::AlertReceived) => "alert-received",
             Self::Tls(Failure::Protocol) => "tls-protocol",
+            Self::Tls(Failure::Client(ClientFault::Missing)) => "client-certificate-missing",
+            Self::Tls(Failure::Client(ClientFault::UnknownAuthority)) => "client-certificate-unknown-ca",
+            Self::Tls(Failure::Client(ClientFault::Expired)) => "client-certificate-expired",
+            Self::Tls(Failure::Client(ClientFault::Revoked)) => "client-certificate-revoked",
+            Self::Tls(Failure::Client(ClientFault::RevocationUnknown)) => "client-certificate-revocation-unknown",
+            Self::Tls(Failure::Client(ClientFault::Invalid)) => "client-certificate-invalid",
             Self::Tls(Failure::KeysSpent) => "tls-keys-spent",
             Self::Tls(Failure::Internal) => "tls-internal",
             Self::HandshakeTimedOut => "handshake-timed-out",

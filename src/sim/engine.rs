@@ -203,11 +203,12 @@ impl Site {
         let tls = tls::Service::new(TlsSettings {
             certificates: vec![Arc::new(certificate)],
             strict_sni: false,
+            client_certificates: None,
             versions,
             ciphers: Vec::new(),
             alpn: Vec::new(),
             tickets: Tickets {
-                scope: Scope { cluster: [7; 32], service: id, policy: policy_hash(versions) },
+                scope: Scope { cluster: [7; 32], service: id, policy: policy_hash(versions, None) },
                 count: 2,
                 tls12: true,
                 lifetime: day,

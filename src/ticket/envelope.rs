@@ -12,9 +12,11 @@
 
 use std::fmt;
 
+use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
 use crate::base::{EngineId, Generation, PoolId, ServerId, UnixTime};
+use crate::ticket::credential::{CERTIFICATES_MAX, CertificateId, Credential};
 
 /// Which server a client belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +53,8 @@ pub struct Envelope {
     pub issued: UnixTime,
     /// Who issued it.
     pub issuer: EngineId,
+    /// The certificates that the client has shown, if it has shown any.
+    pub client: Option<Credential>,
     /// rustls's own ticket: secrets. Zeroized when dropped.
     pub session: Zeroizing<Vec<u8>>,
 }
@@ -67,24 +71,31 @@ const ORIGINAL_HANDSHAKE: u8 = 3;
 const ISSUED: u8 = 4;
 const ISSUER: u8 = 5;
 const SESSION: u8 = 6;
+const CLIENT: u8 = 7;
 
 const TLS12: u8 = 2;
 const TLS13: u8 = 3;
 
 /// A mapping's value: whether there is one(1) | pool(8) | server(8) | generation(4) | assigned(8). Without a mapping the rest is zero, so that both are as long.
 const MAPPING_SIZE: usize = 29;
+/// A client's value: not after(8), then 1 to [`CERTIFICATES_MAX`] times issuer(16) | serial(16). Without certificates the field is absent: a ticket's length
+/// tells that a client has shown some anyway, for rustls's own ticket has them whole.
+const NOT_AFTER_SIZE: usize = 8;
+const CERTIFICATE_SIZE: usize = 32;
 /// What precedes a field's value.
 const FIELD_HEADER: usize = 3;
-/// Everything but the session's bytes.
+/// Everything but the session's bytes and the client's field.
 const FIXED_SIZE: usize = 2 + 6 * FIELD_HEADER + 1 + MAPPING_SIZE + 8 + 8 + 8;
 
 impl Envelope {
     /// How many bytes [`encode`](Self::encode) appends.
     pub fn encoded_size(&self) -> usize {
-        FIXED_SIZE + self.session.len()
+        let client = self.client.as_ref().map_or(0, |client| FIELD_HEADER + client_size(client));
+        FIXED_SIZE + client + self.session.len()
     }
 
-    /// Appends the encoded envelope, without padding. `None` when the session is longer than its length field can say; `out` then is of no use.
+    /// Appends the encoded envelope, without padding. `None` when the session is longer than its length field can say, or the client's certificates are more
+    /// than [`CERTIFICATES_MAX`] or none; `out` then is of no use.
     ///
     /// Grows `out` at most once if it has no room: give it room, for a vector that moves leaves secrets behind.
     #[must_use]
@@ -109,6 +120,17 @@ impl Envelope {
         field(out, ISSUED, 8).extend_from_slice(&self.issued.0.to_be_bytes());
         field(out, ISSUER, 8).extend_from_slice(&self.issuer.0.to_be_bytes());
         field(out, SESSION, session_size).extend_from_slice(&self.session);
+        if let Some(client) = &self.client {
+            if client.certificates.is_empty() || client.certificates.len() > CERTIFICATES_MAX {
+                return None;
+            }
+            let size = u16::try_from(client_size(client)).ok()?;
+            field(out, CLIENT, size).extend_from_slice(&client.not_after.0.to_be_bytes());
+            for certificate in &client.certificates {
+                out.extend_from_slice(&certificate.issuer);
+                out.extend_from_slice(&certificate.serial);
+            }
+        }
         Some(())
     }
 
@@ -121,6 +143,7 @@ impl Envelope {
         }
         let (mut version, mut mapping, mut session) = (None, None, None);
         let (mut original_handshake, mut issued, mut issuer) = (None, None, None);
+        let mut client = None;
         while let Some((&kind, after)) = rest.split_first() {
             if kind == END {
                 break;
@@ -134,6 +157,7 @@ impl Envelope {
                 ISSUED => once(&mut issued, UnixTime(read_u64(value)?))?,
                 ISSUER => once(&mut issuer, EngineId(read_u64(value)?))?,
                 SESSION => once(&mut session, value)?,
+                CLIENT => once(&mut client, read_client(value)?)?,
                 _unknown => {}
             }
             rest = after;
@@ -144,6 +168,7 @@ impl Envelope {
             original_handshake: original_handshake?,
             issued: issued?,
             issuer: issuer?,
+            client,
             session: Zeroizing::new(session?.to_vec()),
         })
     }
@@ -157,9 +182,26 @@ impl fmt::Debug for Envelope {
             .field("original_handshake", &self.original_handshake)
             .field("issued", &self.issued)
             .field("issuer", &self.issuer)
+            .field("client", &self.client)
             .field("session", &format_args!("[{} secret bytes]", self.session.len()))
             .finish()
     }
+}
+
+fn client_size(client: &Credential) -> usize {
+    NOT_AFTER_SIZE + CERTIFICATE_SIZE * client.certificates.len()
+}
+
+fn read_client(value: &[u8]) -> Option<Credential> {
+    let (not_after, mut rest) = value.split_first_chunk()?;
+    let mut certificates = SmallVec::new();
+    while let Some((certificate, after)) = rest.split_first_chunk::<CERTIFICATE_SIZE>() {
+        let (issuer, serial) = certificate.split_first_chunk()?;
+        certificates.push(CertificateId { issuer: *issuer, serial: serial.try_into().ok()? });
+        rest = after;
+    }
+    let is_right = rest.is_empty() && (1..=CERTIFICATES_MAX).contains(&certificates.len());
+    is_right.then(|| Credential { not_after: UnixTime(u64::from_be_bytes(*not_after)), certificates })
 }
 
 fn field(out: &mut Vec<u8>, kind: u8, length: u16) -> &mut Vec<u8> {
@@ -223,6 +265,7 @@ pub(crate) mod tests {
             original_handshake: UnixTime(1_700_000_001),
             issued: UnixTime(1_700_000_002),
             issuer: EngineId(4),
+            client: None,
             session: Zeroizing::new(vec![0x5a; size]),
         }
     }
@@ -240,6 +283,7 @@ pub(crate) mod tests {
             mapping: Option<(u64, u64, u32, u64)>,
             times: (u64, u64),
             issuer: u64,
+            client: Option<(u64, Vec<([u8; 16], [u8; 16])>)>,
             session: Vec<u8>,
         ) -> Envelope {
             Envelope {
@@ -253,6 +297,14 @@ pub(crate) mod tests {
                 original_handshake: UnixTime(times.0),
                 issued: UnixTime(times.1),
                 issuer: EngineId(issuer),
+                client: client.filter(|(_, certificates)| !certificates.is_empty()).map(|(not_after, certificates)| Credential {
+                    not_after: UnixTime(not_after),
+                    certificates: certificates
+                        .into_iter()
+                        .take(CERTIFICATES_MAX)
+                        .map(|(issuer, serial)| CertificateId { issuer, serial })
+                        .collect(),
+                }),
                 session: Zeroizing::new(session),
             }
         }
@@ -287,6 +339,43 @@ pub(crate) mod tests {
             "0600025a5a",
         );
         assert_eq!(hex::encode(encoded(&sample(2))), expected);
+    }
+
+    /// An envelope of a client with so many certificates.
+    fn with_certificates(count: usize) -> Envelope {
+        let certificates = std::iter::repeat_n(CertificateId { issuer: [0xaa; 16], serial: [0xbb; 16] }, count);
+        let client = Credential { not_after: UnixTime(0x0102), certificates: certificates.collect() };
+        Envelope { client: Some(client), ..sample(2) }
+    }
+
+    #[test]
+    fn s7_the_encoding_of_a_clients_certificates_does_not_change() {
+        let bytes = encoded(&with_certificates(1));
+        let field = concat!(
+            "070028",
+            "0000000000000102",
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+        );
+        assert_eq!(hex::encode(&bytes), hex::encode(encoded(&sample(2))) + field);
+        assert_eq!(Envelope::decode(&bytes), Some(with_certificates(1)));
+    }
+
+    #[test]
+    fn h6_no_envelope_has_more_certificates_than_the_bound_or_a_field_without_any() {
+        for count in [1, CERTIFICATES_MAX] {
+            assert_eq!(Envelope::decode(&encoded(&with_certificates(count))), Some(with_certificates(count)));
+        }
+        for count in [0, CERTIFICATES_MAX + 1] {
+            assert_eq!(with_certificates(count).encode(&mut Vec::new()), None);
+        }
+        // Nor is one read that somebody else has written so, or with half a certificate.
+        let size = |count: u16| 8 + 32 * count;
+        for size in [0, 7, size(0), size(1) - 1, size(1) + 1, size(9)] {
+            let mut bytes = encoded(&sample(1));
+            field(&mut bytes, CLIENT, size).extend(std::iter::repeat_n(1, size.into()));
+            assert_eq!(Envelope::decode(&bytes), None, "{size}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! When a ring or a service arrives, derive the service's keys with [`Ring::for_service`]; with those [`seal()`] an [`Envelope`] and [`open()`] a ticket.
 //! The layout is described at [`mod@seal`], what is inside at [`envelope`].
 
+pub mod credential;
 pub mod envelope;
 pub mod key;
 pub mod life;
@@ -12,6 +13,7 @@ pub mod seal;
 pub mod vault;
 pub mod xaes;
 
+pub use credential::{CertificateId, Credential};
 pub use envelope::{Envelope, Mapping, TlsVersion};
 pub use key::{Key, KeyId};
 pub use ring::Ring;

@@ -6,18 +6,22 @@
 
 pub mod certificate;
 pub mod cipher;
+pub mod clients;
 pub mod desk;
 pub mod failure;
 mod input;
 mod notes;
 pub mod provider;
 mod record;
+pub mod revocation;
 pub mod service;
 pub mod session;
+pub mod subject;
 pub mod ticketer;
 
+pub use clients::{Client, ClientCertificates};
 pub use desk::Desk;
-pub use failure::Failure;
+pub use failure::{ClientFault, Failure};
 pub use service::{Service, Versions};
 pub use session::{Handshake, Progress, Session};
 

@@ -16,7 +16,7 @@ use rustls::{
 };
 
 use crate::base::Piece;
-use crate::ticket::TlsVersion;
+use crate::ticket::{Credential, TlsVersion};
 use crate::tls::cipher::{Cipher, HEADER, Kind, OVERHEAD_MAX, Unopened};
 use crate::tls::desk;
 
@@ -25,12 +25,26 @@ use crate::tls::desk;
 pub(super) struct Notes {
     /// Its ClientHello, until the session has read it.
     pub(super) hello: Option<Hello>,
+    /// The certificates that the client has shown, now or when it got the ticket that it brings.
+    pub(super) client: Shown,
     /// To seal and to open with.
     pub(super) seal: Option<Cipher>,
     pub(super) open: Option<Cipher>,
     /// The traffic secrets of TLS 1.3, ours and the client's.
     pub(super) server_secret: Option<OkmBlock>,
     pub(super) client_secret: Option<OkmBlock>,
+}
+
+/// What certificates a client has shown.
+#[derive(Debug, Default)]
+pub(super) enum Shown {
+    /// None.
+    #[default]
+    Nothing,
+    /// These, and they were right.
+    Credential(Credential),
+    /// More than a ticket can speak of: they were right, and there will be no ticket.
+    TooMuch,
 }
 
 /// What counts of a ClientHello.
@@ -94,8 +108,14 @@ pub(super) fn note_hello(hello: Hello) {
     note(|notes| notes.hello = Some(hello));
 }
 
+/// Notes the certificates of a client, which have just been verified.
+pub(super) fn note_client(shown: Shown) {
+    note(|notes| notes.client = shown);
+}
+
 /// Notes a cipher; what is lent to rustls instead, if there is somewhere to note it.
 fn lend(
+    version: TlsVersion,
     place: impl FnOnce(&mut Notes) -> &mut Option<Cipher>,
     cipher: impl FnOnce() -> Option<Cipher>,
 ) -> Option<Box<Lent>> {
@@ -104,7 +124,7 @@ fn lend(
         *place = cipher();
         place.is_some()
     });
-    noted.filter(|noted| *noted).map(|_| Box::new(Lent))
+    noted.filter(|noted| *noted).map(|_| Box::new(Lent { version }))
 }
 
 struct Noting13 {
@@ -120,14 +140,14 @@ impl Noting13 {
 
 impl Tls13AeadAlgorithm for Noting13 {
     fn encrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageEncrypter> {
-        match lend(|notes| &mut notes.seal, || self.cipher(&key, &iv)) {
+        match lend(TlsVersion::Tls13, |notes| &mut notes.seal, || self.cipher(&key, &iv)) {
             Some(lent) => lent,
             None => self.inner.encrypter(key, iv),
         }
     }
 
     fn decrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageDecrypter> {
-        match lend(|notes| &mut notes.open, || self.cipher(&key, &iv)) {
+        match lend(TlsVersion::Tls13, |notes| &mut notes.open, || self.cipher(&key, &iv)) {
             Some(lent) => lent,
             None => self.inner.decrypter(key, iv),
         }
@@ -155,14 +175,14 @@ impl Noting12 {
 
 impl Tls12AeadAlgorithm for Noting12 {
     fn encrypter(&self, key: AeadKey, iv: &[u8], extra: &[u8]) -> Box<dyn MessageEncrypter> {
-        match lend(|notes| &mut notes.seal, || self.cipher(&key, &[iv, extra])) {
+        match lend(TlsVersion::Tls12, |notes| &mut notes.seal, || self.cipher(&key, &[iv, extra])) {
             Some(lent) => lent,
             None => self.inner.encrypter(key, iv, extra),
         }
     }
 
     fn decrypter(&self, key: AeadKey, iv: &[u8]) -> Box<dyn MessageDecrypter> {
-        match lend(|notes| &mut notes.open, || self.cipher(&key, &[iv])) {
+        match lend(TlsVersion::Tls12, |notes| &mut notes.open, || self.cipher(&key, &[iv])) {
             Some(lent) => lent,
             None => self.inner.decrypter(key, iv),
         }
@@ -183,7 +203,9 @@ impl Tls12AeadAlgorithm for Noting12 {
 }
 
 /// What rustls seals and opens records of the handshake with: the cipher that is noted, so that no key is set up twice. rustls counts records as the cipher does.
-struct Lent;
+struct Lent {
+    version: TlsVersion,
+}
 
 impl MessageEncrypter for Lent {
     fn encrypt(&mut self, message: OutboundPlainMessage<'_>, _seq: u64) -> Result<OutboundOpaqueMessage, Error> {
@@ -219,6 +241,10 @@ impl MessageDecrypter for Lent {
             Some(kind) => (kind as u8).into(),
             None => return Err(PeerMisbehaved::IllegalTlsInnerPlaintext.into()),
         };
+        if self.version == TlsVersion::Tls13 {
+            // From outside every record is of TLS 1.2 (RFC 8446 5.2); rustls reads a Certificate message by what this says.
+            message.version = ProtocolVersion::TLSv1_3;
+        }
         Ok(message.into_plain_message_range(range))
     }
 }

@@ -11,6 +11,7 @@ use crate::base::Duration;
 use crate::persistence::Profile;
 use crate::ticket::Scope;
 use crate::tls::certificate::{self, Resolver};
+use crate::tls::clients::ClientCertificates;
 use crate::tls::desk::DeskClock;
 use crate::tls::notes::SecretsNoted;
 use crate::tls::provider;
@@ -58,6 +59,8 @@ pub struct Settings {
     pub ciphers: Vec<String>,
     /// Application protocols, in order of preference; empty for none.
     pub alpn: Vec<Vec<u8>>,
+    /// Whether and how clients authenticate themselves; `None` asks them for nothing.
+    pub client_certificates: Option<Arc<ClientCertificates>>,
     /// Tickets.
     pub tickets: Tickets,
     /// Where a client may go.
@@ -81,7 +84,18 @@ impl Service {
     /// # Errors
     /// [`Invalid`] says what is wrong with the settings.
     pub fn new(settings: Settings) -> Result<Self, Invalid> {
-        let Settings { certificates, strict_sni, versions, ciphers, alpn, tickets, pool, profile, board } = settings;
+        let Settings {
+            certificates,
+            strict_sni,
+            versions,
+            ciphers,
+            alpn,
+            client_certificates,
+            tickets,
+            pool,
+            profile,
+            board,
+        } = settings;
         if certificates.is_empty() {
             return Err(Invalid::NoCertificate);
         }
@@ -94,12 +108,16 @@ impl Service {
         }
         let resolver = Arc::new(Resolver::new(&certificates, strict_sni, &provider)?);
         let count = tickets.count;
-        let terms = Arc::new(Terms { tickets, pool, profile, board });
-        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+        let has_client_certificates = client_certificates.is_some();
+        let builder = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions.of_rustls())
-            .map_err(|_| Invalid::NoCipher(versions.name()))?
-            .with_no_client_auth()
-            .with_cert_resolver(resolver);
+            .map_err(|_| Invalid::NoCipher(versions.name()))?;
+        let builder = match &client_certificates {
+            Some(certificates) => builder.with_client_cert_verifier(certificates.verifier()),
+            None => builder.with_no_client_auth(),
+        };
+        let terms = Arc::new(Terms { client_certificates, tickets, pool, profile, board });
+        let mut config = builder.with_cert_resolver(resolver);
         config.ignore_client_order = !ciphers.is_empty();
         config.alpn_protocols = alpn;
         config.time_provider = Arc::new(DeskClock);
@@ -113,9 +131,9 @@ impl Service {
             let ticketer: Arc<dyn ProducesTickets> = Arc::new(Ticketer::new(Arc::clone(&terms)));
             config.ticketer = ticketer;
         }
-        // RFC 7627 is used with every client that knows it, and rustls resumes such a session only with it. It is not required: that would shut
-        // out OpenSSL before 1.1.0 and Java before 8u161, and what the triple handshake attack forges, a client certificate, is not accepted here.
-        config.require_ems = false;
+        // RFC 7627 is used with every client that knows it, and rustls resumes such a session only with it. It is required only where clients have
+        // certificates: they are what the triple handshake attack forges, and it would shut out OpenSSL before 1.1.0 and Java before 8u161.
+        config.require_ems = has_client_certificates;
         Ok(Self { config: Arc::new(config), terms })
     }
 
@@ -177,9 +195,10 @@ impl Versions {
 }
 
 /// The hash of a service's TLS security policy, for [`Scope::policy`]: what a session relied on when it was authenticated, so that a ticket from before
-/// a change is refused after it (S3). That is the minimum version and how clients are authenticated: mode and CAs. There is no client authentication yet, which is
-/// hashed as such, so that turning it on refuses every earlier ticket. Server certificates are no part of it: renewing one invalidates nothing (H7).
-pub fn policy_hash(versions: Versions) -> [u8; 32] {
+/// a change is refused after it (S3). That is the minimum version and how clients are authenticated: mode and CAs, in any order. Revocation lists are no part of
+/// it: whom they name is found out ticket by ticket (see [`clients`](super::clients)), and a new list costs nobody else a full handshake. Nor are server
+/// certificates: renewing one invalidates nothing (H7).
+pub fn policy_hash(versions: Versions, clients: Option<&ClientCertificates>) -> [u8; 32] {
     let minimum: u16 = match versions {
         Versions::Tls13 => 0x0304,
         Versions::Tls12And13 => 0x0303,
@@ -187,7 +206,10 @@ pub fn policy_hash(versions: Versions) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(b"sealane tls policy 1\0");
     hash.update(minimum.to_be_bytes());
-    hash.update(b"client-auth none\0");
+    match clients {
+        Some(clients) => clients.hash_into(&mut hash),
+        None => hash.update(b"client-auth none\0"),
+    }
     hash.finalize().into()
 }
 

@@ -16,10 +16,11 @@ use crate::base::{EngineId, Piece, ServerId};
 use crate::persistence::Decision;
 use crate::ticket::{KeyId, TlsVersion};
 use crate::tls::cipher::{HEADER, OVERHEAD_MAX, PLAINTEXT_MAX};
+use crate::tls::clients::Client;
 use crate::tls::desk::Step;
-use crate::tls::failure::Failure;
+use crate::tls::failure::{ClientFault, Failure};
 use crate::tls::input::Input;
-use crate::tls::notes::{Admission, Hello, Notes};
+use crate::tls::notes::{Admission, Hello, Notes, Shown};
 use crate::tls::record::{Alert, Broken, Content, RECORD_MAX, Records};
 use crate::tls::service::iana_name;
 use crate::tls::{Desk, Service};
@@ -101,6 +102,8 @@ pub struct Handshake {
     pub server_name: Option<Box<str>>,
     /// Application protocol that was agreed on.
     pub alpn: Option<Box<[u8]>>,
+    /// Who the client has proven to be, now or when the session began.
+    pub client: Option<Client>,
     /// Where the client goes, and why. Without a server it is refused: reset the connection.
     pub decision: Decision,
     /// The server that the resumed ticket's mapping names.
@@ -332,8 +335,14 @@ impl Session {
             let (input, output) = (&mut self.input.bytes, &mut self.output);
             desk.during(&mut self.step, notes, || collect_alert(connection, input, *shown, output));
         }
+        let failure = Failure::of(error);
+        if (failure, self.step.version) == (Failure::Client(ClientFault::Missing), Some(TlsVersion::Tls12)) {
+            // certificate_required is of TLS 1.3; RFC 5246 7.4.6 has handshake_failure for it. No key protects the alert yet.
+            self.output.truncate(said);
+            self.output.extend(HANDSHAKE_FAILURE);
+        }
         if !has_nothing_in_common {
-            return self.over(Failure::of(error));
+            return self.over(failure);
         }
         if self.output.len() == said {
             self.output.extend(HANDSHAKE_FAILURE);
@@ -357,6 +366,7 @@ impl Session {
         };
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
         let alpn = connection.alpn_protocol().map(Box::from);
+        let client = connection.peer_certificates().and_then(Client::of);
         let version = version_of(&connection);
         let suite = connection.negotiated_cipher_suite();
         let Some((version, suite)) = version.zip(suite) else { return Err(Failure::Internal) };
@@ -370,6 +380,7 @@ impl Session {
             cipher: iana_name(suite.suite()),
             server_name: self.server_name.take(),
             alpn,
+            client,
             // Only here where no ticket was issued that needed it earlier. Nobody connects to a server before (H2).
             decision: desk.decide(&mut self.step, self.service.terms()),
             wanted: ticket.and_then(|ticket| ticket.mapping).map(|mapping| mapping.server),
@@ -387,13 +398,16 @@ impl Session {
 
     /// After each call into rustls: a ticket that opened counts only if it was selected (H1, H9).
     fn settle(&mut self, desk: &Desk) -> Result<(), Failure> {
-        let State::Handshake { connection, .. } = &self.state else { return Ok(()) };
+        let State::Handshake { connection, notes, .. } = &mut self.state else { return Ok(()) };
         self.step.version = version_of(connection);
         if self.step.opened.is_none() || connection.handshake_kind() == Some(HandshakeKind::Resumed) {
             return Ok(());
         }
         desk.counters().opened_not_selected.increment();
         self.step.opened = None;
+        if let Some(notes) = notes {
+            notes.client = Shown::Nothing;
+        }
         // rustls decrypts and encrypts in one call only where it resumes TLS 1.2. Should that ever change, a ticket with a mapping that does not
         // count must not leave the engine.
         if self.step.decision.is_some() {

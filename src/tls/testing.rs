@@ -71,11 +71,12 @@ pub(crate) fn settings() -> Settings {
     Settings {
         certificates: vec![SHOP.certificate()],
         strict_sni: false,
+        client_certificates: None,
         versions,
         ciphers: Vec::new(),
         alpn: Vec::new(),
         tickets: Tickets {
-            scope: Scope { cluster: [1; 32], service: ServiceId(2), policy: policy_hash(versions) },
+            scope: Scope { cluster: [1; 32], service: ServiceId(2), policy: policy_hash(versions, None) },
             count: 2,
             tls12: true,
             lifetime: 24 * HOUR,

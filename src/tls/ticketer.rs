@@ -19,7 +19,9 @@ use crate::balance::{Board, Pool, ServerIndex};
 use crate::base::{Duration, UnixTime};
 use crate::persistence::{self, Decision, Profile};
 use crate::ticket::{self, Envelope, Mapping, Refusal, TICKET_MAX, TlsVersion};
+use crate::tls::clients::{self, ClientCertificates, Stale};
 use crate::tls::desk::{self, Opened, Papers};
+use crate::tls::notes::Shown;
 use crate::tls::service::Tickets;
 
 /// S4: tickets that cost cryptography, in one ClientHello. What the header alone refuses is not counted: it costs less than a hash.
@@ -42,6 +44,8 @@ crate::counters! {
         counter withheld_refused,
         /// Tickets not issued because the service has none for TLS 1.2
         counter withheld_tls12,
+        /// Tickets not issued because they would be too long: the client's certificates do not fit
+        counter withheld_length,
         /// Tickets opened
         counter opened,
         /// Tickets opened and then not selected by the handshake
@@ -64,6 +68,14 @@ crate::counters! {
         counter refused_future,
         /// Tickets refused: of TLS 1.2, for which the service has none
         counter refused_tls12,
+        /// Tickets refused: of a client whose certificate has expired
+        counter refused_client_expired,
+        /// Tickets refused: of a client whose certificate, or one of its path, has been revoked
+        counter refused_client_revoked,
+        /// Tickets refused: of a client of whose certificate's issuer there is no revocation list that holds
+        counter refused_client_unknown,
+        /// Tickets refused: of a client without a certificate where one is required, or with one where none is asked for
+        counter refused_client_mode,
         /// Tickets refused: too many in one ClientHello
         counter refused_too_many,
         /// Handshakes completed in full
@@ -78,6 +90,7 @@ crate::counters! {
 /// What a service's ticketer goes by. Shared with nobody outside of the lane, but for the board.
 #[derive(Debug)]
 pub(super) struct Terms {
+    pub(super) client_certificates: Option<Arc<ClientCertificates>>,
     pub(super) tickets: Tickets,
     pub(super) pool: Arc<Pool>,
     pub(super) profile: Option<Arc<Profile>>,
@@ -87,6 +100,11 @@ pub(super) struct Terms {
 impl Terms {
     pub(super) fn decide(&self, mapping: Option<&Mapping>, candidate: Option<ServerIndex>, now: UnixTime) -> Decision {
         persistence::tls::decide(mapping, self.profile.as_deref(), &self.pool, &self.board, candidate, now)
+    }
+
+    /// H6: whether a ticket's client may be taken again without its certificates.
+    fn refuse_client(&self, envelope: &Envelope, now: UnixTime) -> Option<Stale> {
+        clients::refuse(self.client_certificates.as_deref(), envelope.client.as_ref(), now)
     }
 
     /// How long after its full handshake a session of `version` is resumed at most.
@@ -111,7 +129,7 @@ impl Ticketer {
 
     /// Opens a ticket, or counts why not.
     fn open(&self, papers: &mut Papers, ticket: &[u8]) -> Option<Vec<u8>> {
-        let Papers { counters, step, now, keys, .. } = papers;
+        let Papers { counters, step, now, keys, notes, .. } = papers;
         // S5: also by the seal, but a limit that comes first is checked first.
         if ticket.len() > TICKET_MAX {
             counters.refused_length.increment();
@@ -152,7 +170,12 @@ impl Ticketer {
         } else if now.since(envelope.original_handshake) > self.terms.session_max(envelope.version) {
             Some(&counters.refused_session_aged)
         } else {
-            None
+            self.terms.refuse_client(&envelope, *now).map(|stale| match stale {
+                Stale::Mode => &counters.refused_client_mode,
+                Stale::Expired => &counters.refused_client_expired,
+                Stale::Revoked => &counters.refused_client_revoked,
+                Stale::Unknown => &counters.refused_client_unknown,
+            })
         };
         if let Some(counter) = refused_by {
             counter.increment();
@@ -160,7 +183,10 @@ impl Ticketer {
         }
         counters.opened.increment();
         // The last one wins: rustls tries no other after the one that it selects.
-        let Envelope { version, mapping, original_handshake, issuer, issued: _, mut session } = envelope;
+        let Envelope { version, mapping, original_handshake, issuer, issued: _, client, mut session } = envelope;
+        if let Some(notes) = notes {
+            notes.client = client.map_or(Shown::Nothing, Shown::Credential);
+        }
         step.opened = Some(Opened { version, mapping, original_handshake, issuer, key_id });
         Some(std::mem::take(&mut *session))
     }
@@ -179,6 +205,14 @@ impl Ticketer {
             papers.counters.withheld_refused.increment();
             return None;
         }
+        let client = match papers.notes.as_ref().map(|notes| &notes.client) {
+            Some(Shown::Credential(credential)) => Some(credential.clone()),
+            Some(Shown::Nothing) | None => None,
+            Some(Shown::TooMuch) => {
+                papers.counters.withheld_length.increment();
+                return None;
+            }
+        };
         let now = papers.now;
         let previous = opened.and_then(|opened| opened.mapping);
         let mapping = persistence::tls::mapping_to_seal(&decision, previous.as_ref(), &self.terms.pool, now);
@@ -188,12 +222,15 @@ impl Ticketer {
             original_handshake: opened.map_or(now, |opened| opened.original_handshake),
             issued: now,
             issuer: papers.engine,
+            client,
             session: Zeroizing::new(session.to_vec()),
         };
-        let ticket = ticket::seal(papers.keys.of(&self.terms.tickets.scope), &envelope, &mut papers.random);
-        match ticket {
-            Some(_) => papers.counters.sealed.increment(),
-            None => papers.counters.withheld_ring.increment(),
+        let keys = papers.keys.of(&self.terms.tickets.scope);
+        let ticket = ticket::seal(keys, &envelope, &mut papers.random);
+        match (&ticket, keys.active()) {
+            (Some(_), _) => papers.counters.sealed.increment(),
+            (None, None) => papers.counters.withheld_ring.increment(),
+            (None, Some(_)) => papers.counters.withheld_length.increment(),
         }
         ticket
     }
@@ -204,12 +241,17 @@ impl ProducesTickets for Ticketer {
         true
     }
 
-    /// Seconds that a client may keep the ticket which was sealed last: no longer than its session may be resumed.
+    /// Seconds that a client may keep the ticket which was sealed last: no longer than its session may be resumed, and its certificates are valid.
     fn lifetime(&self) -> u32 {
         let rest = desk::with(|papers| {
-            papers.step.opened.map(|opened| {
+            let session = papers.step.opened.map(|opened| {
                 self.terms.session_max(opened.version).saturating_sub(papers.now.since(opened.original_handshake))
-            })
+            });
+            let client = papers.notes.as_ref().and_then(|notes| match &notes.client {
+                Shown::Credential(credential) => Some(credential.not_after.since(papers.now)),
+                Shown::Nothing | Shown::TooMuch => None,
+            });
+            session.into_iter().chain(client).min()
         });
         let whole = self.terms.tickets.lifetime.min(LIFETIME_MAX);
         let lifetime = rest.flatten().map_or(whole, |rest| whole.min(rest));

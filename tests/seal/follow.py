@@ -81,11 +81,21 @@ def read(plaintext):
         raise Refused("envelope")
     if any(len(fields[kind]) != 8 for kind in NUMBERS):
         raise Refused("envelope")
+    client = read_client(fields[7]) if 7 in fields else None
     mapping, at = {}, 1
     for name, size in MAPPING.items():
         mapping[name], at = int.from_bytes(fields[2][at : at + size], "big"), at + size
     envelope = {"version": f"1.{fields[1][0]}", "mapping": mapping if fields[2][0] else None, "session": fields[6].hex()}
-    return envelope | {name: int.from_bytes(fields[kind], "big") for kind, name in NUMBERS.items()}
+    envelope |= {name: int.from_bytes(fields[kind], "big") for kind, name in NUMBERS.items()}
+    return envelope | ({"client": client} if client else {})
+
+
+def read_client(value):
+    if len(value) % 32 != 8 or not 1 <= len(value) // 32 <= 8:
+        raise Refused("envelope")
+    halves = [value[at : at + 16].hex() for at in range(8, len(value), 16)]
+    certificates = [{"issuer": issuer, "serial": serial} for issuer, serial in zip(halves[::2], halves[1::2])]
+    return {"not_after": int.from_bytes(value[:8], "big"), "certificates": certificates}
 
 
 def write(envelope):
@@ -95,6 +105,9 @@ def write(envelope):
     fields[2] += b"".join(mapping[name].to_bytes(size, "big") for name, size in MAPPING.items())
     fields |= {kind: envelope[name].to_bytes(8, "big") for kind, name in NUMBERS.items()}
     fields[6] = bytes.fromhex(envelope["session"])
+    if "client" in envelope:
+        halves = [certificate[half] for certificate in envelope["client"]["certificates"] for half in ("issuer", "serial")]
+        fields[7] = envelope["client"]["not_after"].to_bytes(8, "big") + bytes.fromhex("".join(halves))
     return b"\1\1" + b"".join(bytes([kind]) + len(value).to_bytes(2, "big") + value for kind, value in fields.items())
 
 
@@ -112,6 +125,7 @@ NONCES = {
     1: "611830d3641a68f94a690dcc25d1f4b0dac948325ac18f6d",
     2: "1fbec814b18b1d4c3eaa7cec41007e04bf0a98453b06ec75",
     3: "ecd9c4a53ea15f18447b08fb96a13c5ab7dc7d24067b102f",
+    4: "e463bcb1a6e57288ffd4671503082fa8656e3eacb78fb192",
 }
 
 
@@ -121,6 +135,12 @@ def make():
     mapping = {"pool": 1, "server": 2, "generation": 3, "assigned": 1_700_000_000}
     envelope = {"version": "1.3", "mapping": mapping, "session": "5a" * 145}
     envelope |= {"original_handshake": 1_700_000_001, "issued": 1_700_000_002, "issuer": 4}
+    # A client whose certificate 1, and that of its CA, are of this issuer. Any bytes do for a name.
+    name = b"\x30\x0b issuer"
+    serial = lambda number: hashlib.sha256(len(name).to_bytes(8, "big") + name + number).digest()[:16].hex()  # noqa: E731
+    issuer = hashlib.sha256(name).digest()[:16].hex()
+    certificates = [{"issuer": issuer, "serial": serial(number)} for number in (b"\1", b"\x80\2")]
+    client = {"not_after": 1_800_000_000, "certificates": certificates}
     vectors = []
 
     def add(name, comes_to, ticket, **more):
@@ -130,6 +150,7 @@ def make():
         (1, "a session of TLS 1.3 with a mapping", {}),
         (2, "a session of TLS 1.2 without one", {"version": "1.2", "mapping": None, "session": ""}),
         (3, "one byte more than a bucket", {"session": "a5" * 45}),
+        (4, "of a client with certificates", {"client": client}),
     ]:
         said = envelope | change
         add(name, "opens", seal(base, write(said), bytes.fromhex(NONCES[seed])), envelope=said, seed=seed)
@@ -141,6 +162,8 @@ def make():
     add("of a later format for its own readers", "envelope", seal(base, b"\2\2" + write(envelope)[2:], nonce))
     add("with a field twice", "envelope", seal(base, write(envelope) + b"\5\0\x08" + bytes(8), nonce))
     add("without a field", "envelope", seal(base, b"\1\1", nonce))
+    for size in (0, 8, 39, 41, 296):
+        add(f"with {size} bytes of certificates", "envelope", seal(base, write(envelope) + b"\7" + size.to_bytes(2, "big") + bytes(size), nonce))
     add("of another service", "forged", good, service="mail")
     add("of another cluster", "forged", good, cluster="other")
     add("of another policy", "forged", good, policy=sha256("other policy").hex())

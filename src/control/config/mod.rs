@@ -9,6 +9,7 @@
 //! Everything has a bound, which is a constant here ([`FILE_MAX`], [`SERVICES_MAX`], [`SERVERS_MAX`], ...); more is a fault like any other.
 //! Two ports may not have networks that overlap, for the way to a neighbour would depend on their order.
 
+mod client_certificates;
 mod fault;
 mod model;
 mod pools;
@@ -27,8 +28,8 @@ use toml::de::DeTable;
 pub use fault::{Errors, Fault};
 pub use model::{
     ADDRESSES_MAX, CERTIFICATES_MAX, CORES_MAX, Configuration, Device, Engine, FILE_MAX, Hugepages, KeySource, Log,
-    LogFormat, POOLS_MAX, PORTS_MAX, Pool, Port, SERVERS_MAX, SERVICES_MAX, SegmentationOffload, Server, TicketKeys,
-    Trace, VirtualService,
+    LogFormat, POOLS_MAX, PORTS_MAX, Pool, Port, REVOCATION_FILES_MAX, SERVERS_MAX, SERVICES_MAX, SegmentationOffload,
+    Server, TicketKeys, Trace, VirtualService,
 };
 
 use crate::base::UnixTime;

@@ -15,7 +15,7 @@ use crate::persistence::Profile;
 use crate::relay::{ProxyProtocol, Timeouts};
 use crate::tcp;
 use crate::ticket::Schedule;
-use crate::tls::{self, certificate::Certificate};
+use crate::tls::{self, ClientCertificates, certificate::Certificate};
 
 /// The longest configuration file, in bytes.
 pub const FILE_MAX: usize = 4 << 20;
@@ -29,6 +29,8 @@ pub const ADDRESSES_MAX: usize = 64;
 pub const SERVICES_MAX: usize = 1024;
 /// Most certificates of a virtual service.
 pub const CERTIFICATES_MAX: usize = 64;
+/// Most files of revocation lists of a virtual service.
+pub const REVOCATION_FILES_MAX: usize = 64;
 /// Most pools, monitors and profiles, each.
 pub const POOLS_MAX: usize = 1024;
 /// Most servers of all pools together.
@@ -211,6 +213,8 @@ pub struct VirtualService {
     pub ciphers: Vec<String>,
     /// Application protocols; empty for none.
     pub alpn: Vec<Vec<u8>>,
+    /// Whether and how its clients authenticate themselves.
+    pub client_certificates: Option<Arc<ClientCertificates>>,
     /// How many tickets a TLS 1.3 handshake issues.
     pub tickets: usize,
     /// Whether TLS 1.2 sessions get tickets.

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use toml::de::DeValue;
 use zeroize::Zeroizing;
 
-use super::Machine;
 use super::fault::{Report, Wrong, wrong};
 use super::model::{ADDRESSES_MAX, CERTIFICATES_MAX, Pool, Port, SERVICES_MAX, VirtualService};
 use super::pools::{Named, endpoint};
 use super::reader::{Located, Section, boolean, choice, duration, integer, name, text};
 use super::sections::duplicate;
+use super::{Machine, client_certificates};
 use crate::base::{Duration, UnixTime};
 use crate::control::{identity, publish};
 use crate::persistence::Profile;
@@ -22,7 +22,7 @@ use crate::tls;
 use crate::tls::certificate::{Certificate, Invalid};
 
 /// The longest certificate or key file, in bytes.
-const PEM_MAX: u64 = 1 << 20;
+pub(super) const PEM_MAX: u64 = 1 << 20;
 /// How long before its end a certificate is warned of.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 86_400);
 
@@ -87,6 +87,7 @@ fn service(
     );
     let ciphers = section.list(report, "ciphers", 32, text(64)).unwrap_or_default();
     let alpn = section.list(report, "alpn", 16, protocol).unwrap_or_default();
+    let client_certificates = client_certificates::client_certificates(report, section, around);
     let tickets = section.or(report, "tickets", 2, integer(0..=6)).value;
     let tls12_tickets = section.or(report, "tls12_tickets", true, boolean).value;
     let proxy_protocol =
@@ -105,6 +106,7 @@ fn service(
         versions: versions.value,
         ciphers: ciphers.into_iter().map(|cipher| cipher.value).collect(),
         alpn: alpn.into_iter().map(|protocol| protocol.value).collect(),
+        client_certificates,
         tickets,
         tls12_tickets,
         proxy_protocol: proxy_protocol.map(|version| version.value),
@@ -182,8 +184,8 @@ fn certificates(report: &mut Report, section: &mut Section<'_>, around: &Surroun
         let key_key = section.key("key");
         section.finish(report);
         let (Some(chain), Some(key)) = (chain, key) else { continue };
-        let chain_bytes = read(report, chain_key.clone(), &chain, around.directory);
-        let key_bytes = read(report, key_key.clone(), &key, around.directory);
+        let chain_bytes = read(report, chain_key.clone(), &chain, PEM_MAX, around.directory);
+        let key_bytes = read(report, key_key.clone(), &key, PEM_MAX, around.directory);
         let (Some(chain_bytes), Some(key_bytes)) = (chain_bytes, key_bytes) else { continue };
         match Certificate::from_pem(&chain_bytes, &key_bytes) {
             Ok(certificate) => {
@@ -215,10 +217,17 @@ fn certificates(report: &mut Report, section: &mut Section<'_>, around: &Surroun
     certificates
 }
 
-fn read(report: &mut Report, key: String, file: &Located<String>, directory: &Path) -> Option<Zeroizing<Vec<u8>>> {
+/// Reads a file of at most `most` bytes.
+pub(super) fn read(
+    report: &mut Report,
+    key: String,
+    file: &Located<String>,
+    most: u64,
+    directory: &Path,
+) -> Option<Zeroizing<Vec<u8>>> {
     let path = directory.join(&file.value);
     let bytes = match std::fs::metadata(&path) {
-        Ok(data) if data.len() > PEM_MAX => Err(format!("has {} bytes, and {PEM_MAX} are the most", data.len())),
+        Ok(data) if data.len() > most => Err(format!("has {} bytes, and {most} are the most", data.len())),
         Ok(data) if !data.is_file() => Err("is not a file".to_owned()),
         Ok(_) => std::fs::read(&path).map_err(|error| format!("cannot be read ({error})")),
         Err(error) => Err(format!("cannot be read ({error})")),
@@ -233,7 +242,13 @@ fn read(report: &mut Report, key: String, file: &Located<String>, directory: &Pa
     }
 }
 
-fn warn_of_expiry(report: &mut Report, key: String, file: &Located<String>, not_after: UnixTime, now: UnixTime) {
+pub(super) fn warn_of_expiry(
+    report: &mut Report,
+    key: String,
+    file: &Located<String>,
+    not_after: UnixTime,
+    now: UnixTime,
+) {
     let left = not_after.since(now);
     if left < EXPIRY_WARNING {
         let when = if left.is_zero() {

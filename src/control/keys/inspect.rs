@@ -225,6 +225,14 @@ impl fmt::Display for Shown<'_> {
                 write!(f, ", generation {}, assigned {}", mapping.generation.0, file::date(mapping.assigned))?;
             }
         }
+        if let Some(client) = &envelope.client {
+            let count = client.certificates.len();
+            write!(
+                f,
+                "\nclient           has shown {count} certificates, valid until {}",
+                file::date(client.not_after)
+            )?;
+        }
         writeln!(f, "\nTLS session      {} bytes, secret", envelope.session.len())
     }
 }
@@ -401,6 +409,22 @@ mod tests {
         assert_eq!(shown, expected);
         let unnamed = inspection.shown(&ring, &Names::default()).to_string();
         assert!(unnamed.contains("server 0000000000000002 (not in the configuration)"), "{unnamed}");
+    }
+
+    #[test]
+    fn a_ticket_of_a_client_with_certificates_says_until_when_they_are_valid() {
+        let id = crate::ticket::CertificateId::new(b"issuer", &[1]);
+        let client = crate::ticket::Credential {
+            not_after: UnixTime(1_700_000_000),
+            certificates: [id, id].into_iter().collect(),
+        };
+        let envelope = Envelope { client: Some(client), ..sample(145) };
+        let ticket = seal(&ring().for_service(&SCOPE), &envelope, &mut Random::from_seed(2)).unwrap();
+        let shown = inspect(&ring(), &scopes(), &ticket).shown(&ring(), &names()).to_string();
+        assert!(
+            shown.contains("\nclient           has shown 2 certificates, valid until 2023-11-14T22:13:20Z\n"),
+            "{shown}"
+        );
     }
 
     #[test]

@@ -417,7 +417,7 @@ fn s3_a_ticket_of_another_service_is_refused() {
 fn s3_a_ticket_from_before_a_change_of_policy_is_refused() {
     let ring = ring(1);
     let mut strict = Settings { versions: Versions::Tls13, ..settings() };
-    strict.tickets.scope.policy = policy_hash(Versions::Tls13);
+    strict.tickets.scope.policy = policy_hash(Versions::Tls13, None);
     let (mut before, mut after, client) =
         (Engine::new(settings(), &ring, 1), Engine::new(strict, &ring, 1), client(TLS13));
     first_visit(&mut before, &client);

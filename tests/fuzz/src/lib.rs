@@ -76,11 +76,12 @@ pub fn tls_service(pool: &Arc<Pool>, board: &Arc<Board>) -> Arc<Service> {
     let service = Service::new(Settings {
         certificates: vec![Arc::new(certificate)],
         strict_sni: false,
+        client_certificates: None,
         versions,
         ciphers: Vec::new(),
         alpn: vec![b"http/1.1".to_vec()],
         tickets: Tickets {
-            scope: Scope { policy: policy_hash(versions), ..SCOPE },
+            scope: Scope { policy: policy_hash(versions, None), ..SCOPE },
             count: 2,
             tls12: true,
             lifetime: 24 * hour,

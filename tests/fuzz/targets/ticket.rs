@@ -11,7 +11,8 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use sealane::base::{EngineId, Generation, PoolId, Random, ServerId, ServiceId, UnixTime};
 use sealane::ticket::seal::{BUCKET, key_id};
-use sealane::ticket::{Envelope, Mapping, Refusal, Scope, ServiceKeys, TICKET_MAX, TlsVersion, open, seal};
+use sealane::ticket::credential::CERTIFICATES_MAX;
+use sealane::ticket::{CertificateId, Credential, Envelope, Mapping, Refusal, Scope, ServiceKeys, TICKET_MAX, TlsVersion, open, seal};
 use sealane_fuzz::{SCOPE, ring};
 use zeroize::Zeroizing;
 
@@ -31,6 +32,7 @@ struct Sealed {
     mapping: Option<(u64, u64, u32, u64)>,
     times: (u64, u64),
     issuer: u64,
+    client: Option<(u64, ([u8; 16], [u8; 16]), Vec<([u8; 16], [u8; 16])>)>,
     session: Vec<u8>,
     seed: u64,
 }
@@ -113,6 +115,14 @@ impl Sealed {
             original_handshake: UnixTime(self.times.0),
             issued: UnixTime(self.times.1),
             issuer: EngineId(self.issuer),
+            client: self.client.as_ref().map(|(not_after, own, path)| Credential {
+                not_after: UnixTime(*not_after),
+                certificates: std::iter::once(own)
+                    .chain(path)
+                    .take(CERTIFICATES_MAX)
+                    .map(|(issuer, serial)| CertificateId { issuer: *issuer, serial: *serial })
+                    .collect(),
+            }),
             session: Zeroizing::new(self.session.clone()),
         }
     }
