@@ -169,8 +169,9 @@ impl Relay {
         self.moved = now;
         let flow = self.client.and_then(|client| stack.flow(client));
         if let (Some(version), Some(flow)) = (self.service.proxy_protocol, flow) {
-            // A fresh connection has room for a header of at most 107 bytes.
-            stack.write(server, &version.header(flow.remote(), flow.local()), now);
+            // A fresh connection has room for a header of at most `proxy::HEADER_MAX` bytes.
+            let header = version.header(flow.remote(), flow.local(), self.handshake.as_ref());
+            stack.write(server, &header, now);
         }
     }
 

@@ -90,8 +90,9 @@ fn service(
     let client_certificates = client_certificates::client_certificates(report, section, around);
     let tickets = section.or(report, "tickets", 2, integer(0..=6)).value;
     let tls12_tickets = section.or(report, "tls12_tickets", true, boolean).value;
-    let proxy_protocol =
-        section.optional(report, "proxy_protocol", choice(&[("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)]));
+    let versions_of_proxy =
+        choice(&[("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2), ("v2-ssl", ProxyProtocol::V2Ssl)]);
+    let proxy_protocol = section.optional(report, "proxy_protocol", versions_of_proxy);
     let timeouts = timeouts(report, section);
     let ciphers_line = section.line_of(report, "ciphers");
     let name = name_?.value;
