@@ -136,6 +136,83 @@ fn returning_client_keeps_its_server_across_key_rotation() {
     }
 }
 
+/// The clients of a cluster come back, each meeting any engine and lane, and find their servers.
+fn return_all(world: &mut World, servers: &[u32], seed: u64) {
+    world.rehash();
+    for (client, server) in servers.iter().enumerate() {
+        let again = world.visit(client).served();
+        assert!(again.resumed && again.server == *server, "client {client} of server {server}: {again:?}, seed {seed}");
+    }
+}
+
+#[test]
+fn p8_any_engine_gives_the_same_answer_in_whatever_order_keys_arrive() {
+    let setup = Setup { engines: 3, clients: 6, conditions: LOSSY, ..Setup::default() };
+    for (seed, mut world) in worlds(setup) {
+        let servers: Vec<_> = (0..6).map(|client| world.visit(client).served().server).collect();
+        return_all(&mut world, &servers, seed);
+        let mut last = None;
+        for turn in 0..4 {
+            // No ring is made before everybody has the one before; that is what keeps the next key known everywhere.
+            let ring = world.rotated();
+            for place in 0..3 {
+                // Each turn another order, and what comes late and again is no news.
+                let engine = u16::try_from((place * (1 + (seed + turn) % 2) + seed + turn) % 3).unwrap();
+                world.deliver(engine, &ring);
+                last.iter().for_each(|old| world.deliver(engine, old));
+                return_all(&mut world, &servers, seed);
+            }
+            last = Some(ring);
+        }
+        let resumed: Vec<_> = (0..3).map(|engine| resumed_by(&world, engine)).collect();
+        assert!(resumed.iter().all(|count| *count > 0), "{resumed:?} sessions resumed by each engine, seed {seed}");
+    }
+}
+
+#[test]
+fn p9_clients_that_are_away_leave_nothing_at_the_engine() {
+    let held = |world: &World| {
+        ["connections", "half_open", "time_wait"].map(|name| counted(world, "tcp", name)).iter().sum::<u64>()
+    };
+    for (seed, mut world) in worlds(Setup { clients: 40, ..Setup::default() }).take(4) {
+        // What the monitors' probes come to, now and until they are forgotten.
+        world.run_for(Duration::from_secs(200));
+        let probes = held(&world);
+        let servers: Vec<_> = (0..40).map(|client| world.visit(client).served().server).collect();
+        assert!(held(&world) >= probes + 10, "visits do not show, seed {seed}");
+        world.run_for(Duration::from_secs(200));
+        assert!(held(&world) < probes + 10, "{} and not {probes}, seed {seed}", held(&world));
+        assert_eq!((world.open(), world.buffers_in_use()), (0, 0), "seed {seed}");
+        return_all(&mut world, &servers, seed);
+    }
+}
+
+/// How many sessions an engine of two lanes has resumed.
+fn resumed_by(world: &World, engine: usize) -> u64 {
+    let lanes = world.handles().skip(2 * engine).take(2);
+    lanes.map(|handle| handle.counters.tickets.handshakes_resumed.value()).sum()
+}
+
+#[test]
+fn p10_returning_clients_keep_their_server_while_engines_come_and_go() {
+    for (seed, mut world) in worlds(Setup { engines: 3, clients: 6, ..Setup::default() }) {
+        let servers: Vec<_> = (0..6).map(|client| world.visit(client).served().server).collect();
+        // A rolling restart, which a rotation overtakes: the last engine comes back with keys from before it.
+        for engine in 0..3 {
+            world.set_hop(engine, false);
+            return_all(&mut world, &servers, seed);
+            world.restart(engine);
+            world.run_for(Duration::from_secs(2));
+            if engine == 1 {
+                let ring = world.rotated();
+                (0..2).for_each(|engine| world.deliver(engine, &ring));
+            }
+            world.set_hop(engine, true);
+            return_all(&mut world, &servers, seed);
+        }
+    }
+}
+
 #[test]
 fn p10_returning_client_keeps_its_server_across_the_loss_of_the_engine() {
     for (seed, mut world) in worlds(Setup::default()) {

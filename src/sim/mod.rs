@@ -14,6 +14,7 @@ pub mod network;
 pub mod pair;
 pub mod router;
 pub mod server;
+pub mod spread;
 pub mod world;
 
 pub use engine::Identity;

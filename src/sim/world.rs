@@ -1,4 +1,4 @@
-//! A world: one engine, its servers, a host full of clients, and the network between them.
+//! A world: engines with one service between them, its servers, a host full of clients, and the network between them.
 
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use crate::sim::host::{Host, addresses, mac};
 use crate::sim::network::{Conditions, Network};
 use crate::sim::router::Narrow;
 use crate::sim::server::Server;
+use crate::sim::spread::{Spread, To};
 use crate::tcp::{self, Close, Token};
 use crate::ticket::{Ring, Schedule};
 
@@ -25,7 +26,9 @@ const VISIT_MAX: Duration = Duration::from_secs(300);
 /// What a world is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
-    /// Lanes of the engine.
+    /// Engines, at most [`ENGINES_MAX`](super::spread::ENGINES_MAX).
+    pub engines: u16,
+    /// Lanes of each.
     pub lanes: u16,
     /// What the engine's NIC does by itself.
     pub offload: Offload,
@@ -46,6 +49,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
+            engines: 1,
             lanes: 2,
             offload: Offload::default(),
             servers: 4,
@@ -96,13 +100,31 @@ impl Outcome {
     }
 }
 
+/// An engine of the cluster, and what its lanes share.
+struct Member {
+    number: u16,
+    engine: Engine<Clock>,
+    backing: Backing,
+}
+
+impl Member {
+    /// An engine that knows nothing but the keys.
+    fn new(number: u16, setup: &Setup, clock: &Clock, ring: Arc<Ring>, random: &mut Random) -> Self {
+        let (board, loads) = (Arc::new(Board::new(64)), Arc::new(Loads::new(usize::from(setup.lanes), 64)));
+        let backing = Backing { board, loads, ring };
+        let engine = Engine::new(setup.lanes, setup.offload, &tcp::Settings::default(), clock, &backing, random);
+        Self { number, engine, backing }
+    }
+}
+
 /// The world.
 pub struct World {
     setup: Setup,
     clock: Clock,
     random: Random,
     network: Network,
-    engine: Engine<Clock>,
+    members: Vec<Member>,
+    spread: Spread,
     servers: Vec<(Host, Server)>,
     clients: Host,
     browsers: Vec<Client>,
@@ -110,8 +132,7 @@ pub struct World {
     /// Visits before these: a connection of theirs that still closes has a lower token.
     visits_before: u64,
     certificate: Identity,
-    board: Arc<Board>,
-    loads: Arc<Loads>,
+    /// The newest ring, whoever has it.
     ring: Arc<Ring>,
     /// The servers that the configuration names, each with its generation.
     configured: Vec<(u16, Generation)>,
@@ -130,11 +151,11 @@ impl World {
         let mut random = Random::from_seed(seed);
         let ports = (0..setup.servers + 2).map(mac).collect();
         let network = Network::new(ports, setup.conditions, random.fork());
-        let board = Arc::new(Board::new(64));
-        let loads = Arc::new(Loads::new(usize::from(setup.lanes), 64));
-        let ring = Arc::new(Ring::generate(clock.unix(), &mut random));
-        let backing = Backing { board: Arc::clone(&board), loads: Arc::clone(&loads), ring: Arc::clone(&ring) };
-        let engine = Engine::new(setup.lanes, setup.offload, &tcp::Settings::default(), &clock, &backing, &mut random);
+        let ring = Ring::generate(clock.unix(), &mut random).with_pending(clock.unix(), &mut random);
+        let ring = Arc::new(ring);
+        let members =
+            (0..setup.engines).map(|number| Member::new(number, &setup, &clock, Arc::clone(&ring), &mut random));
+        let members = members.collect();
         let clients = Host::new(1, &["198.18.0.1/15"], &mut random);
         let servers = (0..setup.servers)
             .map(|number| {
@@ -147,15 +168,14 @@ impl World {
         let mut world = Self {
             setup,
             network,
-            engine,
+            members,
+            spread: Spread::over(setup.engines),
             servers,
             clients,
             browsers: (0..setup.clients).map(|_| Client::new(&identity.root, setup.tls12, setup.abrupt)).collect(),
             visits: Vec::new(),
             visits_before: 0,
             certificate: identity.clone(),
-            board,
-            loads,
             ring,
             configured: (0..setup.servers).map(|number| (number, Generation(0))).collect(),
             has_service: true,
@@ -199,7 +219,7 @@ impl World {
     pub fn stop_engine_during(&mut self, visits: &[(usize, usize, usize)]) -> Vec<Outcome> {
         self.begin(visits);
         self.run_for(Duration::from_millis(4));
-        self.engine.lanes.clear();
+        self.members.iter_mut().for_each(|member| member.engine.lanes.clear());
         self.finish_visits()
     }
 
@@ -274,24 +294,56 @@ impl World {
         self.configure();
     }
 
-    /// The ticket keys rotate.
+    /// The ticket keys rotate, and every engine knows at once.
     pub fn rotate_keys(&mut self) {
-        self.ring = Arc::new(self.ring.rotate(self.clock.unix(), &mut self.random, &Schedule::default()));
-        for handle in &self.engine.handles {
-            handle.inbox.push(Order::Ring(Arc::clone(&self.ring))).expect("lanes empty their inboxes");
+        let ring = self.rotated();
+        for engine in 0..self.setup.engines {
+            self.deliver(engine, &ring);
         }
     }
 
-    /// The engine stops without a word and another takes its place, with the same keys and nothing else.
+    /// The ticket keys rotate, and nobody knows yet.
+    pub fn rotated(&mut self) -> Arc<Ring> {
+        self.ring = Arc::new(self.ring.rotate(self.clock.unix(), &mut self.random, &Schedule::default()));
+        Arc::clone(&self.ring)
+    }
+
+    /// A ring arrives at an engine, which takes it if it is newer than its own (K7).
+    pub fn deliver(&mut self, engine: u16, ring: &Arc<Ring>) {
+        let Some(member) = self.members.get_mut(usize::from(engine)) else { return };
+        if ring.version() > member.backing.ring.version() {
+            member.backing.ring = Arc::clone(ring);
+            for handle in &member.engine.handles {
+                handle.inbox.push(Order::Ring(Arc::clone(ring))).expect("lanes empty their inboxes");
+            }
+        }
+    }
+
+    /// Every engine stops without a word and another takes its place, with the same keys and nothing else.
     pub fn replace_engine(&mut self) {
-        self.board = Arc::new(Board::new(64));
-        self.loads = Arc::new(Loads::new(usize::from(self.setup.lanes), 64));
-        let (board, loads, ring) = (Arc::clone(&self.board), Arc::clone(&self.loads), Arc::clone(&self.ring));
-        let (clock, random, backing) = (&self.clock, &mut self.random, Backing { board, loads, ring });
-        self.engine =
-            Engine::new(self.setup.lanes, self.setup.offload, &tcp::Settings::default(), clock, &backing, random);
-        self.configure();
+        for engine in 0..self.setup.engines {
+            self.restart(engine);
+        }
         self.run_for(Duration::from_secs(2));
+    }
+
+    /// An engine stops without a word and starts again with the keys that it had. Its monitors need a moment.
+    pub fn restart(&mut self, engine: u16) {
+        if let Some(member) = self.members.get_mut(usize::from(engine)) {
+            let ring = Arc::clone(&member.backing.ring);
+            *member = Member::new(engine, &self.setup, &self.clock, ring, &mut self.random);
+            self.configure();
+        }
+    }
+
+    /// Connections that begin from now on meet another engine than they would have.
+    pub fn rehash(&mut self) {
+        self.spread.rehash(self.random.next_u64());
+    }
+
+    /// Takes an engine out of those that connections are spread over, or in again.
+    pub fn set_hop(&mut self, engine: u16, is_hop: bool) {
+        self.spread.set_hop(engine, is_hop);
     }
 
     /// A client loses its tickets.
@@ -312,29 +364,29 @@ impl World {
         self.network.narrow = narrow;
     }
 
-    /// Whether the engine believes that a server is up.
+    /// Whether the engines believe, all of them, that a server is up.
     pub fn is_up(&self, number: u16) -> bool {
-        self.board.health(Slot(number.into())) == Health::Up
+        self.members.iter().all(|member| member.backing.board.health(Slot(number.into())) == Health::Up)
     }
 
-    /// Relayed connections that are open in the engine.
+    /// Relayed connections that are open in the engines.
     pub fn open(&self) -> usize {
-        self.engine.lanes.iter().map(Lane::open).sum()
+        self.members.iter().flat_map(|member| &member.engine.lanes).map(Lane::open).sum()
     }
 
-    /// The engine's handles, lane by lane, for their counters.
-    pub fn handles(&self) -> &[Handle] {
-        &self.engine.handles
+    /// The engines' handles, lane by lane, for their counters.
+    pub fn handles(&self) -> impl Iterator<Item = &Handle> {
+        self.members.iter().flat_map(|member| &member.engine.handles)
     }
 
     /// Records of connections that have ended since the last call, lane by lane.
     pub fn take_records(&self) -> Vec<Record> {
-        self.engine.handles.iter().flat_map(|handle| std::iter::from_fn(|| handle.records.pop())).collect()
+        self.handles().flat_map(|handle| std::iter::from_fn(|| handle.records.pop())).collect()
     }
 
-    /// Packet buffers in use in the engine.
+    /// Packet buffers in use in the engines.
     pub fn buffers_in_use(&self) -> usize {
-        self.engine.wire.buffers().in_use
+        self.members.iter().map(|member| member.engine.wire.buffers().in_use).sum()
     }
 
     /// A digest of everything that was sent: when, by whom, how long.
@@ -346,7 +398,7 @@ impl World {
     fn step(&mut self, limit: Instant) {
         let now = self.clock.now();
         while self.work(now) {}
-        let lanes = self.engine.lanes.iter().filter_map(Lane::poll_at);
+        let lanes = self.members.iter().flat_map(|member| &member.engine.lanes).filter_map(Lane::poll_at);
         let hosts = self.servers.iter().map(|(host, _)| host).chain([&self.clients]);
         let hosts = hosts.filter_map(|host| host.station.poll_at());
         let next = lanes.chain(hosts).chain(self.network.poll_at()).min().unwrap_or(limit);
@@ -359,11 +411,7 @@ impl World {
         while let Some((port, frame)) = self.network.deliver(now) {
             any = true;
             match port {
-                // A port without receive-side scaling: a frame arrives on any lane.
-                0 => {
-                    let lane = usize::try_from(self.random.below(self.setup.lanes.into())).expect("few lanes");
-                    self.engine.wire.push(&frame, lane);
-                }
+                0 => self.arrive(&frame),
                 1 => drop(self.clients.wire.push(&frame, 0)),
                 port => {
                     if let Some((host, _)) = self.servers.get(port - 2) {
@@ -372,7 +420,7 @@ impl World {
                 }
             }
         }
-        for lane in &mut self.engine.lanes {
+        for lane in self.members.iter_mut().flat_map(|member| &mut member.engine.lanes) {
             any |= lane.breath();
         }
         any |= self.clients.receive(now);
@@ -384,6 +432,16 @@ impl World {
             any |= host.station.transmit(now);
         }
         any | self.collect(now)
+    }
+
+    /// A frame for the engines.
+    fn arrive(&mut self, frame: &[u8]) {
+        let to = self.spread.to(frame);
+        for member in self.members.iter().filter(|member| to == To::All || to == To::Engine(member.number)) {
+            // A port without receive-side scaling: a frame arrives on any lane.
+            let lane = usize::try_from(self.random.below(self.setup.lanes.into())).expect("few lanes");
+            member.engine.wire.push(frame, lane);
+        }
     }
 
     fn browse(&mut self, now: Instant) -> bool {
@@ -402,9 +460,9 @@ impl World {
     /// What everybody has transmitted goes into the network.
     fn collect(&mut self, now: Instant) -> bool {
         let mut any = false;
-        let wires = [&self.engine.wire, &self.clients.wire];
-        let wires = wires.into_iter().chain(self.servers.iter().map(|(host, _)| &host.wire));
-        for (port, wire) in wires.enumerate() {
+        let engines = self.members.iter().map(|member| (0_usize, &member.engine.wire));
+        let servers = (2..).zip(self.servers.iter().map(|(host, _)| &host.wire));
+        for (port, wire) in engines.chain([(1, &self.clients.wire)]).chain(servers) {
             while let Some(frame) = wire.pop() {
                 any = true;
                 self.trace.update(now.as_nanos().to_be_bytes());
@@ -416,18 +474,20 @@ impl World {
         any
     }
 
-    /// Gives every lane a snapshot of the configuration as it is now.
+    /// Gives every lane of every engine a snapshot of the configuration as it is now.
     fn configure(&mut self) {
         self.version += 1;
-        for handle in &self.engine.handles {
-            let order = Order::Configure(Box::new(self.snapshot()));
-            handle.inbox.push(order).expect("lanes empty their inboxes");
+        for member in &self.members {
+            for handle in &member.engine.handles {
+                let order = Order::Configure(Box::new(self.snapshot(member)));
+                handle.inbox.push(order).expect("lanes empty their inboxes");
+            }
         }
         self.run_for(Duration::from_millis(1));
     }
 
-    fn snapshot(&self) -> Snapshot {
-        let mut port = addresses(0, &["198.18.0.2/15"]);
+    fn snapshot(&self, member: &Member) -> Snapshot {
+        let mut port = addresses(0, &[&Spread::address(member.number)]);
         if self.has_service {
             port.virtual_addresses = vec![SERVICE_ADDRESS];
         }
@@ -436,7 +496,7 @@ impl World {
         Site {
             identity: self.certificate.clone(),
             policy: self.setup.policy,
-            board: Arc::clone(&self.board),
+            board: Arc::clone(&member.backing.board),
             servers: servers.collect(),
             port,
             services: u32::from(self.has_service),
