@@ -4,6 +4,7 @@
 - `frames`: frames that are wrong.
 - `handshakes`: first bytes and names that are wrong, or slow.
 - `tickets`: tickets that are forged, cut, foreign or old.
+- `client_certificates`: clients that prove who they are, or fail to.
 - `servers`: servers that refuse, reset or say nothing, and clients that do so.
 - `closing`: the ends of connections, each way.
 - `reload`: SIGHUP.
@@ -13,9 +14,9 @@
 - `after`: everything has been given back. Runs last, always.
 """
 
-from . import after, closing, cluster, frames, handshakes, reach, reload, servers, tickets, trace, volume
+from . import after, client_certificates, closing, cluster, frames, handshakes, reach, reload, servers, tickets, trace, volume
 
-MODULES = (reach, frames, handshakes, tickets, servers, closing, reload, trace, cluster, volume, after)
+MODULES = (reach, frames, handshakes, tickets, client_certificates, servers, closing, reload, trace, cluster, volume, after)
 
 
 def all_cases():

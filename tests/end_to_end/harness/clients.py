@@ -40,9 +40,11 @@ class PythonClient:
     program = "Python ssl"
     repeatable = True
 
-    def __init__(self, world, version, address, authority, name=NAME):
+    def __init__(self, world, version, address, authority, name=NAME, identity=None):
         self.address, self.name, self.version = address, name, version
         self.context = ssl.create_default_context(cafile=authority)
+        if identity:
+            self.context.load_cert_chain(*identity)
         number = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}[version]
         self.context.minimum_version = self.context.maximum_version = number
         self.session = None
@@ -106,8 +108,9 @@ class OpensslClient:
     program = "openssl s_client"
     repeatable = True
 
-    def __init__(self, world, version, address, authority, name=NAME):
+    def __init__(self, world, version, address, authority, name=NAME, identity=None):
         self.address, self.name, self.version, self.authority = address, name, version, authority
+        self.identity = ["-cert", identity[0], "-key", identity[1]] if identity else []
         self.file = world.directory / f"session-{next(_ports)}.pem"
 
     def visit(self, session=None):
@@ -117,7 +120,7 @@ class OpensslClient:
         # fmt: off
         command = ["openssl", "s_client", "-connect", f"{self.address}:443", "-bind", f"{HOST}:{port}", "-servername", self.name,
                    "-CAfile", self.authority, "-verify_return_error", f"-tls{self.version.replace('.', '_')}",
-                   "-ign_eof", "-sess_out", self.file, *(["-sess_in", before] if before else [])]
+                   "-ign_eof", "-sess_out", self.file, *self.identity, *(["-sess_in", before] if before else [])]
         # fmt: on
         visit = Visit(port)
         try:
@@ -145,14 +148,15 @@ class CurlClient:
     program = "curl"
     repeatable = False
 
-    def __init__(self, world, version, address, authority, name=NAME):
+    def __init__(self, world, version, address, authority, name=NAME, identity=None):
         self.address, self.name, self.version, self.authority = address, name, version, authority
+        self.identity = ["--cert", identity[0], "--key", identity[1]] if identity else []
 
     def visits(self, count):
         # fmt: off
         command = ["curl", "--silent", "--show-error", "--http1.1", "--cacert", self.authority, "--max-time", "15",
                    f"--tlsv{self.version}", "--tls-max", self.version, "--resolve", f"{self.name}:443:{self.address}",
-                   "--header", "Connection: close", "--verbose", "--write-out", "=%{local_port} %{http_code}\\n"]
+                   "--header", "Connection: close", "--verbose", *self.identity, "--write-out", "=%{local_port} %{http_code}\\n"]
         # fmt: on
         result = run(*command, *[f"https://{self.name}/{n}" for n in range(1, count + 1)], check=False, seconds=60)
         answers = re.findall(r"(\w*)\n?=(\d+) (\d+)", result.stdout)

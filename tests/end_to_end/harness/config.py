@@ -59,6 +59,11 @@ def service(name, host, pool, *stems, profile=None, **more):
     return table | more
 
 
+def clients(mode, authority="clients"):
+    """Client certificates of this authority, with its revocation list."""
+    return {"mode": mode, "ca": f"{authority}.pem", "crl": [f"{authority}.crl"]}
+
+
 def pool(name, servers, monitor=None, algorithm="round-robin"):
     """A pool; `servers` maps names to (address, port)."""
     table = {"name": name, "algorithm": algorithm}
@@ -77,10 +82,10 @@ def profile(name, when_down):
 
 
 def toml(tables, path=()):
-    """TOML of nested dicts; a list of dicts is an array of tables, except that certificates stay inline."""
+    """TOML of nested dicts; a list of dicts is an array of tables, except that certificates stay inline, of servers and clients."""
     lines, below = [], []
     for key, value in tables.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and key != "client_certificates":
             below += ["", f"[{'.'.join((*path, key))}]", toml(value, (*path, key))]
         elif isinstance(value, list) and value and isinstance(value[0], dict) and key != "certificates":
             for item in value:

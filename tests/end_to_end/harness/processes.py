@@ -9,11 +9,12 @@ class Failed(Exception):
     """A command did not do what it was started for."""
 
 
-def run(*command, seconds=30, check=True, stdin=None):
+def run(*command, seconds=30, check=True, stdin=None, cwd=None):
     """Runs a command to its end and gives its result, output as text."""
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, errors="replace", timeout=seconds, input=stdin)
+    command = [str(part) for part in command]
+    result = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds, input=stdin, cwd=cwd)
     if check and result.returncode != 0:
-        raise Failed(f"{' '.join(map(str, command))}: exit {result.returncode}: {(result.stderr or result.stdout).strip()}")
+        raise Failed(f"{' '.join(command)}: exit {result.returncode}: {(result.stderr or result.stdout).strip()}")
     return result
 
 

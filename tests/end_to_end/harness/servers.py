@@ -162,11 +162,26 @@ class Handler(socketserver.StreamRequestHandler):
             ports = struct.unpack("!HH", rest[2 * size : 2 * size + 4])
             if command != 1:
                 return {"error": f"command {command}"}
-            return {"version": version, "source": [source, ports[0]], "destination": [destination, ports[1]]}
+            told = {"version": version, "source": [source, ports[0]], "destination": [destination, ports[1]]}
+            rest = rest[2 * size + 4 :]
+            return told | ({"ssl": ssl_told(rest)} if rest else {})
         words = self.rfile.readline(108).decode(errors="replace").split()
         if len(words) != 6 or words[0] != "PROXY":
             return {"error": f"no PROXY header but {words}"}
         return {"version": 1, "source": [words[2], int(words[4])], "destination": [words[3], int(words[5])]}
+
+
+def ssl_told(tlv):
+    """What a PP2_TYPE_SSL TLV says, if it is the only one (proxy-protocol.txt, 2.2)."""
+    kind, length = struct.unpack("!BH", tlv[:3])
+    if (kind, length) != (0x20, len(tlv) - 3):
+        return {"error": tlv.hex()}
+    flags, verify = struct.unpack("!BI", tlv[3:8])
+    told, rest = {"flags": flags, "verify": verify}, tlv[8:]
+    while rest:
+        kind, length = struct.unpack("!BH", rest[:3])
+        told[{0x21: "version", 0x22: "cn"}[kind]], rest = rest[3 : 3 + length].decode(), rest[3 + length :]
+    return told
 
 
 def unsent(connection):

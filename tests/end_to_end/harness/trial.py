@@ -6,8 +6,8 @@ import threading
 import time
 
 from . import config
-from .certificates import Authority
-from .clients import NAME, OpensslClient, PythonClient, read_all
+from .certificates import Authority, ClientAuthority
+from .clients import NAME, CurlClient, OpensslClient, PythonClient, read_all
 from .engine import Engine
 from .processes import run
 from .servers import Servers
@@ -22,6 +22,8 @@ UNREACHABLE = ("198.18.77.77", 8000)
 
 # Virtual services, by the last part of their addresses.
 SHOP, BANK, STRICT, PROXY1, PROXY2, TO_REFUSING, TO_UNREACHABLE, TO_UNANSWERED, HASTY = range(10, 19)
+# Those whose clients have certificates.
+CERTIFIED, ASKING, TELLING = range(40, 43)
 
 
 def at(service):
@@ -41,6 +43,7 @@ class Trial:
         self.authority = Authority(world.directory)
         for kind in ("ecdsa", "rsa"):
             self.authority.sign(f"shop-{kind}", kind, NAME)
+        self.clients = ClientAuthority(world.directory, "clients")
         listeners = {name: (*address, False) for name, address in WEB.items()}
         self.servers = Servers(world, listeners | {"proxied": (*PROXIED, True), "unanswered": (*UNANSWERED, False)})
         world.address(REFUSING[0])
@@ -76,21 +79,27 @@ class Trial:
             config.service(
                 "hasty", HASTY, "web", *stems, handshake_timeout="1s", idle_timeout="2s", half_closed_timeout="2s", profile="move"
             ),
+            config.service("certified", CERTIFIED, "web", *stems, profile="move", client_certificates=config.clients("required")),
+            config.service("asking", ASKING, "web", *stems, profile="move", client_certificates=config.clients("optional")),
+            config.service("telling", TELLING, "proxied", *stems, proxy_protocol="v2-ssl", client_certificates=config.clients("optional")),
         ]
         return settings
 
-    def client(self, version="1.3", address=None):
-        return PythonClient(self.world, version, address or at(SHOP), self.authority.certificate)
+    def client(self, version="1.3", address=None, identity=None):
+        return PythonClient(self.world, version, address or at(SHOP), self.authority.certificate, identity=identity)
 
-    def openssl(self, version="1.3", address=None):
-        return OpensslClient(self.world, version, address or at(SHOP), self.authority.certificate)
+    def openssl(self, version="1.3", address=None, identity=None):
+        return OpensslClient(self.world, version, address or at(SHOP), self.authority.certificate, identity=identity)
+
+    def curl(self, version="1.3", address=None, identity=None):
+        return CurlClient(self.world, version, address or at(SHOP), self.authority.certificate, identity=identity)
 
     def by_hand(self, version="1.3", address=None, name=NAME):
         return ByHand(address or at(SHOP), self.client(version).context, name)
 
-    def ask(self, command, version="1.3", address=None):
+    def ask(self, command, version="1.3", address=None, identity=None):
         """Sends a command in a connection of its own and gives the whole answer, and the client's end of the connection."""
-        with self.client(version, address).connect() as tls:
+        with self.client(version, address, identity).connect() as tls:
             tls.sendall(command.encode() + b"\n")
             return read_all(tls).decode(), tls.getsockname()
 
