@@ -104,15 +104,19 @@ pub struct ClientCertificates {
 }
 
 /// Why a ticket's client is not taken again without its certificates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stale {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stale {
     /// It has shown none where one is required, or some where none is asked for.
+    #[error("its client has shown no certificate where one is required, or one where none is asked for")]
     Mode,
     /// One of them has expired.
+    #[error("a certificate of its client has expired")]
     Expired,
     /// One of them has been revoked.
+    #[error("a certificate of its client has been revoked")]
     Revoked,
     /// Of one of them nothing is known: there is no list of its issuer, or one that has ended.
+    #[error("of a certificate of its client no revocation list tells anything now")]
     Unknown,
 }
 

@@ -7,15 +7,15 @@ use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolV
 use sha2::{Digest, Sha256};
 
 use crate::balance::{Board, Pool};
-use crate::base::Duration;
+use crate::base::{Duration, UnixTime};
 use crate::persistence::Profile;
-use crate::ticket::Scope;
+use crate::ticket::{Envelope, Scope};
 use crate::tls::certificate::{self, Resolver};
 use crate::tls::clients::ClientCertificates;
 use crate::tls::desk::DeskClock;
 use crate::tls::notes::SecretsNoted;
 use crate::tls::provider;
-use crate::tls::ticketer::{Terms, Ticketer};
+use crate::tls::ticketer::{Terms, Ticketer, Unhonoured};
 
 /// H5: the most tickets that a TLS 1.3 handshake issues.
 pub const TICKETS_MAX: usize = 6;
@@ -150,6 +150,14 @@ impl Service {
     /// How its clients come back, if they do.
     pub fn profile(&self) -> Option<&Arc<Profile>> {
         self.terms.profile.as_ref()
+    }
+
+    /// Whether a ticket of this service that has been opened would resume its session now. Its client has to prove that it holds the session besides.
+    ///
+    /// # Errors
+    /// [`Unhonoured`] says why not.
+    pub fn would_resume(&self, envelope: &Envelope, now: UnixTime) -> Result<(), Unhonoured> {
+        self.terms.honour(envelope, now)
     }
 
     pub(super) fn config(&self) -> &Arc<ServerConfig> {

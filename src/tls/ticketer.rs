@@ -87,6 +87,26 @@ crate::counters! {
     }
 }
 
+/// Why a ticket that opens is not honoured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unhonoured {
+    /// The service has no tickets for TLS 1.2.
+    #[error("it is of TLS 1.2, for which this service has no tickets")]
+    Tls12,
+    /// K5: issued more than [`CLOCK_SKEW_MAX`] from now.
+    #[error("it was issued in the future: the clocks of two engines disagree")]
+    Future,
+    /// H3: older than the ticket lifetime.
+    #[error("it is older than the ticket lifetime")]
+    Expired,
+    /// H3: too long since the full handshake.
+    #[error("its session's full handshake was too long ago")]
+    SessionAged,
+    /// H6: its client would not be taken without its certificates.
+    #[error("{0}")]
+    Client(Stale),
+}
+
 /// What a service's ticketer goes by. Shared with nobody outside of the lane, but for the board.
 #[derive(Debug)]
 pub(super) struct Terms {
@@ -102,9 +122,23 @@ impl Terms {
         persistence::tls::decide(mapping, self.profile.as_deref(), &self.pool, &self.board, candidate, now)
     }
 
-    /// H6: whether a ticket's client may be taken again without its certificates.
-    fn refuse_client(&self, envelope: &Envelope, now: UnixTime) -> Option<Stale> {
-        clients::refuse(self.client_certificates.as_deref(), envelope.client.as_ref(), now)
+    /// Whether a ticket that has been opened resumes its session now, as far as the engine is asked.
+    pub(super) fn honour(&self, envelope: &Envelope, now: UnixTime) -> Result<(), Unhonoured> {
+        if envelope.version == TlsVersion::Tls12 && !self.tickets.tls12 {
+            return Err(Unhonoured::Tls12);
+        }
+        if envelope.issued > now + CLOCK_SKEW_MAX {
+            return Err(Unhonoured::Future);
+        }
+        if now.since(envelope.issued) > self.tickets.lifetime {
+            return Err(Unhonoured::Expired);
+        }
+        if now.since(envelope.original_handshake) > self.session_max(envelope.version) {
+            return Err(Unhonoured::SessionAged);
+        }
+        // H6: whether its client may be taken again without its certificates.
+        let stale = clients::refuse(self.client_certificates.as_deref(), envelope.client.as_ref(), now);
+        stale.map_or(Ok(()), |stale| Err(Unhonoured::Client(stale)))
     }
 
     /// How long after its full handshake a session of `version` is resumed at most.
@@ -161,23 +195,17 @@ impl Ticketer {
                 return None;
             }
         };
-        let refused_by = if envelope.version == TlsVersion::Tls12 && !self.terms.tickets.tls12 {
-            Some(&counters.refused_tls12)
-        } else if envelope.issued > *now + CLOCK_SKEW_MAX {
-            Some(&counters.refused_future)
-        } else if now.since(envelope.issued) > self.terms.tickets.lifetime {
-            Some(&counters.refused_expired)
-        } else if now.since(envelope.original_handshake) > self.terms.session_max(envelope.version) {
-            Some(&counters.refused_session_aged)
-        } else {
-            self.terms.refuse_client(&envelope, *now).map(|stale| match stale {
-                Stale::Mode => &counters.refused_client_mode,
-                Stale::Expired => &counters.refused_client_expired,
-                Stale::Revoked => &counters.refused_client_revoked,
-                Stale::Unknown => &counters.refused_client_unknown,
-            })
-        };
-        if let Some(counter) = refused_by {
+        if let Err(why) = self.terms.honour(&envelope, *now) {
+            let counter = match why {
+                Unhonoured::Tls12 => &counters.refused_tls12,
+                Unhonoured::Future => &counters.refused_future,
+                Unhonoured::Expired => &counters.refused_expired,
+                Unhonoured::SessionAged => &counters.refused_session_aged,
+                Unhonoured::Client(Stale::Mode) => &counters.refused_client_mode,
+                Unhonoured::Client(Stale::Expired) => &counters.refused_client_expired,
+                Unhonoured::Client(Stale::Revoked) => &counters.refused_client_revoked,
+                Unhonoured::Client(Stale::Unknown) => &counters.refused_client_unknown,
+            };
             counter.increment();
             return None;
         }
