@@ -17,6 +17,10 @@ pub const NONCE_SIZE: usize = 24;
 /// Bytes of a tag.
 pub const TAG_SIZE: usize = 16;
 
+/// So many messages, as a power of two, a key may seal under nonces drawn at random: two of them have the same nonce with a probability of 2^-33 then, which
+/// is n²/2 over the 2^192 nonces that there are.
+pub const MESSAGES_MAX_LOG2: u32 = 80;
+
 /// A key, ready to seal and open.
 ///
 /// Its round keys lie wherever it does. Whoever keeps keys for long keeps their bytes and [`SUBKEY_SIZE`] bytes of `K1` in a

@@ -66,10 +66,13 @@ pub enum KeysCommand {
         #[command(flatten)]
         schedule: ScheduleArgs,
     },
-    /// Find what is wrong with a key file; exit code 1 on errors
+    /// Find what is wrong with a key file, and tell how much of what a key may seal is used; exit code 1 on errors
     Check {
         /// The key file
         file: PathBuf,
+        /// Tickets that all engines together seal in a second, at most
+        #[arg(long, default_value_t = 1_000_000)]
+        tickets_per_second: u64,
         /// The engines' schedule
         #[command(flatten)]
         schedule: ScheduleArgs,
@@ -150,14 +153,17 @@ fn execute(command: KeysCommand, now: UnixTime, random: &mut Random, out: &mut d
             }
             replace(&path, &ring.rotate(now, random, &schedule), out)?;
         }
-        KeysCommand::Check { file: path, schedule } => {
+        KeysCommand::Check { file: path, tickets_per_second, schedule } => {
             let schedule = Schedule::new(schedule.rotation, schedule.lifetime)?;
-            let findings = lint::lint(&path, &schedule, now);
+            let budget = lint::Budget::new(&schedule, tickets_per_second);
+            let mut findings = lint::lint(&path, &schedule, now);
+            findings.extend(budget.finding(&path));
             for finding in &findings {
                 writeln!(out, "{finding}")?;
             }
             let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
             let warnings = findings.len() - errors;
+            writeln!(out, "seal budget: {budget}")?;
             writeln!(out, "{}: {}, {}", path.display(), counted(errors, "error"), counted(warnings, "warning"))?;
             return Ok(errors == 0);
         }

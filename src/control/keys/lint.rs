@@ -1,12 +1,15 @@
 //! `sealane keys check`: what is wrong with a key file, and what will be.
 
+use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use super::file;
 use super::finding::Finding;
 use crate::base::UnixTime;
 use crate::ticket::life::keep_until;
 use crate::ticket::ring::{Fitness, SKEW, State};
+use crate::ticket::xaes::MESSAGES_MAX_LOG2;
 use crate::ticket::{Ring, Schedule};
 
 /// Everything that is wrong with the file at `path` when tickets live and keys rotate as `schedule` says.
@@ -24,6 +27,41 @@ pub fn lint(path: &Path, schedule: &Schedule, now: UnixTime) -> Vec<Finding> {
         Err(error) => findings.extend(error.0),
     }
     findings
+}
+
+/// What a key seals in a rotation period when the engines together seal `rate` tickets a second, beside what it may.
+pub struct Budget {
+    /// Tickets, as a power of two.
+    sealed_log2: f64,
+    rate: u64,
+    rotation: Duration,
+}
+
+impl Budget {
+    /// For keys that rotate as `schedule` says.
+    pub fn new(schedule: &Schedule, rate: u64) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "the power of two is told to a tenth")]
+        let sealed_log2 = (rate.max(1) as f64).log2() + schedule.rotation().as_secs_f64().log2();
+        Self { sealed_log2, rate, rotation: schedule.rotation() }
+    }
+
+    /// What is wrong, if anything is.
+    pub fn finding(&self, path: &Path) -> Option<Finding> {
+        let what = format!("a key would seal 2^{:.1} tickets, more than it may", self.sealed_log2);
+        (self.sealed_log2 > f64::from(MESSAGES_MAX_LOG2)).then(|| Finding::error(path, what, "rotate more often"))
+    }
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sealed_log2, rate, rotation } = self;
+        let left = f64::from(MESSAGES_MAX_LOG2) - sealed_log2;
+        let rotation = humantime::format_duration(*rotation);
+        write!(
+            f,
+            "2^{sealed_log2:.1} tickets at {rate} a second in {rotation}, of 2^{MESSAGES_MAX_LOG2} that XAES-256-GCM allows a key: 1 of 2^{left:.1}"
+        )
+    }
 }
 
 fn ages(path: &Path, ring: &Ring, schedule: &Schedule, now: UnixTime) -> Vec<Finding> {
@@ -107,7 +145,6 @@ pub(super) fn retention(path: &Path, ring: &Ring, schedule: &Schedule, now: Unix
 mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
-    use std::time::Duration;
 
     use super::*;
     use crate::base::Random;
@@ -134,6 +171,21 @@ mod tests {
         let findings = lint(&path, schedule, UnixTime(now));
         assert!(findings.iter().all(|finding| !finding.remedy.is_empty()));
         findings.into_iter().map(|finding| (finding.severity, finding.what)).collect()
+    }
+
+    #[test]
+    fn s8_a_keys_seals_stay_within_what_random_nonces_allow() {
+        let day = Duration::from_secs(24 * HOUR);
+        let schedule = Schedule::new(day, day).unwrap();
+        let told = Budget::new(&schedule, 1_000_000).to_string();
+        assert!(told.starts_with("2^36.3 tickets at 1000000 a second in 1day, of 2^80"), "{told}");
+        let path = Path::new("keys.toml");
+        // 86,400 is 2^16.4.
+        assert!(Budget::new(&schedule, 1 << 63).finding(path).is_none());
+        let week = Schedule::new(7 * day, 7 * day).unwrap();
+        let finding = Budget::new(&week, u64::MAX).finding(path).unwrap();
+        assert!(finding.severity == Severity::Error && finding.what.contains("2^83.2"), "{finding}");
+        assert!(Budget::new(&schedule, 0).finding(path).is_none());
     }
 
     #[test]
