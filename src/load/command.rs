@@ -5,9 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use ipnet::IpNet;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use crate::base::Duration;
 use crate::lane::SystemClock;
@@ -162,10 +166,24 @@ fn over_kernel(arguments: &LoadArgs, plan: Plan, clients: Clients) -> anyhow::Re
     let transport = Kernel::new().context("the kernel gives no epoll instance")?;
     let generator = Generator::new(plan, clients, transport, SystemClock::start());
     let mut generator = generator.context("an address of --serve is not ours or not free")?;
+    let interrupted = interrupt()?;
     while !generator.is_over() {
+        if interrupted.load(Ordering::Relaxed) {
+            generator.stop();
+        }
         generator.breath();
     }
     Ok(generator.report())
+}
+
+/// What the first Ctrl-C or SIGTERM sets, so that there is a report. A second one ends the process at once.
+fn interrupt() -> anyhow::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        let at_once = flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&interrupted));
+        at_once.and_then(|_| flag::register(signal, Arc::clone(&interrupted))).context("signals cannot be heard")?;
+    }
+    Ok(interrupted)
 }
 
 #[cfg(not(feature = "dpdk"))]
@@ -175,8 +193,6 @@ fn over_port(_: &LoadArgs, _: Plan, _: Clients) -> anyhow::Result<Report> {
 
 #[cfg(feature = "dpdk")]
 fn over_port(arguments: &LoadArgs, plan: Plan, clients: Clients) -> anyhow::Result<Report> {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc;
 
     use crate::base::Random;

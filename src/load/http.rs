@@ -1,43 +1,43 @@
 //! The HTTP/1.1 that clients and servers of a load speak (RFC 9112): a head and a body of a known length, each way.
 
 /// The longest head that is read. Proxies add a few lines.
-pub(super) const HEAD_MAX: usize = 4096;
+pub const HEAD_MAX: usize = 4096;
 
 /// Most fields of one.
 const FIELDS_MAX: usize = 32;
 
 /// What is wrong with a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub struct Malformed;
 
 /// A request, read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Request {
+pub struct Request {
     /// Bytes of the head.
-    pub(super) head: usize,
+    pub head: usize,
     /// Bytes that follow it.
-    pub(super) body: u64,
+    pub body: u64,
     /// Bytes that it asks for.
-    pub(super) answer: u64,
+    pub answer: u64,
     /// Whether the connection ends with the answer.
-    pub(super) closes: bool,
+    pub closes: bool,
 }
 
 /// An answer's head, read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub struct Answer {
     /// Bytes of the head.
-    pub(super) head: usize,
+    pub head: usize,
     /// Bytes that follow it.
-    pub(super) body: u64,
+    pub body: u64,
     /// Its status.
-    pub(super) status: u16,
+    pub status: u16,
     /// Whether the connection ends with it.
-    pub(super) closes: bool,
+    pub closes: bool,
 }
 
 /// A request for `answer` bytes that brings `body` bytes.
-pub(super) fn request(host: &str, answer: u64, body: u64, closes: bool) -> String {
+pub fn request(host: &str, answer: u64, body: u64, closes: bool) -> String {
     let close = if closes { "Connection: close\r\n" } else { "" };
     if body == 0 {
         format!("GET /{answer} HTTP/1.1\r\nHost: {host}\r\n{close}\r\n")
@@ -47,13 +47,16 @@ pub(super) fn request(host: &str, answer: u64, body: u64, closes: bool) -> Strin
 }
 
 /// The head of an answer with so many bytes.
-pub(super) fn answer(body: u64, closes: bool) -> String {
+pub fn answer(body: u64, closes: bool) -> String {
     let close = if closes { "Connection: close\r\n" } else { "" };
     format!("HTTP/1.1 200 OK\r\nContent-Length: {body}\r\n{close}\r\n")
 }
 
 /// Reads a request; `None` while it is not complete.
-pub(super) fn read_request(bytes: &[u8]) -> Result<Option<Request>, Malformed> {
+///
+/// # Errors
+/// [`Malformed`] when it cannot become one.
+pub fn read_request(bytes: &[u8]) -> Result<Option<Request>, Malformed> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
     let httparse::Status::Complete(head) = request.parse(bytes).map_err(|_| Malformed)? else { return whole(bytes) };
@@ -65,7 +68,10 @@ pub(super) fn read_request(bytes: &[u8]) -> Result<Option<Request>, Malformed> {
 }
 
 /// Reads an answer's head; `None` while it is not complete.
-pub(super) fn read_answer(bytes: &[u8]) -> Result<Option<Answer>, Malformed> {
+///
+/// # Errors
+/// [`Malformed`] when it cannot become one.
+pub fn read_answer(bytes: &[u8]) -> Result<Option<Answer>, Malformed> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut answer = httparse::Response::new(&mut fields);
     let httparse::Status::Complete(head) = answer.parse(bytes).map_err(|_| Malformed)? else { return whole(bytes) };

@@ -15,7 +15,7 @@
 mod clients;
 pub mod command;
 mod generator;
-mod http;
+pub mod http;
 mod kernel;
 mod packets;
 mod plan;

@@ -9,11 +9,11 @@ use std::sync::LazyLock;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use rcgen::{BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair};
+use sealane::tls::Versions;
 use sealane::tls::certificate::Certificate;
 use sealane::tls::clients::{Authorities, ClientCertificates, Mode};
 use sealane::tls::revocation::RevocationLists;
 use sealane::tls::service::policy_hash;
-use sealane::tls::Versions;
 
 #[derive(Arbitrary, Debug)]
 enum Input {

@@ -10,9 +10,11 @@ use std::sync::LazyLock;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use sealane::base::{EngineId, Generation, PoolId, Random, ServerId, ServiceId, UnixTime};
-use sealane::ticket::seal::{BUCKET, key_id};
 use sealane::ticket::credential::CERTIFICATES_MAX;
-use sealane::ticket::{CertificateId, Credential, Envelope, Mapping, Refusal, Scope, ServiceKeys, TICKET_MAX, TlsVersion, open, seal};
+use sealane::ticket::seal::{BUCKET, key_id};
+use sealane::ticket::{
+    CertificateId, Credential, Envelope, Mapping, Refusal, Scope, ServiceKeys, TICKET_MAX, TlsVersion, open, seal,
+};
 use sealane_fuzz::{SCOPE, ring};
 use zeroize::Zeroizing;
 
