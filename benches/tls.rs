@@ -12,6 +12,7 @@ mod meet;
 #[path = "common/unsealed.rs"]
 mod unsealed;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -19,9 +20,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersion};
-use sealane::balance::{Algorithm, Board, Pool, Server, ServerIndex, Slot};
-use sealane::base::{Duration, EngineId, Generation, PoolId, Random, ServerId, ServiceId, UnixTime};
-use sealane::persistence::{Method, Profile, SelectNewServer};
+use sealane::balance::{Algorithm, Backend, Board, LaneLoads, Loads, Pool, Server, ServerIndex, Slot, State};
+use sealane::base::{Duration, EngineId, Generation, LaneId, PoolId, Random, ServerId, ServiceId, UnixTime};
+use sealane::persistence::{Method, OnLimit, Profile, SelectNewServer};
 use sealane::ticket::{Ring, Scope};
 use sealane::tls::certificate::Certificate;
 use sealane::tls::service::{Settings, Tickets, policy_hash};
@@ -36,6 +37,7 @@ const ROUNDS: usize = 9;
 struct Ours<'a> {
     session: Session,
     desk: &'a mut Desk,
+    backend: &'a Rc<Backend>,
 }
 
 impl Answer for Ours<'_> {
@@ -43,7 +45,7 @@ impl Answer for Ours<'_> {
         let taken = self.session.on_data(flight).expect("it is TLS");
         assert_eq!(taken, flight.len(), "a flight fits");
         if let Progress::Established(handshake) =
-            self.session.advance(self.desk, Some(ServerIndex(0))).expect("the client is well-behaved")
+            self.session.advance(self.desk, self.backend).expect("the client is well-behaved")
         {
             assert_eq!(handshake.decision.server, Some(ServerIndex(0)));
         }
@@ -57,6 +59,7 @@ impl Answer for Ours<'_> {
 struct Bench {
     limit: Arc<ServerConfig>,
     service: Arc<Service>,
+    backend: Rc<Backend>,
     desk: Desk,
     certificate: CertificateDer<'static>,
 }
@@ -86,9 +89,12 @@ impl Bench {
         let ring = Arc::new(Ring::generate(now, &mut random));
         let mut desk = Desk::new(EngineId(1), ring, random, Arc::new(Counters::default()));
         desk.set_time(now);
+        let loads = Rc::new(LaneLoads::new(Arc::new(Loads::new(1, 1)), LaneId(0)));
+        let backend = Backend::new(Arc::clone(&settings.pool), Arc::new(Board::new(1)), loads);
         Self {
             limit: Arc::new(limit),
             service: Arc::new(Service::new(settings).expect("the settings are right")),
+            backend: Rc::new(backend),
             desk,
             certificate: certificate.der().clone(),
         }
@@ -114,7 +120,8 @@ impl Bench {
         let (mut limit, mut ours) = (0, 0);
         for at in 0..=count {
             let theirs = meet(&limit_client, || rustls_of(&self.limit));
-            let mine = meet(&our_client, || Ours { session: Session::new(&self.service), desk: &mut self.desk });
+            let Self { service, desk, backend, .. } = self;
+            let mine = meet(&our_client, || Ours { session: Session::new(service), desk, backend });
             if at > 0 {
                 let kind = Some(if resumes { HandshakeKind::Resumed } else { HandshakeKind::Full });
                 assert_eq!((theirs.client.handshake_kind(), mine.client.handshake_kind()), (kind, kind));
@@ -134,7 +141,8 @@ fn settings(certificate: Certificate) -> Settings {
         name: "one".to_owned(),
         address: ([198, 18, 0, 1], 80).into(),
         ratio: 1,
-        enabled: true,
+        state: State::Enabled,
+        max_connections: None,
         slot: Slot(0),
     };
     let hours = |hours: u64| Duration::from_secs(3600 * hours);
@@ -158,9 +166,9 @@ fn settings(certificate: Certificate) -> Settings {
             name: "tls".to_owned(),
             method: Method::Tls,
             select_new_server_when_persistent_server_down: SelectNewServer::Immediate,
+            on_limit: OnLimit::Switch,
             max_mapping_age: None,
         })),
-        board: Arc::new(Board::new(1)),
     }
 }
 

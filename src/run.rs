@@ -93,6 +93,7 @@ fn make_lanes(
             poll: configuration.engine.poll,
             tcp: publish::tcp_settings(configuration),
             ring: Arc::clone(ring),
+            board: Arc::clone(&shared.board),
             loads: Arc::clone(&shared.loads),
             monitors,
         };

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use sealane::balance::{Admission, Draining, State};
 use sealane::base::UnixTime;
 use sealane::control::config::{self, Configuration, Device, Errors, Machine};
 use sealane::control::publish;
+use sealane::persistence::{OnLimit, Queue};
 use smoltcp::wire::EthernetAddress;
 use tempfile::TempDir;
 
@@ -170,6 +172,54 @@ fn a_right_file_becomes_typed_values() {
         ),
         "{summary}"
     );
+}
+
+#[test]
+fn p1_limits_drains_and_what_a_full_server_does_become_typed_values_and_their_comments_are_the_defaults() {
+    let directory = directory();
+    let defaults = parse(TAP, directory.path()).unwrap();
+    let commented = ["max_connections", "drain_admission", "drain_timeout", "on_limit"];
+    let written =
+        commented.iter().fold(TAP.to_owned(), |text, key| text.replace(&format!("# {key} ="), &format!("{key} =")));
+    let written = parse(&written, directory.path()).unwrap();
+    for configuration in [&defaults, &written] {
+        let server = &configuration.services[0].pool.servers[0];
+        assert_eq!((server.state, server.max_connections), (State::Enabled, None));
+        assert_eq!(configuration.services[0].profile.as_ref().unwrap().on_limit, OnLimit::Switch);
+    }
+    let text = TAP
+        .replacen("state = \"enabled\"", "state = \"draining\"", 1)
+        .replace("# max_connections = 0", "max_connections = 7")
+        .replace("# on_limit = \"switch\"", "on_limit = \"queue\"");
+    let state = |text: &str| parse(text, directory.path()).unwrap().services[0].pool.servers[0].state;
+    let drained = |admission, timeout| State::Draining(Draining { admission, timeout });
+    let configuration = parse(&text, directory.path()).unwrap();
+    assert_eq!(configuration.services[0].pool.servers[0].max_connections, Some(7));
+    let queue = Queue { max: 64, timeout: Duration::from_secs(10) };
+    assert_eq!(configuration.services[0].profile.as_ref().unwrap().on_limit, OnLimit::Queue(queue));
+    configuration.prove_successor_of(&defaults).unwrap();
+    assert_eq!(state(&text), drained(Admission::DisallowNew, None));
+    let persisted = text.replace("# drain_admission = \"disallow-new\"", "drain_admission = \"allow-persisted\"");
+    assert_eq!(state(&persisted), drained(Admission::AllowPersisted, None));
+    for (word, timeout) in [("-1", None), ("0s", Some(Duration::ZERO)), ("90s", Some(Duration::from_secs(90)))] {
+        let text = text.replace("# drain_timeout = \"never\"", &format!("drain_timeout = {word:?}"));
+        assert_eq!(state(&text), drained(Admission::DisallowNew, timeout));
+    }
+    let never = text.replace("on_limit = \"queue\"", "").replace("down = \"immediate\"", "down = \"never\"");
+    assert_eq!(
+        parse(&never, directory.path()).unwrap().services[0].profile.as_ref().unwrap().on_limit,
+        OnLimit::Refuse
+    );
+}
+
+#[test]
+fn a_pool_whose_servers_are_all_drained_or_disabled_is_a_warning() {
+    let directory = directory();
+    let text = TAP.replace("state = \"enabled\"", "state = \"disabled\"");
+    assert!(parse(&text, directory.path()).unwrap().warnings.is_empty());
+    let text = text.replace("name = \"b\"", "name = \"b\"\nstate = \"draining\"");
+    let warning = parse(&text, directory.path()).unwrap().warnings[0].to_string();
+    assert!(warning.contains("pool.server: has no server that is enabled: new clients are turned away"), "{warning}");
 }
 
 #[test]

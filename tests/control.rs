@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sealane::balance::Loads;
+use sealane::balance::{Board, Loads};
 use sealane::base::{Duration, Flow, Instant, LaneId, Random, UnixTime};
 use sealane::control::config::{self, Machine};
 use sealane::control::publish::{self, Shared};
@@ -478,6 +478,7 @@ fn real_lanes_take_the_configuration_and_the_drain() {
                 poll: configuration.engine.poll,
                 tcp: publish::tcp_settings(&configuration),
                 ring: Arc::clone(&ring),
+                board: Arc::new(Board::new(16)),
                 loads: Arc::clone(&loads),
                 monitors: None,
             };

@@ -9,13 +9,13 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use sealane::balance::{Board, Loads};
-use sealane::base::{Duration, EngineId, Generation, LaneId, Random, UnixTime};
+use sealane::base::{Duration, EngineId, LaneId, Random, UnixTime};
 use sealane::lane::{self, Clock, Handle, Lane, Order, Poll, Steering, SystemClock};
 use sealane::load::{Arrivals, Cipher, Clients, Generator, Group, Identity, Mode, Packets, Plan};
 use sealane::nic::memory::{self, Frame, Queue, Wire};
-use sealane::persistence::SelectNewServer;
+use sealane::persistence::{OnLimit, SelectNewServer};
 use sealane::sim;
-use sealane::sim::engine::{IDLE, Site, service_address};
+use sealane::sim::engine::{IDLE, Site, SiteServer, service_address};
 use sealane::sim::host::{addresses, mac};
 use sealane::tcp;
 use sealane::ticket::Ring;
@@ -155,6 +155,7 @@ pub(crate) struct Parts {
     queue: Queue,
     /// The ports of all lanes of the engine.
     ports: Vec<Wire>,
+    board: Arc<Board>,
     loads: Arc<Loads>,
     ring: Arc<Ring>,
     load: Queue,
@@ -184,8 +185,8 @@ pub(crate) fn engine(identity: &sim::Identity, lanes: u16, arrival: Arrival) -> 
         let site = Site {
             identity: identity.clone(),
             policy: SelectNewServer::Immediate,
-            board: Arc::clone(&board),
-            servers: vec![(number, server(number), Generation(0))],
+            on_limit: OnLimit::Switch,
+            servers: vec![SiteServer::new(number, server(number))],
             port,
             services: 1,
             idle: IDLE,
@@ -200,6 +201,7 @@ pub(crate) fn engine(identity: &sim::Identity, lanes: u16, arrival: Arrival) -> 
             steering,
             queue,
             ports: ports.clone(),
+            board: Arc::clone(&board),
             loads: Arc::clone(&loads),
             ring: Arc::clone(&ring),
             load: load.remove(0),
@@ -224,13 +226,14 @@ impl Parts {
 
     /// The lane and its load.
     pub(crate) fn start<C: Clock + Clone>(self, handshake: Handshake, clients: usize, clock: C) -> Bench<C> {
-        let Self { number, lanes, handle, steering, queue, ports, loads, ring, load, load_wire, arrival, mut random } =
-            self;
+        let Self { number, lanes, handle, steering, queue, ports, .. } = self;
+        let Self { board, loads, ring, load, load_wire, arrival, mut random, .. } = self;
         let settings = lane::Settings {
             engine: EngineId(1),
             poll: Poll::Busy,
             tcp: tcp::Settings::default(),
             ring,
+            board,
             loads,
             monitors: None,
         };

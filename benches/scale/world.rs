@@ -7,17 +7,17 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use sealane::balance::{Board, Loads};
-use sealane::base::{Duration, Generation, Instant, Random};
+use sealane::base::{Duration, Instant, Random};
 use sealane::lane::{NoConnection, Order};
 use sealane::load::{
     Arrivals, Cipher, Clients, Generator, Group, Identity, Mode, Packets, Plan, Taken, Transport, Version,
 };
 use sealane::nic::Offload;
 use sealane::nic::memory::{self, Wire};
-use sealane::persistence::SelectNewServer;
+use sealane::persistence::{OnLimit, SelectNewServer};
 use sealane::sim;
 use sealane::sim::clock::Clock;
-use sealane::sim::engine::{Backing, Engine, Site, service_address};
+use sealane::sim::engine::{Backing, Engine, Site, SiteServer, service_address};
 use sealane::sim::host::{addresses, mac};
 use sealane::tcp::{self, ConnectionId, Event, Token};
 use sealane::ticket::Ring;
@@ -114,8 +114,8 @@ impl World {
         let site = Site {
             identity: identity.clone(),
             policy: SelectNewServer::Immediate,
-            board: backing.board,
-            servers: (0..).zip(&servers).map(|(number, server)| (number, *server, Generation(0))).collect(),
+            on_limit: OnLimit::Switch,
+            servers: (0..).zip(&servers).map(|(number, server)| SiteServer::new(number, *server)).collect(),
             port,
             services: size.services,
             idle: FOR_EVER,

@@ -33,7 +33,7 @@ REASONS = {
     "no-mapping": "it brought no ticket that counts, so the next server in turn",
     "persisted": "its ticket names this server",
     "switched-down": "its ticket's server is down; another one, and a new ticket that says so",
-    "refused": "its ticket's server is down, and it may go to no other",
+    "refused-down": "its ticket's server is down, and it may go to no other",
     "pool-down": "no server is up",
 }
 
@@ -269,7 +269,7 @@ class Demo:
         self.refused_all("never: {} clients are refused again")
 
     def refused_all(self, text):
-        wrong = [c.name for c in self.waiters if not (c.visits[-1][0].refused and c.visits[-1][1].reason == "refused")]
+        wrong = [c.name for c in self.waiters if not (c.visits[-1][0].refused and c.visits[-1][1].reason == "refused-down")]
         self.claims.add(text.format(len(self.waiters)), self.waiters, wrong)
 
     def server_returns(self):

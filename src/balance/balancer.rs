@@ -1,6 +1,8 @@
 //! One lane's choice of a server for a client that has no mapping.
 
-use crate::balance::{Algorithm, Board, Loads, Pool, Server, ServerIndex, Slot};
+use std::sync::Arc;
+
+use crate::balance::{Algorithm, Board, LaneLoads, Loads, Pool, Server, ServerIndex, Slot, State};
 use crate::base::LaneId;
 
 /// One lane's state for one pool. Made anew for each configuration snapshot.
@@ -9,8 +11,8 @@ use crate::base::LaneId;
 /// and the one that gets the client is owed the sum of these ratios less. The most owed server is next, which spreads the turns
 /// of a server with a high ratio evenly. Least connections asks this only among servers of equal load for their ratio.
 ///
-/// A new client costs two passes over the pool's servers. A look at who is next costs none in plain turns, unless that one went down meanwhile: a client that
-/// returns to its server looks at every step of its handshake, and takes nothing. For least connections it costs a pass with a read a lane for each server.
+/// A new client costs two passes over the pool's servers, with least connections three, one of them with a read a lane for each server. A look at who is next costs
+/// none in plain turns, unless that one went down or became full meanwhile. A server that is full is for as long as that what one is that is down.
 #[derive(Debug)]
 pub struct Balancer {
     /// By [`ServerIndex`].
@@ -28,7 +30,7 @@ struct Turn {
     /// Within plus and minus `owed_max`.
     owed: i32,
     slot: Slot,
-    /// Its ratio; zero for one that is not enabled.
+    /// Its ratio; zero for one that gets no new clients.
     weight: u8,
 }
 
@@ -38,34 +40,37 @@ const OFFSET_MAX: i32 = 256;
 impl Balancer {
     /// A balancer for `pool`. `lane` offsets the turn, so that lanes do not all begin with the same server.
     pub fn new(pool: &Pool, lane: LaneId) -> Self {
-        let weight = |server: &Server| if server.enabled { server.weight() } else { 0 };
+        let weight = |server: &Server| match server.state {
+            State::Enabled => server.weight(),
+            State::Draining(_) | State::Disabled => 0,
+        };
         let turns: Vec<_> =
             pool.servers.iter().map(|server| Turn { owed: 0, slot: server.slot, weight: weight(server) }).collect();
         // At most 65,535 servers times 255.
         let owed_max = turns.iter().map(|turn| i32::from(turn.weight)).sum();
         let mut balancer = Self { turns, owed_max, next: None };
-        let all = Board::new(0);
+        let (all, unlimited) = (Board::new(0), LaneLoads::new(Arc::new(Loads::new(0, 0)), lane));
         let ahead = if owed_max == 0 { 0 } else { i32::from(lane.0) % owed_max.min(OFFSET_MAX) };
         for _ in 0..ahead {
-            if let Some(server) = balancer.in_turn(&all) {
-                balancer.commit(pool, &all, server);
+            if let Some(server) = balancer.in_turn(&all, &unlimited) {
+                balancer.commit(pool, &all, &unlimited, server);
             }
         }
         balancer
     }
 
     /// The server that the next new client would get; `None` when none is usable. Changes nothing: see [`commit`](Self::commit).
-    pub fn peek(&self, pool: &Pool, board: &Board, loads: &Loads) -> Option<ServerIndex> {
+    pub fn peek(&self, pool: &Pool, board: &Board, loads: &LaneLoads) -> Option<ServerIndex> {
         match pool.algorithm {
-            Algorithm::RoundRobin => self.noted(board).or_else(|| self.in_turn(board)),
+            Algorithm::RoundRobin => self.noted(board, loads).or_else(|| self.in_turn(board, loads)),
             Algorithm::LeastConnections => self.least_loaded(board, loads),
         }
     }
 
     /// Notes that a new client was given `server`, which [`peek`](Self::peek) named.
-    pub fn commit(&mut self, pool: &Pool, board: &Board, server: ServerIndex) {
+    pub fn commit(&mut self, pool: &Pool, board: &Board, loads: &LaneLoads, server: ServerIndex) {
         let mut sum = 0;
-        for turn in self.turns.iter_mut().filter(|turn| turn.is_usable(board)) {
+        for turn in self.turns.iter_mut().filter(|turn| turn.is_usable(board, loads)) {
             sum += i32::from(turn.weight);
             turn.owed = (turn.owed + i32::from(turn.weight)).min(self.owed_max);
         }
@@ -73,19 +78,19 @@ impl Balancer {
             turn.owed = (turn.owed - sum).max(-self.owed_max);
         }
         self.next = match pool.algorithm {
-            Algorithm::RoundRobin => self.in_turn(board),
+            Algorithm::RoundRobin => self.in_turn(board, loads),
             Algorithm::LeastConnections => None,
         };
     }
 
     /// Who is next as long as no client is taken. A server that has come up since then waits for the one after.
-    fn noted(&self, board: &Board) -> Option<ServerIndex> {
-        self.next.filter(|next| self.turns.get(usize::from(next.0)).is_some_and(|turn| turn.is_usable(board)))
+    fn noted(&self, board: &Board, loads: &LaneLoads) -> Option<ServerIndex> {
+        self.next.filter(|next| self.turns.get(usize::from(next.0)).is_some_and(|turn| turn.is_usable(board, loads)))
     }
 
-    fn in_turn(&self, board: &Board) -> Option<ServerIndex> {
+    fn in_turn(&self, board: &Board, loads: &LaneLoads) -> Option<ServerIndex> {
         let mut best: Option<(i32, ServerIndex)> = None;
-        for (index, turn) in self.usable(board) {
+        for (index, turn) in self.usable(board, loads) {
             if best.is_none_or(|(most, _)| turn.due() > most) {
                 best = Some((turn.due(), index));
             }
@@ -93,7 +98,7 @@ impl Balancer {
         best.map(|(_, index)| index)
     }
 
-    fn least_loaded(&self, board: &Board, loads: &Loads) -> Option<ServerIndex> {
+    fn least_loaded(&self, board: &Board, loads: &LaneLoads) -> Option<ServerIndex> {
         struct Best {
             load: u128,
             weight: u128,
@@ -101,7 +106,7 @@ impl Balancer {
             index: ServerIndex,
         }
         let mut best: Option<Best> = None;
-        for (index, turn) in self.usable(board) {
+        for (index, turn) in self.usable(board, loads) {
             let this = Best { load: loads.total(turn.slot).into(), weight: turn.weight.into(), due: turn.due(), index };
             let better = best.as_ref().is_none_or(|best| {
                 // load / weight, without the division.
@@ -116,14 +121,18 @@ impl Balancer {
     }
 
     /// Servers that may get a new client.
-    fn usable<'a>(&'a self, board: &'a Board) -> impl Iterator<Item = (ServerIndex, &'a Turn)> + 'a {
-        (0..=u16::MAX).map(ServerIndex).zip(&self.turns).filter(|(_, turn)| turn.is_usable(board))
+    fn usable<'a>(
+        &'a self,
+        board: &'a Board,
+        loads: &'a LaneLoads,
+    ) -> impl Iterator<Item = (ServerIndex, &'a Turn)> + 'a {
+        (0..=u16::MAX).map(ServerIndex).zip(&self.turns).filter(|(_, turn)| turn.is_usable(board, loads))
     }
 }
 
 impl Turn {
-    fn is_usable(&self, board: &Board) -> bool {
-        self.weight > 0 && board.health(self.slot).is_usable()
+    fn is_usable(&self, board: &Board, loads: &LaneLoads) -> bool {
+        self.weight > 0 && board.health(self.slot).is_usable() && !loads.is_full(self.slot)
     }
 
     /// What it would be owed when the next client comes.
@@ -135,16 +144,15 @@ impl Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::Health;
     use crate::balance::testing::pool;
+    use crate::balance::{Admission, Draining, Health};
     use crate::base::Random;
 
     /// One pool as one or more lanes see it.
     struct Bench {
         pool: Pool,
         board: Board,
-        loads: Loads,
-        lanes: Vec<(LaneId, Balancer)>,
+        lanes: Vec<(LaneLoads, Balancer)>,
     }
 
     impl Bench {
@@ -154,22 +162,31 @@ mod tests {
 
         fn of(pool: Pool, lanes: u16) -> Self {
             let servers = pool.servers.len();
-            let lanes = (0..lanes).map(LaneId).map(|lane| (lane, Balancer::new(&pool, lane))).collect::<Vec<_>>();
-            Self { board: Board::new(servers), loads: Loads::new(lanes.len(), servers), pool, lanes }
+            let loads = Arc::new(Loads::new(lanes.into(), servers));
+            for server in &pool.servers {
+                loads.set_limit(server.slot, server.max_connections);
+            }
+            let lane = |lane| {
+                let loads = LaneLoads::new(Arc::clone(&loads), lane);
+                loads.configure([&pool].into_iter());
+                (loads, Balancer::new(&pool, lane))
+            };
+            let lanes = (0..lanes).map(LaneId).map(lane).collect();
+            Self { board: Board::new(servers), pool, lanes }
         }
 
         /// A new client on `lane`; its connection stays open.
         fn client(&mut self, lane: usize) -> Option<usize> {
-            let (lane, balancer) = &mut self.lanes[lane];
-            let server = balancer.peek(&self.pool, &self.board, &self.loads)?;
-            assert_eq!(balancer.peek(&self.pool, &self.board, &self.loads), Some(server), "peek changes nothing");
-            balancer.commit(&self.pool, &self.board, server);
-            self.loads.open(*lane, Slot(server.0.into()));
+            let (loads, balancer) = &mut self.lanes[lane];
+            let server = balancer.peek(&self.pool, &self.board, loads)?;
+            assert_eq!(balancer.peek(&self.pool, &self.board, loads), Some(server), "peek changes nothing");
+            assert!(loads.take(Slot(server.0.into())), "a server that is named has a place");
+            balancer.commit(&self.pool, &self.board, loads, server);
             Some(server.0.into())
         }
 
         fn leave(&mut self, lane: usize, server: usize) {
-            self.loads.close(self.lanes[lane].0, slot(server));
+            self.lanes[lane].0.give_back(slot(server));
         }
 
         fn clients(&mut self, lane: usize, count: usize) -> Vec<usize> {
@@ -231,10 +248,43 @@ mod tests {
     fn down_and_disabled_servers_get_nobody_and_the_rest_share_by_ratio() {
         for algorithm in [Algorithm::RoundRobin, Algorithm::LeastConnections] {
             let mut pool = pool(algorithm, &[1, 1, 1, 3]);
-            pool.servers[0].enabled = false;
+            pool.servers[0].state = State::Disabled;
             let mut bench = Bench::of(pool, 1);
             bench.board.publish(Slot(1), Health::Down);
             assert_eq!(tally(4, &bench.clients(0, 40)), [0, 0, 10, 30], "{algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn p4_new_clients_pass_over_a_full_server_until_it_has_a_place_again() {
+        for algorithm in [Algorithm::RoundRobin, Algorithm::LeastConnections] {
+            let mut pool = pool(algorithm, &[1, 1]);
+            pool.servers[0].max_connections = Some(3);
+            let mut bench = Bench::of(pool, 2);
+            let choices: Vec<_> = (0..20).map(|n| bench.client(n % 2).unwrap()).collect();
+            assert_eq!(tally(2, &choices), [3, 17], "{algorithm:?}");
+            bench.leave(choices.iter().position(|server| *server == 0).unwrap() % 2, 0);
+            assert_eq!(tally(2, &bench.clients(0, 10)), [1, 9], "{algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn a_pool_whose_servers_are_full_gives_none() {
+        let mut pool = pool(Algorithm::RoundRobin, &[1, 1]);
+        pool.servers.iter_mut().for_each(|server| server.max_connections = Some(1));
+        let mut bench = Bench::of(pool, 1);
+        assert_eq!(bench.clients(0, 2).len(), 2);
+        assert_eq!(bench.client(0), None);
+        bench.leave(0, 1);
+        assert_eq!(bench.client(0), Some(1));
+    }
+
+    #[test]
+    fn p5_a_server_that_is_drained_gets_no_new_clients() {
+        for admission in [Admission::DisallowNew, Admission::AllowPersisted] {
+            let mut pool = pool(Algorithm::RoundRobin, &[1, 1, 1]);
+            pool.servers[1].state = State::Draining(Draining { admission, timeout: None });
+            assert_eq!(tally(3, &Bench::of(pool, 1).clients(0, 10)), [5, 0, 5]);
         }
     }
 
@@ -275,7 +325,7 @@ mod tests {
         let mut bench = Bench::new(Algorithm::LeastConnections, &[1, 3], 2);
         for (server, count) in [(0, 4), (1, 9)] {
             for _ in 0..count {
-                bench.loads.open(LaneId(1), slot(server));
+                assert!(bench.lanes[1].0.take(slot(server)));
             }
         }
         // 4/1 against 9/3: the second gets three, then both are level.
@@ -299,7 +349,7 @@ mod tests {
     #[test]
     fn a_server_that_was_slow_for_long_is_not_flooded_at_ties() {
         let mut bench = Bench::new(Algorithm::LeastConnections, &[1, 1], 1);
-        bench.loads.open(LaneId(0), Slot(0));
+        assert!(bench.lanes[0].0.take(Slot(0)));
         for _ in 0..1000 {
             let server = bench.client(0).unwrap();
             assert_eq!(server, 1);
@@ -346,8 +396,8 @@ mod tests {
     #[test]
     fn a_foreign_index_changes_no_debt_but_the_round() {
         let mut bench = Bench::new(Algorithm::RoundRobin, &[1, 1], 1);
-        let (_, balancer) = &mut bench.lanes[0];
-        balancer.commit(&bench.pool, &bench.board, ServerIndex(99));
+        let (loads, balancer) = &mut bench.lanes[0];
+        balancer.commit(&bench.pool, &bench.board, loads, ServerIndex(99));
         assert_eq!(bench.clients(0, 4).len(), 4);
     }
 }

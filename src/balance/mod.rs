@@ -1,26 +1,29 @@
 //! Pools: which servers there are, which of them are up, and which one the next client gets.
 //!
 //! A [`Pool`] is an immutable part of a configuration snapshot. A [`Board`] outlives snapshots: one writer publishes each server's health and
-//! all lanes read it without locks. A [`Balancer`] is one lane's own state for one pool. [`Loads`] counts connections a server, one row a lane.
+//! all lanes read it without locks. [`Loads`] counts connections a server, one row a lane, and keeps the limits of those that have one; [`LaneLoads`] is one lane's hand on
+//! it. A [`Backend`] is a pool as one lane uses it: it gives a client a place at a server. Its [`Balancer`] knows whose turn it is.
 //! [`Slots`] is control's: it gives each server incarnation its place on the board and in the loads.
 
+pub mod backend;
 pub mod balancer;
 pub mod board;
 pub mod loads;
 pub mod pool;
 pub mod slots;
 
+pub use backend::{Backend, Outage, Standing};
 pub use balancer::Balancer;
 pub use board::{Board, Health, Slot};
-pub use loads::Loads;
-pub use pool::{Algorithm, Pool, Server, ServerIndex};
+pub use loads::{LaneLoads, Loads};
+pub use pool::{Admission, Algorithm, Draining, Pool, Server, ServerIndex, State};
 pub use slots::{Slots, SlotsFull};
 
 #[cfg(test)]
 pub(crate) mod testing {
     //! Pools for tests.
 
-    use super::{Algorithm, Pool, Server, Slot};
+    use super::{Algorithm, Pool, Server, Slot, State};
     use crate::base::{Generation, PoolId, ServerId};
 
     /// The `n`th server: its identity, address and slot follow from `n`.
@@ -31,7 +34,8 @@ pub(crate) mod testing {
             name: format!("s{n}"),
             address: ([198, 18, 1, 1], 8000 + n).into(),
             ratio,
-            enabled: true,
+            state: State::Enabled,
+            max_connections: None,
             slot: Slot(u32::from(n)),
         }
     }

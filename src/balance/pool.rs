@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::balance::Slot;
-use crate::base::{Generation, PoolId, ServerId};
+use crate::base::{Duration, Generation, PoolId, ServerId};
 
 /// A server's place in one snapshot of its pool. Never leaves the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,10 +32,43 @@ pub struct Server {
     pub address: SocketAddr,
     /// Share of new clients, 1 to 20.
     pub ratio: u8,
-    /// Whether the operator lets it be used at all.
-    pub enabled: bool,
+    /// What the operator lets it be used for.
+    pub state: State,
+    /// Most connections at once, over all lanes.
+    pub max_connections: Option<u32>,
     /// Its place on the health board and in the loads.
     pub slot: Slot,
+}
+
+/// What the operator lets a server be used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Everything.
+    #[default]
+    Enabled,
+    /// Its open connections end by themselves or at a timeout, and it gets no new clients.
+    Draining(Draining),
+    /// Nothing. Connections that are open live on.
+    Disabled,
+}
+
+/// How a server is drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draining {
+    /// Who may still connect to it.
+    pub admission: Admission,
+    /// When connections that are still open are reset, from when the lane learned of the drain; `None`: never.
+    pub timeout: Option<Duration>,
+}
+
+/// Who may still connect to a server that is drained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Admission {
+    /// Nobody.
+    #[default]
+    DisallowNew,
+    /// Its persisted clients, until the drain times out.
+    AllowPersisted,
 }
 
 impl Server {

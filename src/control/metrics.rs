@@ -174,7 +174,20 @@ impl Everything {
         let connections = |server: &Placed| self.loads.total(server.slot);
         family("Whether clients may be sent to the server", &is_up).encode("server_up", encoder)?;
         family("Whether a health monitor has judged the server", &is_known).encode("server_monitored", encoder)?;
-        family("Connections open to the server", &connections).encode("server_connections", encoder)
+        let waiting = |server: &Placed| self.loads.waiting(server.slot).into();
+        family("Connections open to the server", &connections).encode("server_connections", encoder)?;
+        family("Clients that wait for a place at the server", &waiting).encode("server_waiting", encoder)?;
+        self.encode_limits(&view.servers, encoder)
+    }
+
+    fn encode_limits(&self, servers: &[Placed], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let limit = |server: &Placed| {
+            let labels = vec![("pool", server.pool.clone()), ("server", server.server.clone())];
+            Some((labels, self.loads.limit(server.slot)?.into()))
+        };
+        let help = "Most connections that the server has at once, where it has a limit";
+        Family { help, kind: Kind::Gauge, values: servers.iter().filter_map(limit).collect() }
+            .encode("server_connections_max", encoder)
     }
 
     fn encode_control(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

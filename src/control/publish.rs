@@ -82,7 +82,14 @@ pub fn snapshots(
     shared: &mut Shared,
     lanes: usize,
 ) -> Result<Vec<Snapshot>, Unpublishable> {
-    (0..lanes).map(|_| snapshot(configuration, version, macs, shared)).collect()
+    let snapshots: Vec<_> =
+        (0..lanes).map(|_| snapshot(configuration, version, macs, shared)).collect::<Result<_, _>>()?;
+    // Nothing can fail any more. A lane that counts by a limit follows it at once; one that a limit is new to begins to count with its snapshot.
+    for server in snapshots.first().into_iter().flat_map(|snapshot| &snapshot.pools).flat_map(|(pool, _)| &pool.servers)
+    {
+        shared.loads.set_limit(server.slot, server.max_connections);
+    }
+    Ok(snapshots)
 }
 
 fn snapshot(
@@ -105,7 +112,7 @@ fn snapshot(
         };
         let profile = service.profile.as_ref().map(|profile| Arc::new(Profile::clone(profile)));
         let tickets = tickets(service, &configuration.ticket_keys, cluster);
-        let settings = tls_settings(service, tickets, pool, profile, &shared.board);
+        let settings = tls_settings(service, tickets, pool, profile);
         let tls =
             tls::Service::new(settings).map_err(|error| Unpublishable::Tls { service: service.name.clone(), error })?;
         services.push(Arc::new(relay::Service {
@@ -130,7 +137,8 @@ fn placed_pool(pool: &Pool, slots: &mut Slots) -> Result<balance::Pool, SlotsFul
             name: server.name.clone(),
             address: server.address,
             ratio: server.ratio,
-            enabled: server.enabled,
+            state: server.state,
+            max_connections: server.max_connections,
             slot: slots.assign(pool.id, server.id, server.generation)?,
         })
     };
@@ -193,7 +201,6 @@ fn tls_settings(
     tickets: tls::service::Tickets,
     pool: Arc<balance::Pool>,
     profile: Option<Arc<Profile>>,
-    board: &Arc<Board>,
 ) -> tls::service::Settings {
     tls::service::Settings {
         // A service makes its own signers of them and keeps no reference.
@@ -206,7 +213,6 @@ fn tls_settings(
         tickets,
         pool,
         profile,
-        board: Arc::clone(board),
     }
 }
 
@@ -244,5 +250,5 @@ pub(super) fn prove_tls(service: &VirtualService) -> Result<(), tls::service::In
         session_max: Schedule::default().lifetime(),
     };
     let tickets = tickets(service, &keys, [0; 32]);
-    tls::Service::new(tls_settings(service, tickets, Arc::new(pool), None, &Arc::new(Board::new(0)))).map(|_| ())
+    tls::Service::new(tls_settings(service, tickets, Arc::new(pool), None)).map(|_| ())
 }

@@ -3,7 +3,7 @@
 //! A [`Monitors`] is sans-IO: drain [`Monitors::poll_probe`] and open those connections; tell it how each ended with `on_*`;
 //! call [`Monitors::on_timeout`] when [`Monitors::poll_at`] has come. One lane runs the monitors of the whole engine.
 //!
-//! A server is probed when its pool has a monitor and the operator has it enabled; all others are
+//! A server is probed when its pool has a monitor and the operator has not disabled it; all others are
 //! [`Unknown`](crate::balance::Health::Unknown) on the board, which is usable. A new server gets its first probe within a second, and that one decides alone;
 //! from then on it takes the monitor's number of equal results in a row to change the verdict.
 

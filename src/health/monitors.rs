@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::balance::{Board, Health, Pool, ServerIndex, Slot};
+use crate::balance::{Board, Health, Pool, ServerIndex, Slot, State};
 use crate::base::{Duration, Instant, Random};
 use crate::health::streak::Streak;
 use crate::health::{Cause, Counters, Monitor, Probe, ProbeId, Verdict};
@@ -104,7 +104,7 @@ impl Monitors {
             let Some(monitor) = monitor else { continue };
             let monitor = Arc::new(monitor.clone());
             for (index, server) in (0..=u16::MAX).map(ServerIndex).zip(&pool.servers) {
-                if !server.enabled || self.watched.contains_key(&server.slot) {
+                if server.state == State::Disabled || self.watched.contains_key(&server.slot) {
                     continue;
                 }
                 let (pool, monitor, address) = (Arc::clone(pool), Arc::clone(&monitor), server.address);

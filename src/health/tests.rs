@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::balance::testing::{pool, server};
-use crate::balance::{Algorithm, Board, Health, Pool, Server, Slot};
+use crate::balance::{Algorithm, Board, Health, Pool, Server, Slot, State};
 use crate::base::{Counter, Generation, Instant, PoolId, Random, ServerId};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -300,7 +300,7 @@ fn an_answer_counts_once() {
 fn disabled_servers_and_pools_without_a_monitor_are_never_probed() {
     let mut world = World::new(8, 3);
     let mut one = pool(Algorithm::RoundRobin, &[1, 1]);
-    one.servers[0].enabled = false;
+    one.servers[0].state = State::Disabled;
     let bare = Pool::new(PoolId(2), "bare".into(), Algorithm::RoundRobin, vec![server(2, 1)]);
     world.monitors.configure(&[(Arc::new(one), Some(monitor())), (Arc::new(bare), None)], world.now);
     world.run(60 * SECOND);
@@ -360,7 +360,7 @@ fn a_server_that_leaves_is_forgotten_and_starts_unknown_when_it_returns() {
         world.run(Duration::from_millis(50));
     }
     let mut without = two.clone();
-    without.servers[1].enabled = false;
+    without.servers[1].state = State::Disabled;
     world.configure(&without, Some(monitor()));
     assert!(world.open.is_empty(), "its probe is abandoned");
     assert_eq!(world.value(|c| &c.probes_dropped), 1);

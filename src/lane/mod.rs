@@ -2,7 +2,7 @@
 //!
 //! A [`Lane`] owns everything it touches: queues, neighbours, connections, sessions, timers, ports, random generator. Drive it with
 //! [`Lane::breath`] and nothing else. A breath does a bounded amount of work in this order: orders, frames in (`receive`),
-//! timers, connections (`work`), frames out (`transmit`), new clients (`work`), frames out.
+//! timers, clients that wait for a place (`queue`), servers that are drained (`drain`), connections (`work`), frames out (`transmit`), new clients (`work`), frames out.
 //!
 //! What is short goes first: relays that move bytes, then handshakes that are nearly over, and when all of that has left, the ClientHellos, which cost most. Clients
 //! are answered in the order in which they came and wait once, not again before each step of their handshake. Nobody starves: every breath serves each of the
@@ -14,8 +14,10 @@ pub mod inbox;
 pub mod record;
 
 mod connect;
+mod drain;
 mod orders;
 mod probes;
+mod queue;
 mod receive;
 mod run_queue;
 mod station;
@@ -29,7 +31,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::balance::Loads;
+use crate::balance::{Board, LaneLoads, Loads};
 use crate::base::{Duration, EngineId, Instant, LaneId, Random, ServiceId, Wheel};
 use crate::health::Monitors;
 use crate::nic::QueuePair;
@@ -45,7 +47,9 @@ pub use record::Record;
 pub use station::Station;
 pub use steer::Steering;
 
+use drain::Drains;
 use probes::Probes;
+use queue::Queue;
 use run_queue::RunQueue;
 use work::{Connection, Front};
 
@@ -88,6 +92,8 @@ pub struct Settings {
     pub tcp: tcp::Settings,
     /// The keys to begin with.
     pub ring: Arc<Ring>,
+    /// Which servers are up.
+    pub board: Arc<Board>,
     /// Connections open to each server, shared by all lanes.
     pub loads: Arc<Loads>,
     /// The health monitors, on the one lane that runs them.
@@ -112,7 +118,10 @@ pub struct Lane<Q: QueuePair, C> {
     ready: RunQueue,
     deadlines: Wheel<usize>,
     probes: Option<Probes>,
-    loads: Arc<Loads>,
+    board: Arc<Board>,
+    loads: Rc<LaneLoads>,
+    queue: Queue,
+    drains: Drains,
     draining: bool,
     idle_breaths: u32,
     breath_began: Instant,
@@ -141,7 +150,6 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
             clock,
             poll: settings.poll,
             counters,
-            handle,
             desk,
             fronts: HashMap::new(),
             connections: Slab::new(),
@@ -150,12 +158,16 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
             ready: RunQueue::default(),
             deadlines: Wheel::new(),
             probes: settings.monitors.map(Probes::new),
-            loads: settings.loads,
+            board: settings.board,
+            loads: Rc::new(LaneLoads::new(settings.loads, handle.lane)),
+            queue: Queue::default(),
+            drains: Drains::default(),
             draining: false,
             idle_breaths: 0,
             breath_began: now,
             was_busy: false,
             buffers_read: Instant::START,
+            handle,
         }
     }
 
@@ -167,7 +179,9 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
 
         let ordered = self.take_orders(now);
         let received = self.station.receive(now);
-        let fired = self.fire_timers(now);
+        let mut fired = self.fire_timers(now);
+        fired |= self.admit_waiting(now);
+        fired |= self.drain_servers(now);
         let (worked, turns) = self.work(now, unix);
         let mut sent = self.station.transmit(now);
         let answered = self.answer_hellos(1 + turns / CONNECTIONS_PER_HELLO, now);
@@ -208,7 +222,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
     /// When the lane wants its next breath if nothing arrives before.
     pub fn poll_at(&self) -> Option<Instant> {
         let probes = self.probes.as_ref().and_then(Probes::poll_at);
-        [self.station.poll_at(), probes, self.deadlines.poll_at()].into_iter().flatten().min()
+        [self.station.poll_at(), probes, self.deadlines.poll_at(), self.drains.poll_at()].into_iter().flatten().min()
     }
 
     /// Relayed connections that are open.

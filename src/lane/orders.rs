@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::balance::Balancer;
+use crate::balance::Backend;
 use crate::base::{Instant, PoolId};
-use crate::lane::work::{Backend, Front};
+use crate::lane::work::Front;
 use crate::lane::{Lane, Order, Snapshot};
 use crate::nic::QueuePair;
 use crate::relay::Service;
@@ -28,11 +28,12 @@ impl<Q: QueuePair, C> Lane<Q, C> {
 
     fn configure(&mut self, snapshot: Snapshot, now: Instant) {
         self.station.configure(snapshot.ports);
-        let backends: HashMap<PoolId, Rc<Backend>> = snapshot
-            .pools
-            .iter()
-            .map(|(pool, _)| (pool.id, Rc::new(Backend::new(Balancer::new(pool, self.station.id)))))
-            .collect();
+        self.loads.configure(snapshot.pools.iter().map(|(pool, _)| &**pool));
+        self.begin_drains(&snapshot.pools, now);
+        self.turn_away_waiting(&snapshot.pools, now);
+        let backend = |pool| Rc::new(Backend::new(Arc::clone(pool), Arc::clone(&self.board), Rc::clone(&self.loads)));
+        let backends: HashMap<PoolId, Rc<Backend>> =
+            snapshot.pools.iter().map(|(pool, _)| (pool.id, backend(pool))).collect();
         let old = std::mem::take(&mut self.fronts);
         for address in old.values().flat_map(|front| &front.service.addresses) {
             if !snapshot.services.iter().any(|service| service.addresses.contains(address)) {

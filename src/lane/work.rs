@@ -1,32 +1,19 @@
 //! Connections: events from TCP wake relays, relays work in turn, and what they come to is counted and recorded.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::balance::{Balancer, ServerIndex, Slot};
+use crate::balance::{Backend, ServerIndex, Slot};
 use crate::base::{Flow, Instant, ServiceId, TimerId, UnixTime};
 use crate::health::ProbeId;
 use crate::lane::connect::NoConnection;
 use crate::lane::{CONNECTIONS_MAX, HANDSHAKE_STEPS_MAX, Lane, Record};
 use crate::nic::QueuePair;
-use crate::persistence::Reason;
 use crate::relay::{End, Next, Relay, Service, Side};
 use crate::tcp::{AHEAD, ConnectionId, Event, Token};
 
-/// A pool's balancer, shared by the services that use the pool.
-#[derive(Debug)]
-pub(super) struct Backend {
-    balancer: RefCell<Balancer>,
-}
-
-impl Backend {
-    pub(super) fn new(balancer: Balancer) -> Self {
-        Self { balancer: RefCell::new(balancer) }
-    }
-}
-
-/// A virtual service with the balancer of its pool, both of one snapshot. Connections keep the one they began with.
+/// A virtual service and where its clients go, both of one snapshot. Connections keep the service that they began with, and go where the snapshot says that is in
+/// force when that is decided: no server that a reload removed, disabled or drains gets a client whose handshake was under way.
 #[derive(Debug)]
 pub(super) struct Front {
     pub(super) service: Arc<Service>,
@@ -36,8 +23,9 @@ pub(super) struct Front {
 /// A relayed connection and what the lane keeps beside it.
 #[derive(Debug)]
 pub(super) struct Connection {
-    relay: Relay,
-    front: Rc<Front>,
+    pub(super) relay: Relay,
+    /// Where its client may go, and once that is decided, what it was decided by.
+    pub(super) backend: Rc<Backend>,
     /// Its client and own address, which TCP forgets when the leg is gone.
     flow: Flow,
     began: UnixTime,
@@ -46,8 +34,29 @@ pub(super) struct Connection {
     /// Fires when its deadline, as it was when the timer was armed, has come.
     timer: Option<TimerId>,
     armed: Instant,
-    /// The server that it counts against.
-    slot: Option<Slot>,
+    pub(super) claim: Claim,
+}
+
+/// What a connection has at a server, from the decision for it to the end of the server's leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Nothing is decided.
+    Undecided,
+    /// It waits for a place, under this number.
+    Waiting(Slot, u64),
+    /// It has a place.
+    Place(Slot),
+    /// Nothing, and it will have nothing any more.
+    Gone,
+}
+
+impl Claim {
+    pub(super) fn slot(self) -> Option<Slot> {
+        match self {
+            Self::Waiting(slot, _) | Self::Place(slot) => Some(slot),
+            Self::Undecided | Self::Gone => None,
+        }
+    }
 }
 
 /// Whose a TCP connection is, as its token says.
@@ -137,9 +146,10 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             return;
         };
         let relay = Relay::new(Arc::clone(&front.service), client, now);
-        let front = Rc::clone(front);
+        let backend = Rc::clone(&front.backend);
+        let claim = Claim::Undecided;
         let connection =
-            Connection { relay, front, flow, began: unix, queued: false, timer: None, armed: now, slot: None };
+            Connection { relay, backend, flow, began: unix, queued: false, timer: None, armed: now, claim };
         let index = self.connections.insert(Box::new(connection));
         self.station.stack.set_token(client, Owner::Leg(index, Side::Client).token());
         self.arm(index);
@@ -150,12 +160,15 @@ impl<Q: QueuePair, C> Lane<Q, C> {
     fn on_leg_event(&mut self, index: usize, side: Side, event: Event, now: Instant) {
         if let Some(connection) = self.connections.get_mut(index) {
             connection.relay.on_event(side, event, &mut self.station.stack, now);
+            if side == Side::Server && matches!(event, Event::Closed(_)) {
+                self.release(index);
+            }
             self.wake(index);
         }
     }
 
     /// Puts a connection into its run queue, once.
-    fn wake(&mut self, index: usize) {
+    pub(super) fn wake(&mut self, index: usize) {
         let Some(connection) = self.connections.get_mut(index) else { return };
         if !std::mem::replace(&mut connection.queued, true) {
             let relay = &connection.relay;
@@ -171,8 +184,19 @@ impl<Q: QueuePair, C> Lane<Q, C> {
     fn run(&mut self, index: usize, now: Instant) {
         let Some(connection) = self.connections.get_mut(index) else { return };
         connection.queued = false;
-        let candidate = connection.relay.is_handshaking().then(|| connection.candidate(&self.loads)).flatten();
-        let next = connection.relay.work(&mut self.station.stack, &mut self.desk, candidate, &self.counters.relay, now);
+        let is_undecided = connection.claim == Claim::Undecided;
+        if is_undecided && let Some(front) = self.fronts.get(&connection.relay.service().id) {
+            connection.backend = Rc::clone(&front.backend);
+        }
+        let Connection { relay, backend, .. } = &mut **connection;
+        let next = relay.work(&mut self.station.stack, &mut self.desk, backend, &self.counters.relay, now);
+        let has_done_with_server = relay.has_done_with_server();
+        if is_undecided {
+            self.claim(index);
+        }
+        if has_done_with_server {
+            self.release(index);
+        }
         match next {
             Next::Wait => self.tighten(index),
             Next::Again => self.wake(index),
@@ -183,19 +207,13 @@ impl<Q: QueuePair, C> Lane<Q, C> {
 
     /// Opens the server's leg of a connection.
     fn connect(&mut self, index: usize, server: ServerIndex, now: Instant) {
-        let Some(connection) = self.connections.get_mut(index) else { return };
-        connection.commit(server);
-        let tls = &connection.front.service.tls;
-        let Some((address, slot)) = tls.pool().server(server).map(|server| (server.address, server.slot)) else {
-            return;
-        };
+        let Some(connection) = self.connections.get(index) else { return };
+        let Some(address) = connection.backend.pool().server(server).map(|server| server.address) else { return };
         let opened = self.station.open_connection(address, Owner::Leg(index, Side::Server).token(), now);
         let Some(connection) = self.connections.get_mut(index) else { return };
         match opened {
             Ok(leg) => {
                 connection.relay.on_connecting(leg, now);
-                connection.slot = Some(slot);
-                self.loads.open(self.station.id, slot);
                 self.arm(index);
             }
             Err(NoConnection::NoRoute) => connection.relay.on_no_connection(End::ServerUnreachable),
@@ -237,13 +255,11 @@ impl<Q: QueuePair, C> Lane<Q, C> {
         }
     }
 
-    fn finish(&mut self, index: usize, end: End, now: Instant) {
+    pub(super) fn finish(&mut self, index: usize, end: End, now: Instant) {
+        self.release(index);
         let Some(connection) = self.connections.try_remove(index) else { return };
         if let Some(timer) = connection.timer {
             self.deadlines.cancel(timer);
-        }
-        if let Some(slot) = connection.slot {
-            self.loads.close(self.station.id, slot);
         }
         let (received, sent) = connection.relay.bytes();
         let counters = &self.counters.relay;
@@ -269,8 +285,8 @@ impl<Q: QueuePair, C> Lane<Q, C> {
     fn record(&self, connection: &Connection, end: End, now: Instant) -> Record {
         let relay = &connection.relay;
         let handshake = relay.handshake();
-        let pool = relay.service().tls.pool();
-        let chosen = handshake.and_then(|handshake| handshake.decision.server).and_then(|server| pool.server(server));
+        let pool = connection.backend.pool();
+        let chosen = relay.chosen().and_then(|server| pool.server(server));
         let (received, sent) = relay.bytes();
         Record {
             lane: self.station.id,
@@ -295,31 +311,6 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             received,
             sent,
             end,
-        }
-    }
-}
-
-impl Connection {
-    /// The server that a new client of this connection's pool would get now.
-    fn candidate(&self, loads: &crate::balance::Loads) -> Option<ServerIndex> {
-        let tls = &self.front.service.tls;
-        self.front.backend.balancer.borrow().peek(tls.pool(), tls.board(), loads)
-    }
-
-    /// Tells the balancer that its candidate was taken, unless the client's mapping decided.
-    fn commit(&self, server: ServerIndex) {
-        let Some(handshake) = self.relay.handshake() else { return };
-        match handshake.decision.reason {
-            Reason::Persisted | Reason::PersistedThoughDown | Reason::Refused | Reason::PoolDown => {}
-            Reason::Off
-            | Reason::NoMapping
-            | Reason::SwitchedDown
-            | Reason::SwitchedDisabled
-            | Reason::SwitchedRemoved
-            | Reason::SwitchedAged => {
-                let tls = &self.front.service.tls;
-                self.front.backend.balancer.borrow_mut().commit(tls.pool(), tls.board(), server);
-            }
         }
     }
 }

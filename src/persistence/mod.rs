@@ -14,6 +14,8 @@ pub struct Profile {
     pub method: Method,
     /// What happens to a client whose server is down.
     pub select_new_server_when_persistent_server_down: SelectNewServer,
+    /// What happens to a client whose server has no place.
+    pub on_limit: OnLimit,
     /// How long a client keeps its server at most, counted from the first assignment.
     pub max_mapping_age: Option<Duration>,
 }
@@ -37,6 +39,29 @@ pub enum SelectNewServer {
     NeverEvenIfDown,
 }
 
+/// What happens to a persisted client whose server is at its connection limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLimit {
+    /// Another server; the mapping is switched to it.
+    #[default]
+    Switch,
+    /// Another server for this connection; the mapping stays.
+    Spill,
+    /// The client waits for a place.
+    Queue(Queue),
+    /// It is refused.
+    Refuse,
+}
+
+/// How clients wait for a place at their server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Most that wait for one server, over all lanes. One more is refused.
+    pub max: u32,
+    /// How long one waits at most from the end of its handshake, and is then refused.
+    pub timeout: Duration,
+}
+
 /// What persistence decided for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -46,61 +71,77 @@ pub struct Decision {
     pub reason: Reason,
 }
 
-/// Why a connection goes where it goes. Metrics and the connection log name these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// The service has no persistence profile.
-    Off,
-    /// The client brought no mapping, or none that counts.
-    NoMapping,
-    /// The mapped server is up.
-    Persisted,
-    /// The mapped server is down and the profile keeps the client on it all the same.
-    PersistedThoughDown,
-    /// The mapped server is down; another was chosen.
-    SwitchedDown,
-    /// The mapped server was disabled by the operator; another was chosen.
-    SwitchedDisabled,
-    /// The mapped server is not in the pool any more, or another incarnation is; another was chosen.
-    SwitchedRemoved,
-    /// The mapping is older than the profile allows; another was chosen.
-    SwitchedAged,
-    /// The mapped server is down or disabled and the profile allows no other: refused.
-    Refused,
-    /// No server of the pool is usable.
-    PoolDown,
+impl Decision {
+    /// Whether the client has to wait for a place at its server. Whoever does not and has a server has a place there.
+    pub fn must_wait(&self) -> bool {
+        self.reason == Reason::Queued
+    }
 }
 
-impl Reason {
-    /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 10] = [
-        Self::Off,
-        Self::NoMapping,
-        Self::Persisted,
-        Self::PersistedThoughDown,
-        Self::SwitchedDown,
-        Self::SwitchedDisabled,
-        Self::SwitchedRemoved,
-        Self::SwitchedAged,
-        Self::Refused,
-        Self::PoolDown,
-    ];
-
-    /// Its name in logs and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::NoMapping => "no-mapping",
-            Self::Persisted => "persisted",
-            Self::PersistedThoughDown => "persisted-though-down",
-            Self::SwitchedDown => "switched-down",
-            Self::SwitchedDisabled => "switched-disabled",
-            Self::SwitchedRemoved => "switched-removed",
-            Self::SwitchedAged => "switched-aged",
-            Self::Refused => "refused",
-            Self::PoolDown => "pool-down",
+/// Declares the reasons, each with its name.
+macro_rules! reasons {
+    ($($(#[doc = $about:literal])+ $reason:ident = $name:literal),+ $(,)?) => {
+        /// Why a connection goes where it goes. Metrics and the connection log name these.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $($(#[doc = $about])+ $reason,)+
         }
-    }
+
+        impl Reason {
+            /// Every reason, in the order of declaration.
+            pub const ALL: &[Self] = &[$(Self::$reason),+];
+
+            /// Its name in logs and metrics.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$reason => $name,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The service has no persistence profile.
+    Off = "off",
+    /// The client brought no mapping, or none that counts.
+    NoMapping = "no-mapping",
+    /// The mapped server is up.
+    Persisted = "persisted",
+    /// The mapped server is down and the profile keeps the client on it all the same.
+    PersistedThoughDown = "persisted-though-down",
+    /// The mapped server is drained and its persisted clients stay.
+    PersistedDraining = "persisted-draining",
+    /// The mapped server has no place: the client waits for one.
+    Queued = "queued",
+    /// The mapped server has no place: another was chosen for this connection, and the mapping stays.
+    Spilled = "spilled",
+    /// The mapped server is down; another was chosen.
+    SwitchedDown = "switched-down",
+    /// The mapped server is drained; another was chosen.
+    SwitchedDraining = "switched-draining",
+    /// The mapped server was disabled by the operator; another was chosen.
+    SwitchedDisabled = "switched-disabled",
+    /// The mapped server has no place; another was chosen.
+    SwitchedLimit = "switched-limit",
+    /// The mapped server is not in the pool any more, or another incarnation is; another was chosen.
+    SwitchedRemoved = "switched-removed",
+    /// The mapping is older than the profile allows; another was chosen.
+    SwitchedAged = "switched-aged",
+    /// The mapped server is down and the profile allows no other: refused.
+    RefusedDown = "refused-down",
+    /// The mapped server is drained and the profile allows no other: refused.
+    RefusedDraining = "refused-draining",
+    /// The mapped server was disabled by the operator and the profile allows no other: refused.
+    RefusedDisabled = "refused-disabled",
+    /// The mapped server has no place and the profile allows no other: refused.
+    RefusedLimit = "refused-limit",
+    /// The mapped server has no place and too many wait for one: refused.
+    RefusedQueue = "refused-queue",
+    /// No server of the pool is usable.
+    PoolDown = "pool-down",
+    /// No server of the pool has a place.
+    PoolFull = "pool-full",
 }
 
 #[cfg(test)]
@@ -110,12 +151,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_stands_at_its_place_with_a_name_of_its_own() {
-        for (place, reason) in Reason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, place);
-        }
-        assert_eq!(Reason::PoolDown as usize + 1, Reason::ALL.len());
-        let names: HashSet<_> = Reason::ALL.into_iter().map(Reason::name).collect();
+    fn every_reason_has_a_name_of_its_own() {
+        let names: HashSet<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
         assert_eq!(names.len(), Reason::ALL.len());
         assert!(names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')));
     }

@@ -1,53 +1,87 @@
-//! Persistence by the mapping in the client's session ticket: the policy table of the specification, as one `match`.
+//! Persistence by the mapping in the client's session ticket: the policy table of the specification.
 
-use crate::balance::{Board, Pool, Server, ServerIndex};
+use crate::balance::{Backend, Outage, Pool, Server, ServerIndex, Standing};
 use crate::base::UnixTime;
-use crate::persistence::{Decision, Profile, Reason, SelectNewServer};
+use crate::persistence::{Decision, OnLimit, Profile, Reason, SelectNewServer};
 use crate::ticket::Mapping;
 
-/// Where a client goes. `mapping` is what its ticket says, once the handshake really resumed; `candidate` the server that a new client would get.
+/// Where a client goes. `mapping` is what its ticket says, once the handshake really resumed.
 ///
-/// `candidate` is `None` when no server of the pool is usable. The client is then refused under every policy, but for one whose
-/// own server is up.
-pub fn decide(
-    mapping: Option<&Mapping>,
-    profile: Option<&Profile>,
-    pool: &Pool,
-    board: &Board,
-    candidate: Option<ServerIndex>,
-    now: UnixTime,
-) -> Decision {
-    let other = |reason| match candidate {
-        Some(server) => Decision { server: Some(server), reason },
-        None => Decision { server: None, reason: Reason::PoolDown },
-    };
+/// Whoever gets a server has a place there from now on, or waits for one: see [`Decision::must_wait`]. Who decides this gives back either.
+pub fn decide(mapping: Option<&Mapping>, profile: Option<&Profile>, backend: &Backend, now: UnixTime) -> Decision {
+    let other = |reason| other(backend, reason);
     let Some(profile) = profile else { return other(Reason::Off) };
     let Some(mapping) = mapping else { return other(Reason::NoMapping) };
-    let (server, standing) = match standing(mapping, pool, board) {
-        Mapped::Removed => return other(Reason::SwitchedRemoved),
-        Mapped::Here(server, standing) => (server, standing),
-    };
+    let Some((index, server)) = mapped(mapping, backend.pool()) else { return other(Reason::SwitchedRemoved) };
     if profile.max_mapping_age.is_some_and(|max| now.since(mapping.assigned) > max) {
         return other(Reason::SwitchedAged);
     }
-    let same = |reason| Decision { server: Some(server), reason };
-    let refused = || match candidate {
-        Some(_) => Decision { server: None, reason: Reason::Refused },
-        None => Decision { server: None, reason: Reason::PoolDown },
-    };
-    match (standing, profile.select_new_server_when_persistent_server_down) {
+    let same = |reason| same(index, reason, profile, backend);
+    match (backend.standing(server), profile.select_new_server_when_persistent_server_down) {
         (Standing::Up, SelectNewServer::Immediate | SelectNewServer::Never | SelectNewServer::NeverEvenIfDown) => {
             same(Reason::Persisted)
         }
+        (
+            Standing::Draining,
+            SelectNewServer::Immediate | SelectNewServer::Never | SelectNewServer::NeverEvenIfDown,
+        ) => same(Reason::PersistedDraining),
         (Standing::Down, SelectNewServer::Immediate) => other(Reason::SwitchedDown),
-        (Standing::Down, SelectNewServer::Never) => refused(),
-        (Standing::Down, SelectNewServer::NeverEvenIfDown) => match candidate {
-            Some(_) => same(Reason::PersistedThoughDown),
-            // The whole pool is down: that row of the table is the same under every policy.
-            None => refused(),
-        },
+        (Standing::Down, SelectNewServer::Never) => refused(backend, Reason::RefusedDown),
+        // The whole pool is down: that row of the table is the same under every policy.
+        (Standing::Down, SelectNewServer::NeverEvenIfDown) if backend.outage() == Some(Outage::Down) => {
+            refused(backend, Reason::RefusedDown)
+        }
+        (Standing::Down, SelectNewServer::NeverEvenIfDown) => same(Reason::PersistedThoughDown),
+        (Standing::Drained, SelectNewServer::Immediate) => other(Reason::SwitchedDraining),
+        (Standing::Drained, SelectNewServer::Never | SelectNewServer::NeverEvenIfDown) => {
+            refused(backend, Reason::RefusedDraining)
+        }
         (Standing::Disabled, SelectNewServer::Immediate) => other(Reason::SwitchedDisabled),
-        (Standing::Disabled, SelectNewServer::Never | SelectNewServer::NeverEvenIfDown) => refused(),
+        (Standing::Disabled, SelectNewServer::Never | SelectNewServer::NeverEvenIfDown) => {
+            refused(backend, Reason::RefusedDisabled)
+        }
+    }
+}
+
+/// Another server, as for a new client.
+fn other(backend: &Backend, reason: Reason) -> Decision {
+    match backend.choose() {
+        Some(server) => Decision { server: Some(server), reason },
+        None => Decision { server: None, reason: out_of(backend.outage()) },
+    }
+}
+
+/// The server of the mapping, or what the profile says where that has no place.
+fn same(server: ServerIndex, reason: Reason, profile: &Profile, backend: &Backend) -> Decision {
+    if backend.take(server) {
+        return Decision { server: Some(server), reason };
+    }
+    match profile.on_limit {
+        OnLimit::Switch => other(backend, Reason::SwitchedLimit),
+        OnLimit::Spill => other(backend, Reason::Spilled),
+        // Also where the rest of the pool is full: it is a place at this server that the client waits for.
+        OnLimit::Queue(queue) if backend.wait(server, queue.max) => {
+            Decision { server: Some(server), reason: Reason::Queued }
+        }
+        OnLimit::Queue(_) => Decision { server: None, reason: Reason::RefusedQueue },
+        OnLimit::Refuse => Decision { server: None, reason: Reason::RefusedLimit },
+    }
+}
+
+/// No server; that the whole pool is of no use is the better reason.
+fn refused(backend: &Backend, reason: Reason) -> Decision {
+    let reason = match backend.outage() {
+        Some(Outage::Down) => Reason::PoolDown,
+        Some(Outage::Full) | None => reason,
+    };
+    Decision { server: None, reason }
+}
+
+/// A place may have been given back since there was none.
+fn out_of(outage: Option<Outage>) -> Reason {
+    match outage {
+        Some(Outage::Down) => Reason::PoolDown,
+        Some(Outage::Full) | None => Reason::PoolFull,
     }
 }
 
@@ -58,49 +92,36 @@ pub fn decide(
 pub fn mapping_to_seal(decision: &Decision, previous: Option<&Mapping>, pool: &Pool, now: UnixTime) -> Option<Mapping> {
     let server = pool.server(decision.server?)?;
     let assigned = match decision.reason {
-        Reason::Off | Reason::Refused | Reason::PoolDown => return None,
-        Reason::Persisted | Reason::PersistedThoughDown => {
+        Reason::Off
+        | Reason::RefusedDown
+        | Reason::RefusedDraining
+        | Reason::RefusedDisabled
+        | Reason::RefusedLimit
+        | Reason::RefusedQueue
+        | Reason::PoolDown
+        | Reason::PoolFull => return None,
+        Reason::Spilled => return previous.copied(),
+        Reason::Persisted | Reason::PersistedThoughDown | Reason::PersistedDraining | Reason::Queued => {
             previous.filter(|mapping| names(mapping, pool, server)).map_or(now, |mapping| mapping.assigned)
         }
         Reason::NoMapping
         | Reason::SwitchedDown
+        | Reason::SwitchedDraining
         | Reason::SwitchedDisabled
+        | Reason::SwitchedLimit
         | Reason::SwitchedRemoved
         | Reason::SwitchedAged => now,
     };
     Some(Mapping { pool: pool.id, server: server.id, generation: server.generation, assigned })
 }
 
-/// What became of the server that a mapping names.
-enum Mapped {
-    /// Not in this pool, or another incarnation is.
-    Removed,
-    /// In the pool.
-    Here(ServerIndex, Standing),
-}
-
-/// Whether a server takes its persisted clients. A row of the policy table each: a limit or draining is another variant.
-#[derive(Clone, Copy)]
-enum Standing {
-    Up,
-    Down,
-    Disabled,
-}
-
-fn standing(mapping: &Mapping, pool: &Pool, board: &Board) -> Mapped {
+/// The server that a mapping names; `None` when it is not in this pool, or another incarnation is.
+fn mapped<'a>(mapping: &Mapping, pool: &'a Pool) -> Option<(ServerIndex, &'a Server)> {
     if mapping.pool != pool.id {
-        return Mapped::Removed;
+        return None;
     }
-    let Some(index) = pool.find(mapping.server, mapping.generation) else { return Mapped::Removed };
-    let Some(server) = pool.server(index) else { return Mapped::Removed };
-    let standing = if !server.enabled {
-        Standing::Disabled
-    } else if board.health(server.slot).is_usable() {
-        Standing::Up
-    } else {
-        Standing::Down
-    };
-    Mapped::Here(index, standing)
+    let index = pool.find(mapping.server, mapping.generation)?;
+    Some((index, pool.server(index)?))
 }
 
 fn names(mapping: &Mapping, pool: &Pool, server: &Server) -> bool {

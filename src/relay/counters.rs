@@ -33,18 +33,42 @@ crate::counters! {
         counter decided_persisted,
         /// Clients sent to the server of their mapping although it is down
         counter decided_persisted_though_down,
+        /// Clients sent to the server of their mapping although it is drained
+        counter decided_persisted_draining,
+        /// Clients that had to wait for a place at their server
+        counter decided_queued,
+        /// Clients sent to another server for one connection because theirs had no place
+        counter decided_spilled,
         /// Clients switched because their server is down
         counter decided_switched_down,
+        /// Clients switched because their server is drained
+        counter decided_switched_draining,
         /// Clients switched because their server is disabled
         counter decided_switched_disabled,
+        /// Clients switched because their server had no place
+        counter decided_switched_limit,
         /// Clients switched because their server is not in the pool any more
         counter decided_switched_removed,
         /// Clients switched because their mapping is too old
         counter decided_switched_aged,
         /// Clients refused because their server is down
-        counter decided_refused,
+        counter decided_refused_down,
+        /// Clients refused because their server is drained
+        counter decided_refused_draining,
+        /// Clients refused because their server is disabled
+        counter decided_refused_disabled,
+        /// Clients refused because their server had no place
+        counter decided_refused_limit,
+        /// Clients refused because their server had no place and too many waited for one
+        counter decided_refused_queue,
         /// Clients turned away because no server is usable
         counter decided_pool_down,
+        /// Clients turned away because no server had a place
+        counter decided_pool_full,
+        /// Clients that wait for a place at their server
+        gauge waiting,
+        /// Clients that waited and got a place
+        counter admitted,
         /// Connections that both sides closed in order
         counter ended_finished,
         /// Connections that the client reset
@@ -85,6 +109,8 @@ crate::counters! {
         counter ended_handshake_timed_out,
         /// Connections refused by persistence
         counter ended_refused,
+        /// Connections whose client waited too long for a place at its server
+        counter ended_queue_timed_out,
         /// Connections for which no server was usable
         counter ended_no_server,
         /// Connections for which the engine had no table entry or source port left
@@ -99,6 +125,8 @@ crate::counters! {
         counter ended_server_reset,
         /// Connections without a byte for too long
         counter ended_idle_timed_out,
+        /// Connections cut because their server was drained and the time was up
+        counter ended_server_drained,
         /// Connections cut because the engine stopped
         counter ended_drained,
     }
@@ -123,12 +151,22 @@ impl Counters {
             Reason::NoMapping => &self.decided_no_mapping,
             Reason::Persisted => &self.decided_persisted,
             Reason::PersistedThoughDown => &self.decided_persisted_though_down,
+            Reason::PersistedDraining => &self.decided_persisted_draining,
+            Reason::Queued => &self.decided_queued,
+            Reason::Spilled => &self.decided_spilled,
             Reason::SwitchedDown => &self.decided_switched_down,
+            Reason::SwitchedDraining => &self.decided_switched_draining,
+            Reason::SwitchedLimit => &self.decided_switched_limit,
             Reason::SwitchedDisabled => &self.decided_switched_disabled,
             Reason::SwitchedRemoved => &self.decided_switched_removed,
             Reason::SwitchedAged => &self.decided_switched_aged,
-            Reason::Refused => &self.decided_refused,
+            Reason::RefusedDown => &self.decided_refused_down,
+            Reason::RefusedDraining => &self.decided_refused_draining,
+            Reason::RefusedDisabled => &self.decided_refused_disabled,
+            Reason::RefusedLimit => &self.decided_refused_limit,
+            Reason::RefusedQueue => &self.decided_refused_queue,
             Reason::PoolDown => &self.decided_pool_down,
+            Reason::PoolFull => &self.decided_pool_full,
         }
     }
 
@@ -157,6 +195,7 @@ impl Counters {
             End::Tls(Failure::Internal) => &self.ended_tls_internal,
             End::HandshakeTimedOut => &self.ended_handshake_timed_out,
             End::Refused => &self.ended_refused,
+            End::QueueTimedOut => &self.ended_queue_timed_out,
             End::NoServer => &self.ended_no_server,
             End::NoResources => &self.ended_no_resources,
             End::ServerRefused => &self.ended_server_refused,
@@ -164,6 +203,7 @@ impl Counters {
             End::ServerUnreachable => &self.ended_server_unreachable,
             End::ServerReset => &self.ended_server_reset,
             End::IdleTimedOut => &self.ended_idle_timed_out,
+            End::ServerDrained => &self.ended_server_drained,
             End::Drained => &self.ended_drained,
         };
         ended.increment();

@@ -19,9 +19,11 @@ pub enum End {
     Tls(Failure),
     /// The client did not finish the TLS handshake in time.
     HandshakeTimedOut,
-    /// Persistence refused the client: its server is down.
+    /// Persistence refused the client: its server is down, drained, disabled or full.
     Refused,
-    /// No server was usable.
+    /// The client waited too long for a place at its server.
+    QueueTimedOut,
+    /// No server was usable, or none had a place.
     NoServer,
     /// The engine had no table entry or source port left for the server's connection.
     NoResources,
@@ -35,6 +37,8 @@ pub enum End {
     ServerReset,
     /// No byte in either direction for too long.
     IdleTimedOut,
+    /// The server was drained, and the time for that was up.
+    ServerDrained,
     /// The engine stopped before the connection ended.
     Drained,
 }
@@ -63,6 +67,7 @@ impl End {
             Self::Tls(Failure::Internal) => "tls-internal",
             Self::HandshakeTimedOut => "handshake-timed-out",
             Self::Refused => "refused",
+            Self::QueueTimedOut => "queue-timed-out",
             Self::NoServer => "no-server",
             Self::NoResources => "no-resources",
             Self::ServerRefused => "server-refused",
@@ -70,6 +75,7 @@ impl End {
             Self::ServerUnreachable => "server-unreachable",
             Self::ServerReset => "server-reset",
             Self::IdleTimedOut => "idle-timed-out",
+            Self::ServerDrained => "server-drained",
             Self::Drained => "drained",
         }
     }

@@ -1,15 +1,17 @@
 //! One relayed connection: the client's leg with its TLS session, the server's leg, and the bytes between them.
 //!
 //! ```text
-//! Handshake ──established──▶ Connecting ──connected──▶ Open ──both closed──▶ over
-//!     └──────TLS failure──▶ Closing (the alert is on its way) ──────────────▶ over
+//!     ┌──has to wait──▶ Queued ──admitted──┐
+//! Handshake ──established──▶ Connecting ◀──┘ ──connected──▶ Open ──both closed──▶ over
+//!     └──────TLS failure──▶ Closing (the alert is on its way) ─────────────────▶ over
 //! ```
 
+use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::balance::ServerIndex;
+use crate::balance::{Backend, ServerIndex};
 use crate::base::{Duration, Instant};
-use crate::persistence::Reason;
+use crate::persistence::{Decision, OnLimit, Reason};
 use crate::relay::{Counters, End, Service};
 use crate::tcp::{self, Close, ConnectionId, Readable, Stack};
 use crate::tls::cipher::{OVERHEAD_MAX, PLAINTEXT_MAX};
@@ -43,6 +45,8 @@ pub enum Next {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Handshake,
+    /// The client waits for a place at its server.
+    Queued,
     Connecting,
     Open,
     /// The session has failed: its alert goes out, whatever comes in is dropped.
@@ -63,6 +67,8 @@ pub struct Relay {
     downstream_closed: bool,
     end: Option<End>,
     handshake: Option<Handshake>,
+    /// A client that had to wait has its place.
+    admitted: bool,
     began: Instant,
     established: Option<Instant>,
     moved: Instant,
@@ -83,6 +89,7 @@ impl Relay {
             downstream_closed: false,
             end: None,
             handshake: None,
+            admitted: false,
             began: now,
             established: None,
             moved: now,
@@ -99,6 +106,26 @@ impl Relay {
     /// What the TLS handshake came to, once it has ended.
     pub fn handshake(&self) -> Option<&Handshake> {
         self.handshake.as_ref()
+    }
+
+    /// Where the client goes, once that is decided: from then on it has a place at that server or waits for one, for whoever drives the relay to give back.
+    pub fn decision(&self) -> Option<Decision> {
+        self.session.decision()
+    }
+
+    /// Whether its server's leg is over, or will never be, though the client's may go on.
+    pub fn has_done_with_server(&self) -> bool {
+        let is_past = match self.stage {
+            Stage::Open | Stage::Closing => true,
+            Stage::Handshake | Stage::Queued | Stage::Connecting => false,
+        };
+        is_past && self.server.is_none()
+    }
+
+    /// The server that the client got, once it has got one.
+    pub fn chosen(&self) -> Option<ServerIndex> {
+        let decision = self.handshake.as_ref()?.decision;
+        decision.server.filter(|_| self.admitted || !decision.must_wait())
     }
 
     /// The TCP connections of its legs that are open.
@@ -181,6 +208,12 @@ impl Relay {
         self.moved = now;
     }
 
+    /// The client, which had to wait, has a place at its server. [`work`](Self::work) is wanted after it.
+    pub fn on_admitted(&mut self, now: Instant) {
+        self.admitted = true;
+        self.moved = now;
+    }
+
     /// There will be no connection to the server.
     pub fn on_no_connection(&mut self, end: End) {
         self.end = self.end.or(Some(end));
@@ -188,20 +221,21 @@ impl Relay {
 
     /// Does what can be done now, in bounded time: at most one handshake step, at most [`WORK_MAX`] bytes each way.
     ///
-    /// `candidate` is the server that a new client would get now; it matters while the handshake goes on.
+    /// `backend` is where the client may go now; it matters while the handshake goes on.
     pub fn work(
         &mut self,
         stack: &mut Stack,
         desk: &mut Box<Desk>,
-        candidate: Option<ServerIndex>,
+        backend: &Rc<Backend>,
         counters: &Counters,
         now: Instant,
     ) -> Next {
         let next = match self.stage {
             _ if self.end.is_some() && self.stage != Stage::Closing => Next::Wait,
-            Stage::Handshake => self.shake(stack, desk, candidate, counters, now),
+            Stage::Handshake => self.shake(stack, desk, backend, counters, now),
+            Stage::Queued => self.go_on(),
             Stage::Connecting => Next::Wait,
-            Stage::Open => self.pump(stack, desk, now),
+            Stage::Open => self.pump(stack, desk, backend, now),
             Stage::Closing => {
                 self.drop_input(stack, now);
                 Next::Wait
@@ -215,7 +249,7 @@ impl Relay {
         &mut self,
         stack: &mut Stack,
         desk: &mut Box<Desk>,
-        candidate: Option<ServerIndex>,
+        backend: &Rc<Backend>,
         counters: &Counters,
         now: Instant,
     ) -> Next {
@@ -231,7 +265,7 @@ impl Relay {
             if let Some(client) = self.client {
                 stack.consume(client, taken, now);
             }
-            self.session.advance(desk, candidate)
+            self.session.advance(desk, backend)
         });
         self.flush(stack, now);
         match progress {
@@ -261,15 +295,22 @@ impl Relay {
         self.handshake = Some(handshake);
         self.established = Some(now);
         self.moved = now;
-        match decision.server {
+        self.stage = Stage::Queued;
+        if decision.server.is_none() {
+            let is_outage = [Reason::PoolDown, Reason::PoolFull].contains(&decision.reason);
+            self.end = Some(if is_outage { End::NoServer } else { End::Refused });
+        }
+        self.go_on()
+    }
+
+    /// Asks for the connection to the server, if the client has a place there.
+    fn go_on(&mut self) -> Next {
+        match self.chosen() {
             Some(server) => {
                 self.stage = Stage::Connecting;
                 Next::Connect(server)
             }
-            None => {
-                self.end = Some(if decision.reason == Reason::Refused { End::Refused } else { End::NoServer });
-                Next::Wait
-            }
+            None => Next::Wait,
         }
     }
 
@@ -297,10 +338,11 @@ impl Relay {
     }
 
     /// Moves bytes both ways.
-    fn pump(&mut self, stack: &mut Stack, desk: &mut Box<Desk>, now: Instant) -> Next {
+    fn pump(&mut self, stack: &mut Stack, desk: &mut Box<Desk>, backend: &Rc<Backend>, now: Instant) -> Next {
         let moved = (self.received, self.sent);
-        let pumped =
-            self.pump_upstream(stack, desk, now).and_then(|upstream| Ok((upstream, self.pump_downstream(stack, now)?)));
+        let pumped = self
+            .pump_upstream(stack, desk, backend, now)
+            .and_then(|upstream| Ok((upstream, self.pump_downstream(stack, now)?)));
         if moved != (self.received, self.sent) {
             self.moved = now;
         }
@@ -315,7 +357,13 @@ impl Relay {
     }
 
     /// Client to server: ciphertext in, plaintext out.
-    fn pump_upstream(&mut self, stack: &mut Stack, desk: &mut Box<Desk>, now: Instant) -> Result<Next, End> {
+    fn pump_upstream(
+        &mut self,
+        stack: &mut Stack,
+        desk: &mut Box<Desk>,
+        backend: &Rc<Backend>,
+        now: Instant,
+    ) -> Result<Next, End> {
         let enough = self.received + WORK_MAX as u64;
         loop {
             if !self.deliver(stack, now) {
@@ -344,7 +392,7 @@ impl Relay {
             };
             let Some(client) = self.client.filter(|_| taken > 0) else { return Ok(Next::Wait) };
             stack.consume(client, taken, now);
-            self.session.advance(desk, None).map_err(End::Tls)?;
+            self.session.advance(desk, backend).map_err(End::Tls)?;
             self.flush(stack, now);
         }
     }
@@ -440,6 +488,7 @@ impl Relay {
         let timeouts = &self.service.timeouts;
         match self.stage {
             Stage::Handshake => self.began + timeouts.handshake,
+            Stage::Queued => self.moved + self.patience(),
             Stage::Connecting => self.moved + timeouts.connect,
             Stage::Open if self.upstream_closed || self.downstream_closed => self.moved + timeouts.half_closed,
             Stage::Open => self.moved + timeouts.idle,
@@ -447,10 +496,20 @@ impl Relay {
         }
     }
 
+    /// How long the client may wait for a place.
+    fn patience(&self) -> Duration {
+        match self.service.tls.profile().map(|profile| profile.on_limit) {
+            Some(OnLimit::Queue(queue)) => queue.timeout,
+            // Nobody waits without a queue.
+            Some(OnLimit::Switch | OnLimit::Spill | OnLimit::Refuse) | None => Duration::ZERO,
+        }
+    }
+
     /// Its deadline has come: gives up. The end, once both legs are gone.
     pub fn on_timeout(&mut self, stack: &mut Stack, now: Instant) -> End {
         let end = match self.stage {
             Stage::Handshake => End::HandshakeTimedOut,
+            Stage::Queued => End::QueueTimedOut,
             Stage::Connecting => End::ServerTimedOut,
             Stage::Open | Stage::Closing => End::IdleTimedOut,
         };

@@ -78,6 +78,7 @@ impl Client {
             request: request.concat(),
             upload,
             download,
+            held: false,
             sent: 0,
             head: Vec::new(),
             received: 0,
@@ -96,6 +97,8 @@ pub struct Visiting {
     request: Vec<u8>,
     upload: usize,
     download: usize,
+    /// Says nothing behind its handshake.
+    held: bool,
     sent: usize,
     head: Vec<u8>,
     received: usize,
@@ -105,6 +108,23 @@ pub struct Visiting {
 }
 
 impl Visiting {
+    /// The same, of a client that shakes hands and then says nothing.
+    #[must_use]
+    pub fn held(self) -> Self {
+        Self { held: true, ..self }
+    }
+
+    /// Goes on with a visit that was held.
+    pub fn go_on(&mut self, station: &mut Station<memory::Queue>, now: Instant) {
+        self.held = false;
+        self.exchange(station, now);
+    }
+
+    /// The client resets its connection.
+    pub fn give_up(&mut self, station: &mut Station<memory::Queue>, now: Instant) {
+        station.stack.abort(self.connection, now);
+    }
+
     /// Bytes of the answer that have come.
     pub fn received(&self) -> usize {
         self.received
@@ -172,7 +192,7 @@ impl Visiting {
 
     /// Gives rustls more of the request and says how much it took.
     fn upload(&mut self) -> usize {
-        if self.tls.is_handshaking() {
+        if self.tls.is_handshaking() || self.held {
             return 0;
         }
         let head = self.request.len();

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
-use crate::balance::{Algorithm, Board, Loads, Pool, Server as PoolServer, Slot};
+use crate::balance::{Algorithm, Board, Loads, Pool, Server as PoolServer, Slot, State};
 use crate::base::{Duration, EngineId, Generation, LaneId, PoolId, Random, ServerId, ServiceId};
 use crate::health::{Monitor, Monitors};
 use crate::lane::{self, Clock, Handle, Lane, Order, Poll, Snapshot, Steering};
 use crate::link;
 use crate::nic::Offload;
 use crate::nic::memory::{self, Wire};
-use crate::persistence::{Method, Profile, SelectNewServer};
+use crate::persistence::{Method, OnLimit, Profile, SelectNewServer};
 use crate::relay::{Service, Timeouts};
 use crate::sim::host::{addresses, mac};
 use crate::tcp;
@@ -99,6 +99,7 @@ impl<C: Clock + Clone> Engine<C> {
                     poll: Poll::Busy,
                     tcp: tcp.clone(),
                     ring: Arc::clone(&backing.ring),
+                    board: Arc::clone(&backing.board),
                     loads: Arc::clone(&backing.loads),
                     monitors,
                 };
@@ -135,8 +136,8 @@ impl<C: Clock + Clone> Engine<C> {
         let site = Site {
             identity: identity.clone(),
             policy: SelectNewServer::Immediate,
-            board: backing.board,
-            servers: vec![(0, server, Generation(0))],
+            on_limit: OnLimit::Refuse,
+            servers: vec![SiteServer::new(0, server)],
             port,
             services: 1,
             idle: IDLE,
@@ -149,6 +150,36 @@ impl<C: Clock + Clone> Engine<C> {
     }
 }
 
+/// Most servers of a world whose generations change: each incarnation has a slot of its own.
+const NUMBERS_MAX: u32 = 32;
+
+/// A server as an engine is configured with it.
+#[derive(Clone, Copy, Debug)]
+pub struct SiteServer {
+    /// Its number.
+    pub number: u16,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Incarnation.
+    pub generation: Generation,
+    /// What it may be used for.
+    pub state: State,
+    /// Most connections at once.
+    pub max_connections: Option<u32>,
+}
+
+impl SiteServer {
+    /// The first incarnation of a server, which may be used without bounds.
+    pub fn new(number: u16, address: SocketAddr) -> Self {
+        Self { number, address, generation: Generation(0), state: State::Enabled, max_connections: None }
+    }
+
+    /// Its place on the health board and in the loads.
+    pub fn slot(&self) -> Slot {
+        Slot(u32::from(self.number) + NUMBERS_MAX * self.generation.0)
+    }
+}
+
 /// What the engine is configured with: services, their pool, one port.
 #[derive(Clone, Debug)]
 pub struct Site {
@@ -156,10 +187,10 @@ pub struct Site {
     pub identity: Identity,
     /// What happens to a client whose server is down.
     pub policy: SelectNewServer,
-    /// Which servers are up.
-    pub board: Arc<Board>,
-    /// The servers: number, address, generation.
-    pub servers: Vec<(u16, SocketAddr, Generation)>,
+    /// What happens to a client whose server has no place.
+    pub on_limit: OnLimit,
+    /// The servers.
+    pub servers: Vec<SiteServer>,
     /// The port; it answers for the service's address if that is in it.
     pub port: link::Settings,
     /// How many services there are, each at an address of its own: see [`service_address`].
@@ -196,6 +227,7 @@ impl Site {
             name: "sticky".into(),
             method: Method::Tls,
             select_new_server_when_persistent_server_down: self.policy,
+            on_limit: self.on_limit,
             max_mapping_age: None,
         };
         let versions = Versions::Tls12And13;
@@ -217,7 +249,6 @@ impl Site {
             },
             pool: Arc::clone(pool),
             profile: Some(Arc::new(profile)),
-            board: Arc::clone(&self.board),
         });
         let seconds = Duration::from_secs;
         Service {
@@ -236,14 +267,15 @@ impl Site {
     }
 
     fn pool(&self) -> Pool {
-        let servers = self.servers.iter().map(|(number, address, generation)| PoolServer {
-            id: ServerId(u64::from(*number) + 100),
-            generation: *generation,
-            name: format!("server-{number}"),
-            address: *address,
+        let servers = self.servers.iter().map(|member| PoolServer {
+            id: ServerId(u64::from(member.number) + 100),
+            generation: member.generation,
+            name: format!("server-{}", member.number),
+            address: member.address,
             ratio: 1,
-            enabled: true,
-            slot: Slot(u32::from(*number)),
+            state: member.state,
+            max_connections: member.max_connections,
+            slot: member.slot(),
         });
         Pool::new(PoolId(1), "web".into(), Algorithm::RoundRobin, servers.collect())
     }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::balance::{Board, Health, Loads, Slot};
+use crate::balance::{Board, Health, Loads, Slot, State};
 use crate::base::{Duration, Generation, Instant, Random};
 use crate::lane::{Handle, Lane, Order, Record, Snapshot};
 use crate::nic::Offload;
-use crate::persistence::SelectNewServer;
+use crate::persistence::{OnLimit, SelectNewServer};
 use crate::sim::client::{Client, Visiting};
 use crate::sim::clock::Clock;
-use crate::sim::engine::{Backing, Engine, IDLE, Identity, SERVICE_ADDRESS, SERVICE_PORT, Site};
+use crate::sim::engine::{Backing, Engine, IDLE, Identity, SERVICE_ADDRESS, SERVICE_PORT, Site, SiteServer};
 use crate::sim::host::{Host, addresses, mac};
 use crate::sim::network::{Conditions, Network};
 use crate::sim::router::Narrow;
@@ -22,6 +22,9 @@ use crate::ticket::{Ring, Schedule};
 
 /// How long a visit may take in virtual time before it counts as lost.
 const VISIT_MAX: Duration = Duration::from_secs(300);
+
+/// The first token of a visit that is held, above those of all others.
+const HELD: u64 = 1 << 48;
 
 /// What a world is made of.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +43,8 @@ pub struct Setup {
     pub conditions: Conditions,
     /// What happens to a client whose server is down.
     pub policy: SelectNewServer,
+    /// What happens to a client whose server has no place.
+    pub on_limit: OnLimit,
     /// Clients speak TLS 1.2 at most.
     pub tls12: bool,
     /// Clients close without close_notify.
@@ -56,6 +61,7 @@ impl Default for Setup {
             clients: 8,
             conditions: Conditions::default(),
             policy: SelectNewServer::Immediate,
+            on_limit: OnLimit::Refuse,
             tls12: false,
             abrupt: false,
         }
@@ -129,13 +135,17 @@ pub struct World {
     clients: Host,
     browsers: Vec<Client>,
     visits: Vec<Visiting>,
+    /// Visits that hold their connections, in the order in which they began.
+    held: Vec<Visiting>,
+    /// The most places that were ever taken at a server with a limit, beyond the limit.
+    most_over_limit: u64,
     /// Visits before these: a connection of theirs that still closes has a lower token.
     visits_before: u64,
     certificate: Identity,
     /// The newest ring, whoever has it.
     ring: Arc<Ring>,
-    /// The servers that the configuration names, each with its generation.
-    configured: Vec<(u16, Generation)>,
+    /// The servers that the configuration names.
+    configured: Vec<SiteServer>,
     has_service: bool,
     version: u64,
     trace: Sha256,
@@ -174,10 +184,12 @@ impl World {
             clients,
             browsers: (0..setup.clients).map(|_| Client::new(&identity.root, setup.tls12, setup.abrupt)).collect(),
             visits: Vec::new(),
+            held: Vec::new(),
+            most_over_limit: 0,
             visits_before: 0,
             certificate: identity.clone(),
             ring,
-            configured: (0..setup.servers).map(|number| (number, Generation(0))).collect(),
+            configured: (0..setup.servers).map(|number| SiteServer::new(number, server_address(number))).collect(),
             has_service: true,
             version: 0,
             trace: Sha256::new(),
@@ -235,6 +247,61 @@ impl World {
         self.finish_visits()
     }
 
+    /// A client connects, shakes hands and says nothing. Gives the number of its visit, for [`outcome`](Self::outcome), [`go_on`](Self::go_on) and
+    /// [`give_up`](Self::give_up).
+    pub fn hold(&mut self, client: usize) -> usize {
+        let number = self.hold_all(&[client]);
+        self.run_for(Duration::from_millis(100));
+        number
+    }
+
+    /// The same of several at once, who are under way only. Gives the number of the first; the others follow.
+    ///
+    /// # Panics
+    /// When there is no such client.
+    pub fn hold_all(&mut self, clients: &[usize]) -> usize {
+        let (first, now) = (self.held.len(), self.clock.now());
+        for client in clients {
+            let service = (SERVICE_ADDRESS, SERVICE_PORT).into();
+            let token = Token(HELD + self.held.len() as u64);
+            let connection =
+                self.clients.station.open_connection(service, token, now).expect("the client host has ports");
+            let browser = self.browsers.get(*client).expect("a client of this world");
+            self.held.push(browser.begin(connection, 100, 1000).held());
+        }
+        first
+    }
+
+    /// What came of a visit that is or was held; `None` while its connection is open.
+    pub fn outcome(&self, held: usize) -> Option<Outcome> {
+        self.held.get(held)?.outcome
+    }
+
+    /// A visit that was held goes on to its end.
+    ///
+    /// # Panics
+    /// When there is no such visit.
+    pub fn go_on(&mut self, held: usize) -> Outcome {
+        let deadline = self.clock.now() + VISIT_MAX;
+        let visit = self.held.get_mut(held).expect("a visit that is held");
+        visit.go_on(&mut self.clients.station, self.clock.now());
+        while self.outcome(held).is_none() && self.clock.now() < deadline {
+            self.step(deadline);
+        }
+        // The engine learns of its end, too.
+        self.run_for(Duration::from_millis(100));
+        self.outcome(held).unwrap_or(Outcome::Lost)
+    }
+
+    /// A client resets the connection of a visit that is held.
+    pub fn give_up(&mut self, held: usize) {
+        let now = self.clock.now();
+        if let Some(visit) = self.held.get_mut(held) {
+            visit.give_up(&mut self.clients.station, now);
+        }
+        self.run_for(Duration::from_millis(100));
+    }
+
     fn begin(&mut self, visits: &[(usize, usize, usize)]) {
         let now = self.clock.now();
         self.visits_before += self.visits.len() as u64;
@@ -283,15 +350,45 @@ impl World {
 
     /// The configuration names a server no longer.
     pub fn remove_server(&mut self, number: u16) {
-        self.configured.retain(|(configured, _)| *configured != number);
+        self.configured.retain(|server| server.number != number);
         self.configure();
     }
 
     /// The configuration names a server (again), as this generation.
     pub fn add_server(&mut self, number: u16, generation: Generation) {
-        self.configured.retain(|(configured, _)| *configured != number);
-        self.configured.push((number, generation));
+        self.configured.retain(|server| server.number != number);
+        self.configured.push(SiteServer { generation, ..SiteServer::new(number, server_address(number)) });
         self.configure();
+    }
+
+    /// The configuration says what a server may be used for.
+    pub fn set_state(&mut self, number: u16, state: State) {
+        self.configured.iter_mut().filter(|server| server.number == number).for_each(|server| server.state = state);
+        self.configure();
+    }
+
+    /// The configuration says how many connections a server has at most, on each engine.
+    pub fn set_limit(&mut self, number: u16, max_connections: Option<u32>) {
+        let servers = self.configured.iter_mut().filter(|server| server.number == number);
+        servers.for_each(|server| server.max_connections = max_connections);
+        self.configure();
+    }
+
+    /// Places that connections have at a server, over all lanes of all engines.
+    pub fn places(&self, number: u16) -> u64 {
+        let servers = self.configured.iter().filter(|server| server.number == number);
+        let of = |slot| self.members.iter().map(|member| member.backing.loads.total(slot)).sum::<u64>();
+        servers.map(|server| of(server.slot())).sum()
+    }
+
+    /// How many places more than its limit a server ever had taken on an engine, after any breath of any lane. Lowering a limit below what is open exceeds it.
+    pub fn most_over_limit(&self) -> u64 {
+        self.most_over_limit
+    }
+
+    /// Clients that wait for a place at a server, over all lanes of all engines.
+    pub fn waiting(&self, number: u16) -> u32 {
+        self.members.iter().map(|member| member.backing.loads.waiting(Slot(number.into()))).sum()
     }
 
     /// The ticket keys rotate, and every engine knows at once.
@@ -420,8 +517,15 @@ impl World {
                 }
             }
         }
-        for lane in self.members.iter_mut().flat_map(|member| &mut member.engine.lanes) {
-            any |= lane.breath();
+        for Member { engine, backing, .. } in &mut self.members {
+            for lane in &mut engine.lanes {
+                any |= lane.breath();
+                let over = |server: &SiteServer| {
+                    backing.loads.total(server.slot()).checked_sub(server.max_connections?.into())
+                };
+                let most = self.configured.iter().filter_map(over).max().unwrap_or(0);
+                self.most_over_limit = self.most_over_limit.max(most);
+            }
         }
         any |= self.clients.receive(now);
         any |= self.browse(now);
@@ -449,8 +553,10 @@ impl World {
         let unix = self.clock.unix();
         while let Some((_, token, event)) = self.clients.station.stack.poll_event() {
             any = true;
-            let index = token.0.checked_sub(self.visits_before).and_then(|index| usize::try_from(index).ok());
-            if let Some(visit) = index.and_then(|index| self.visits.get_mut(index)) {
+            let index = |first| token.0.checked_sub(first).and_then(|index| usize::try_from(index).ok());
+            let held = index(HELD).and_then(|index| self.held.get_mut(index));
+            let visit = held.or_else(|| index(self.visits_before).and_then(|index| self.visits.get_mut(index)));
+            if let Some(visit) = visit {
                 visit.on_event(event, &mut self.clients.station, unix, now);
             }
         }
@@ -478,6 +584,9 @@ impl World {
     fn configure(&mut self) {
         self.version += 1;
         for member in &self.members {
+            for server in &self.configured {
+                member.backing.loads.set_limit(server.slot(), server.max_connections);
+            }
             for handle in &member.engine.handles {
                 let order = Order::Configure(Box::new(self.snapshot(member)));
                 handle.inbox.push(order).expect("lanes empty their inboxes");
@@ -491,13 +600,11 @@ impl World {
         if self.has_service {
             port.virtual_addresses = vec![SERVICE_ADDRESS];
         }
-        let servers =
-            self.configured.iter().map(|(number, generation)| (*number, server_address(*number), *generation));
         Site {
             identity: self.certificate.clone(),
             policy: self.setup.policy,
-            board: Arc::clone(&member.backing.board),
-            servers: servers.collect(),
+            on_limit: self.setup.on_limit,
+            servers: self.configured.clone(),
             port,
             services: u32::from(self.has_service),
             idle: IDLE,

@@ -5,11 +5,12 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::balance::ServerIndex;
+use crate::balance::Backend;
 use crate::base::{EngineId, Random, ServiceId, UnixTime};
-use crate::persistence::Decision;
+use crate::persistence::{self, Decision};
 use crate::ticket::vault::Vault;
 use crate::ticket::{KeyId, Mapping, Ring, Scope, ServiceKeys, TlsVersion};
 use crate::tls::notes::Notes;
@@ -37,6 +38,7 @@ impl Desk {
             now: UnixTime::default(),
             counters: Arc::clone(&counters),
             step: Step::default(),
+            backend: None,
             notes: None,
         };
         Self { papers: Some(Box::new(papers)), counters }
@@ -56,28 +58,32 @@ impl Desk {
         &self.counters
     }
 
-    /// Runs `call` into rustls with the papers, one session's `step` and its `notes` laid out.
-    pub(super) fn during<R>(&mut self, step: &mut Step, notes: &mut Option<Box<Notes>>, call: impl FnOnce() -> R) -> R {
+    /// Runs `call` into rustls with the papers, one session's `step`, its `notes` and its `backend` laid out.
+    pub(super) fn during<R>(
+        &mut self,
+        step: &mut Step,
+        notes: &mut Option<Box<Notes>>,
+        backend: &Rc<Backend>,
+        call: impl FnOnce() -> R,
+    ) -> R {
         let mut papers = self.papers.take().expect("a desk runs one call at a time");
         papers.step = *step;
         papers.step.opens = 0;
+        papers.backend = Some(Rc::clone(backend));
         papers.notes = notes.take();
         LAID_OUT.set(Some(papers));
         let result = call();
         let mut papers = LAID_OUT.take().expect("nobody else takes the papers");
         *notes = papers.notes.take();
         *step = papers.step;
+        papers.backend = None;
         self.papers = Some(papers);
         result
     }
 
     /// Decides where the session of `step` goes, unless that is decided already.
-    pub(super) fn decide(&mut self, step: &mut Step, terms: &Terms) -> Decision {
-        let papers = self.papers();
-        papers.step = *step;
-        let decision = papers.decide(terms);
-        *step = papers.step;
-        decision
+    pub(super) fn decide(&mut self, step: &mut Step, terms: &Terms, backend: &Backend) -> Decision {
+        step.decide(terms, backend, self.papers().now)
     }
 
     fn papers(&mut self) -> &mut Papers {
@@ -99,20 +105,10 @@ pub(super) struct Papers {
     pub(super) now: UnixTime,
     pub(super) counters: Arc<Counters>,
     pub(super) step: Step,
+    /// Where the session's client may go.
+    pub(super) backend: Option<Rc<Backend>>,
     /// What is noted of the session's handshake.
     pub(super) notes: Option<Box<Notes>>,
-}
-
-impl Papers {
-    /// Where the session goes. Decided once: every ticket of a handshake and the connection itself follow the same decision.
-    pub(super) fn decide(&mut self, terms: &Terms) -> Decision {
-        let decision = self.step.decision.unwrap_or_else(|| {
-            let mapping = self.step.opened.and_then(|opened| opened.mapping);
-            terms.decide(mapping.as_ref(), self.step.candidate, self.now)
-        });
-        self.step.decision = Some(decision);
-        decision
-    }
 }
 
 /// Most services whose keys are kept; at one more, all are derived anew. A lane rarely serves as many.
@@ -164,16 +160,25 @@ impl Keys {
 /// What one session's handshake has come to, as far as tickets are concerned.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Step {
-    /// The server that a new client would get now.
-    pub(super) candidate: Option<ServerIndex>,
     /// Protocol version, once it is known before a call.
     pub(super) version: Option<TlsVersion>,
     /// The last ticket that opened. It counts only once the session is resumed (H1), and is dropped as soon as it is not (H9).
     pub(super) opened: Option<Opened>,
-    /// Where the session goes, once that is decided.
+    /// Where the session goes, once that is decided: from then on it has a place there, or waits for one.
     pub(super) decision: Option<Decision>,
     /// Tickets opened in this call; rustls handles at most one ClientHello a call.
     pub(super) opens: u8,
+}
+
+impl Step {
+    /// Where the session goes. Decided once: every ticket of a handshake and the connection itself follow the same decision.
+    pub(super) fn decide(&mut self, terms: &Terms, backend: &Backend, now: UnixTime) -> Decision {
+        let opened = self.opened;
+        *self.decision.get_or_insert_with(|| {
+            let mapping = opened.and_then(|opened| opened.mapping);
+            persistence::tls::decide(mapping.as_ref(), terms.profile.as_deref(), backend, now)
+        })
+    }
 }
 
 /// What is kept of a ticket that was opened. Its secrets went to rustls.

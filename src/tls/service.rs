@@ -6,7 +6,7 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 use sha2::{Digest, Sha256};
 
-use crate::balance::{Board, Pool};
+use crate::balance::Pool;
 use crate::base::{Duration, UnixTime};
 use crate::persistence::Profile;
 use crate::ticket::{Envelope, Scope};
@@ -67,8 +67,6 @@ pub struct Settings {
     pub pool: Arc<Pool>,
     /// How it comes back, if it does.
     pub profile: Option<Arc<Profile>>,
-    /// Which servers are up.
-    pub board: Arc<Board>,
 }
 
 /// A virtual service's TLS, ready to accept. One instance a lane, so that lanes share no reference count.
@@ -84,18 +82,8 @@ impl Service {
     /// # Errors
     /// [`Invalid`] says what is wrong with the settings.
     pub fn new(settings: Settings) -> Result<Self, Invalid> {
-        let Settings {
-            certificates,
-            strict_sni,
-            versions,
-            ciphers,
-            alpn,
-            client_certificates,
-            tickets,
-            pool,
-            profile,
-            board,
-        } = settings;
+        let Settings { certificates, strict_sni, versions, ciphers, alpn, client_certificates, tickets, pool, profile } =
+            settings;
         if certificates.is_empty() {
             return Err(Invalid::NoCertificate);
         }
@@ -116,7 +104,7 @@ impl Service {
             Some(certificates) => builder.with_client_cert_verifier(certificates.verifier()),
             None => builder.with_no_client_auth(),
         };
-        let terms = Arc::new(Terms { client_certificates, tickets, pool, profile, board });
+        let terms = Arc::new(Terms { client_certificates, tickets, pool, profile });
         let mut config = builder.with_cert_resolver(resolver);
         config.ignore_client_order = !ciphers.is_empty();
         config.alpn_protocols = alpn;
@@ -140,11 +128,6 @@ impl Service {
     /// The pool that its clients go to.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.terms.pool
-    }
-
-    /// Which servers are up.
-    pub fn board(&self) -> &Arc<Board> {
-        &self.terms.board
     }
 
     /// How its clients come back, if they do.

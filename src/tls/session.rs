@@ -5,13 +5,14 @@
 //!   └──────────────┴──────────────────▶ Over ◀───────────┘
 //! ```
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus};
 use rustls::{CommonState, Error, HandshakeKind, ProtocolVersion};
 
-use crate::balance::ServerIndex;
+use crate::balance::Backend;
 use crate::base::{EngineId, Piece, ServerId};
 use crate::persistence::Decision;
 use crate::ticket::{KeyId, TlsVersion};
@@ -104,7 +105,8 @@ pub struct Handshake {
     pub alpn: Option<Box<[u8]>>,
     /// Who the client has proven to be, now or when the session began.
     pub client: Option<Client>,
-    /// Where the client goes, and why. Without a server it is refused: reset the connection.
+    /// Where the client goes, and why. Without a server it is refused: reset the connection. With one it has a place there, or waits for one, and whoever drives
+    /// the session gives back either.
     pub decision: Decision,
     /// The server that the resumed ticket's mapping names.
     pub wanted: Option<ServerId>,
@@ -150,19 +152,23 @@ impl Session {
         }
     }
 
-    /// Works on what it was given: at most one flight of a handshake, or one buffer full of records. `candidate` is the server that a new
-    /// client would get now; see [`Handshake::decision`].
+    /// Works on what it was given: at most one flight of a handshake, or one buffer full of records. `backend` is where the client may
+    /// go now; see [`Handshake::decision`].
     ///
     /// # Errors
     /// [`Failure`] when the session is over; [`poll_transmit`](Self::poll_transmit) then still has the alert to send.
-    pub fn advance(&mut self, desk: &mut Desk, candidate: Option<ServerIndex>) -> Result<Progress, Failure> {
-        self.step.candidate = candidate;
+    pub fn advance(&mut self, desk: &mut Desk, backend: &Rc<Backend>) -> Result<Progress, Failure> {
         match &mut self.state {
-            State::Hello => self.begin(desk),
-            State::Handshake { .. } => self.shake_hands(desk),
+            State::Hello => self.begin(desk, backend),
+            State::Handshake { .. } => self.shake_hands(desk, backend),
             State::Open(_) => self.open_records().map(|()| Progress::Open).map_err(|broken| self.fail(broken)),
             State::Over(failure) => Err(*failure),
         }
+    }
+
+    /// Where the client goes, once that is decided. In TLS 1.2 a session that is resumed is decided for with the ClientHello, all others when the handshake ends.
+    pub fn decision(&self) -> Option<Decision> {
+        self.step.decision
     }
 
     /// Whether the handshake has not ended yet.
@@ -259,13 +265,13 @@ impl Session {
     }
 
     /// Begins a handshake once there is a whole record: until then, whoever connects costs no more than what it sends.
-    fn begin(&mut self, desk: &mut Desk) -> Result<Progress, Failure> {
+    fn begin(&mut self, desk: &mut Desk, backend: &Rc<Backend>) -> Result<Progress, Failure> {
         let Some(shown) = first_record(&self.input.bytes) else { return Ok(Progress::Handshaking) };
         match UnbufferedServerConnection::new(Arc::clone(self.service.config())) {
             Ok(connection) => {
                 let notes = Some(Box::default());
                 self.state = State::Handshake { connection: Box::new(connection), shown, notes };
-                self.shake_hands(desk)
+                self.shake_hands(desk, backend)
             }
             Err(error) => Err(self.over(Failure::of(&error))),
         }
@@ -274,14 +280,14 @@ impl Session {
     /// Lets rustls work on the records that have come.
     ///
     /// It is shown one more only when it has no use for those before: what comes behind the Finished message is for [`Records`].
-    fn shake_hands(&mut self, desk: &mut Desk) -> Result<Progress, Failure> {
+    fn shake_hands(&mut self, desk: &mut Desk, backend: &Rc<Backend>) -> Result<Progress, Failure> {
         loop {
             let State::Handshake { connection, shown, notes } = &mut self.state else {
                 return Err(self.over(Failure::Internal));
             };
             let input = &mut self.input.bytes;
             let output = &mut self.output;
-            let (discard, took) = desk.during(&mut self.step, notes, || {
+            let (discard, took) = desk.during(&mut self.step, notes, backend, || {
                 let UnbufferedStatus { discard, state } =
                     connection.process_tls_records(input.get_mut(..*shown).unwrap_or_default());
                 (discard, state.and_then(|state| take_turn(state, output)))
@@ -292,7 +298,7 @@ impl Session {
             let is_done = !connection.is_handshaking();
             let turn = match took {
                 Ok(turn) => turn,
-                Err(error) => return Err(self.give_up(desk, &error, hello)),
+                Err(error) => return Err(self.give_up(desk, backend, &error, hello)),
             };
             if let Some(hello) = hello {
                 self.on_hello(desk, hello);
@@ -301,7 +307,7 @@ impl Session {
             match turn {
                 Turn::Again => {}
                 // RFC 8446 4.4.4: a server may send data before the client's Finished message has come. Ours wait for it.
-                Turn::Idle if is_done => return self.establish(desk),
+                Turn::Idle if is_done => return self.establish(desk, backend),
                 Turn::Idle if self.show_another() => {}
                 Turn::Idle => return Ok(Progress::Handshaking),
             }
@@ -318,7 +324,7 @@ impl Session {
     }
 
     /// rustls has failed; says why, with an alert for the client among the output.
-    fn give_up(&mut self, desk: &mut Desk, error: &Error, hello: Option<Hello>) -> Failure {
+    fn give_up(&mut self, desk: &mut Desk, backend: &Rc<Backend>, error: &Error, hello: Option<Hello>) -> Failure {
         let admission = hello.as_ref().map(|hello| hello.admission);
         // rustls takes it for a fault of ours, without an alert, when a TLS 1.2 client knows ECDSA but not with our key's curve.
         let has_nothing_in_common =
@@ -333,7 +339,7 @@ impl Session {
         let said = self.output.len();
         if let State::Handshake { connection, shown, notes } = &mut self.state {
             let (input, output) = (&mut self.input.bytes, &mut self.output);
-            desk.during(&mut self.step, notes, || collect_alert(connection, input, *shown, output));
+            desk.during(&mut self.step, notes, backend, || collect_alert(connection, input, *shown, output));
         }
         let failure = Failure::of(error);
         if (failure, self.step.version) == (Failure::Client(ClientFault::Missing), Some(TlsVersion::Tls12)) {
@@ -359,7 +365,7 @@ impl Session {
     }
 
     /// The handshake has ended: from here on the records are ours.
-    fn establish(&mut self, desk: &mut Desk) -> Result<Progress, Failure> {
+    fn establish(&mut self, desk: &mut Desk, backend: &Backend) -> Result<Progress, Failure> {
         let handshake = std::mem::replace(&mut self.state, State::Over(Failure::Internal));
         let State::Handshake { connection, notes: Some(notes), .. } = handshake else {
             return Err(Failure::Internal);
@@ -382,7 +388,7 @@ impl Session {
             alpn,
             client,
             // Only here where no ticket was issued that needed it earlier. Nobody connects to a server before (H2).
-            decision: desk.decide(&mut self.step, self.service.terms()),
+            decision: desk.decide(&mut self.step, self.service.terms(), backend),
             wanted: ticket.and_then(|ticket| ticket.mapping).map(|mapping| mapping.server),
             key_id: ticket.map(|ticket| ticket.key_id),
             issuer: ticket.map(|ticket| ticket.issuer),

@@ -1,6 +1,7 @@
 //! A TLS service, clients and the pipe between them, in memory and in virtual time.
 
 use std::io::BufRead;
+use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
@@ -10,9 +11,9 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
 use crate::balance::testing::pool;
-use crate::balance::{Algorithm, Board, ServerIndex};
-use crate::base::{Duration, EngineId, Piece, Random, ServiceId, UnixTime};
-use crate::persistence::{Method, Profile, SelectNewServer};
+use crate::balance::{Algorithm, Backend, Board, LaneLoads, Loads, ServerIndex};
+use crate::base::{Duration, EngineId, LaneId, Piece, Random, ServiceId, UnixTime};
+use crate::persistence::{Method, OnLimit, Profile, SelectNewServer};
 use crate::ticket::{Ring, Scope};
 use crate::tls::certificate::Certificate;
 use crate::tls::service::{Settings, Tickets, policy_hash};
@@ -62,6 +63,7 @@ pub(crate) fn profile(select: SelectNewServer) -> Arc<Profile> {
         name: "tls".to_owned(),
         method: Method::Tls,
         select_new_server_when_persistent_server_down: select,
+        on_limit: OnLimit::Refuse,
         max_mapping_age: None,
     })
 }
@@ -85,7 +87,6 @@ pub(crate) fn settings() -> Settings {
         },
         pool: Arc::new(pool(Algorithm::RoundRobin, &[1, 1, 1])),
         profile: Some(profile(SelectNewServer::Immediate)),
-        board: Arc::new(Board::new(3)),
     }
 }
 
@@ -94,8 +95,9 @@ pub(crate) struct Engine {
     pub(crate) service: Arc<Service>,
     pub(crate) desk: Box<Desk>,
     pub(crate) counters: Arc<Counters>,
-    /// The server that a new client would get.
-    pub(crate) candidate: Option<ServerIndex>,
+    pub(crate) board: Arc<Board>,
+    /// Where clients may go. Nobody gives back a place.
+    pub(crate) backend: Rc<Backend>,
 }
 
 impl Engine {
@@ -108,7 +110,17 @@ impl Engine {
         let mut desk =
             Box::new(Desk::new(EngineId(id), Arc::clone(ring), Random::from_seed(id), Arc::clone(&counters)));
         desk.set_time(NOW);
-        Self { service: Arc::new(service), desk, counters, candidate: Some(ServerIndex(0)) }
+        let board = Arc::new(Board::new(3));
+        let loads = Rc::new(LaneLoads::new(Arc::new(Loads::new(1, 3)), LaneId(0)));
+        let backend = Rc::new(Backend::new(Arc::clone(service.pool()), Arc::clone(&board), loads));
+        Self { service: Arc::new(service), desk, counters, board, backend }
+    }
+
+    /// Has the next new client get this server.
+    pub(crate) fn next_is(&mut self, server: ServerIndex) {
+        let servers = self.service.pool().servers.len();
+        let turns = (0..servers).find(|_| self.backend.next() == Some(server) || self.backend.choose().is_none());
+        assert!(turns.is_some(), "{server:?} is never next");
     }
 
     /// The value of a counter.
@@ -248,7 +260,7 @@ impl Link {
     pub(crate) fn give(&mut self, engine: &mut Engine, segment: &[u8]) {
         let progress = self.session.on_data(segment).and_then(|taken| {
             assert_eq!(taken, segment.len(), "the session has no room");
-            self.session.advance(&mut engine.desk, engine.candidate)
+            self.session.advance(&mut engine.desk, &engine.backend)
         });
         match progress {
             Ok(Progress::Established(handshake)) => {

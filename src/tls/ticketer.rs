@@ -15,10 +15,10 @@ use std::sync::Arc;
 use rustls::server::ProducesTickets;
 use zeroize::Zeroizing;
 
-use crate::balance::{Board, Pool, ServerIndex};
+use crate::balance::Pool;
 use crate::base::{Duration, UnixTime};
-use crate::persistence::{self, Decision, Profile};
-use crate::ticket::{self, Envelope, Mapping, Refusal, TICKET_MAX, TlsVersion};
+use crate::persistence::{self, Profile};
+use crate::ticket::{self, Envelope, Refusal, TICKET_MAX, TlsVersion};
 use crate::tls::clients::{self, ClientCertificates, Stale};
 use crate::tls::desk::{self, Opened, Papers};
 use crate::tls::notes::Shown;
@@ -107,21 +107,16 @@ pub enum Unhonoured {
     Client(Stale),
 }
 
-/// What a service's ticketer goes by. Shared with nobody outside of the lane, but for the board.
+/// What a service's ticketer goes by. Shared with nobody outside of the lane.
 #[derive(Debug)]
 pub(super) struct Terms {
     pub(super) client_certificates: Option<Arc<ClientCertificates>>,
     pub(super) tickets: Tickets,
     pub(super) pool: Arc<Pool>,
     pub(super) profile: Option<Arc<Profile>>,
-    pub(super) board: Arc<Board>,
 }
 
 impl Terms {
-    pub(super) fn decide(&self, mapping: Option<&Mapping>, candidate: Option<ServerIndex>, now: UnixTime) -> Decision {
-        persistence::tls::decide(mapping, self.profile.as_deref(), &self.pool, &self.board, candidate, now)
-    }
-
     /// Whether a ticket that has been opened resumes its session now, as far as the engine is asked.
     pub(super) fn honour(&self, envelope: &Envelope, now: UnixTime) -> Result<(), Unhonoured> {
         if envelope.version == TlsVersion::Tls12 && !self.tickets.tls12 {
@@ -228,7 +223,9 @@ impl Ticketer {
             papers.counters.withheld_tls12.increment();
             return None;
         }
-        let decision = papers.decide(&self.terms);
+        let now = papers.now;
+        let backend = papers.backend.clone()?;
+        let decision = papers.step.decide(&self.terms, &backend, now);
         if decision.server.is_none() {
             papers.counters.withheld_refused.increment();
             return None;
@@ -241,9 +238,8 @@ impl Ticketer {
                 return None;
             }
         };
-        let now = papers.now;
         let previous = opened.and_then(|opened| opened.mapping);
-        let mapping = persistence::tls::mapping_to_seal(&decision, previous.as_ref(), &self.terms.pool, now);
+        let mapping = persistence::tls::mapping_to_seal(&decision, previous.as_ref(), backend.pool(), now);
         let envelope = Envelope {
             version,
             mapping,

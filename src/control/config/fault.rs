@@ -55,6 +55,13 @@ pub(super) struct Wrong {
     instead: String,
 }
 
+impl Wrong {
+    /// The same with something else that may be written.
+    pub(super) fn or_instead(self, other: &str) -> Self {
+        Self { instead: format!("{}, or {other}", self.instead), ..self }
+    }
+}
+
 /// Puts a [`Wrong`] together.
 pub(super) fn wrong(what: impl Into<String>, instead: impl Into<String>) -> Wrong {
     Wrong { what: what.into(), instead: instead.into() }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::fault::Fault;
-use crate::balance::Algorithm;
+use crate::balance::{Algorithm, State};
 use crate::base::{Duration, EngineId, Generation, PoolId, ServerId, ServiceId};
 use crate::health::Monitor;
 use crate::lane::Poll;
@@ -251,8 +251,10 @@ pub struct Server {
     pub address: SocketAddr,
     /// Share of new clients, 1 to 20.
     pub ratio: u8,
-    /// Whether it may be used at all.
-    pub enabled: bool,
+    /// What it may be used for.
+    pub state: State,
+    /// Most connections at once; `None` for no bound.
+    pub max_connections: Option<u32>,
     /// Incarnation.
     pub generation: Generation,
 }

@@ -8,13 +8,13 @@ use toml::de::DeValue;
 
 use super::fault::{Report, Wrong, wrong};
 use super::model::{POOLS_MAX, Pool, Port, SERVERS_MAX, Server};
-use super::reader::{Located, Section, boolean, choice, duration, integer, name, parsed, text};
+use super::reader::{Located, Section, choice, duration, integer, name, parsed, text};
 use super::sections::duplicate;
-use crate::balance::Algorithm;
+use crate::balance::{Admission, Algorithm, Draining, State};
 use crate::base::{Duration, Generation};
 use crate::control::identity;
 use crate::health::Monitor;
-use crate::persistence::{Method, Profile, SelectNewServer};
+use crate::persistence::{Method, OnLimit, Profile, Queue, SelectNewServer};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -127,15 +127,62 @@ pub(super) fn profiles(report: &mut Report, root: &mut Section<'_>) -> Named<Arc
                 ("never-even-if-down", SelectNewServer::NeverEvenIfDown),
             ]),
         );
+        let on_limit = on_limit(report, section, select.value);
         let max_mapping_age =
             section.optional(report, "max_mapping_age", duration(Duration::from_secs(1)..=8760 * HOUR));
         Some(Arc::new(Profile {
             name: name?.to_owned(),
             method: method?.value,
             select_new_server_when_persistent_server_down: select.value,
+            on_limit,
             max_mapping_age: max_mapping_age.map(|age| age.value),
         }))
     })
+}
+
+/// What a profile's clients do when their server is full. Only `immediate` may send them to another: the others promise that nobody does.
+fn on_limit(report: &mut Report, section: &mut Section<'_>, select: SelectNewServer) -> OnLimit {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Word {
+        Switch,
+        Spill,
+        Queue,
+        Refuse,
+    }
+    let default = match select {
+        SelectNewServer::Immediate => Word::Switch,
+        SelectNewServer::Never | SelectNewServer::NeverEvenIfDown => Word::Refuse,
+    };
+    let words =
+        choice(&[("switch", Word::Switch), ("spill", Word::Spill), ("queue", Word::Queue), ("refuse", Word::Refuse)]);
+    let word = section.or(report, "on_limit", default, words);
+    let queue_max = section.optional(report, "queue_max", integer(1..=65_536));
+    let timeouts = 100 * MILLISECOND..=Duration::from_secs(300);
+    let queue_timeout = section.optional(report, "queue_timeout", duration(timeouts));
+    if default == Word::Refuse && [Word::Switch, Word::Spill].contains(&word.value) {
+        let what = "sends a client to another server, which this profile never does";
+        let remedy = "write \"refuse\" or \"queue\", or select_new_server_when_persistent_server_down = \"immediate\"";
+        report.fault(word.line, section.key("on_limit"), wrong(what, remedy));
+    }
+    if word.value != Word::Queue {
+        let lines = [
+            ("queue_max", queue_max.as_ref().map(|max| max.line)),
+            ("queue_timeout", queue_timeout.as_ref().map(|time| time.line)),
+        ];
+        for (key, line) in lines.into_iter().filter_map(|(key, line)| Some((key, line?))) {
+            let remedy = "write on_limit = \"queue\", or leave it out";
+            report.fault(line, section.key(key), wrong("says how clients wait, and nobody waits here", remedy));
+        }
+    }
+    match word.value {
+        Word::Switch => OnLimit::Switch,
+        Word::Spill => OnLimit::Spill,
+        Word::Queue => OnLimit::Queue(Queue {
+            max: queue_max.map_or(64, |max| max.value),
+            timeout: queue_timeout.map_or(Duration::from_secs(10), |time| time.value),
+        }),
+        Word::Refuse => OnLimit::Refuse,
+    }
 }
 
 /// Reads every `[[pool]]`.
@@ -155,8 +202,14 @@ pub(super) fn pools(
         );
         let monitor = section.optional(report, "health_monitor", self::name);
         let monitor = monitor.map(|name| monitors.find(report, section.key("health_monitor"), &name).cloned());
-        let servers = servers(report, section, name.unwrap_or_default(), room, ports);
+        let draining = draining(report, section);
+        let servers = servers(report, section, name.unwrap_or_default(), room, draining, ports);
         room = room.saturating_sub(servers.len());
+        if !servers.is_empty() && servers.iter().all(|server| server.state != State::Enabled) {
+            let what = "has no server that is enabled: new clients are turned away";
+            let key = section.key("server");
+            report.warning(section.line, key, wrong(what, "write state = \"enabled\" for one of them"));
+        }
         let name = name?.to_owned();
         Some(Arc::new(Pool {
             id: identity::pool(&name),
@@ -168,11 +221,53 @@ pub(super) fn pools(
     })
 }
 
+/// Most connections that a server may be limited to: more than all lanes together have.
+const CONNECTIONS_MAX: i64 = 1 << 28;
+
+/// What a server may be used for, as its configuration says it; how it is drained, its pool's does.
+#[derive(Clone, Copy)]
+enum Word {
+    Enabled,
+    Draining,
+    Disabled,
+}
+
+const WORDS: &[(&str, Word)] =
+    &[("enabled", Word::Enabled), ("draining", Word::Draining), ("disabled", Word::Disabled)];
+
+impl Word {
+    fn under(self, draining: Draining) -> State {
+        match self {
+            Self::Enabled => State::Enabled,
+            Self::Draining => State::Draining(draining),
+            Self::Disabled => State::Disabled,
+        }
+    }
+}
+
+/// How the pool's servers are drained.
+fn draining(report: &mut Report, pool: &mut Section<'_>) -> Draining {
+    let words = choice(&[("disallow-new", Admission::DisallowNew), ("allow-persisted", Admission::AllowPersisted)]);
+    let admission = pool.or(report, "drain_admission", Admission::DisallowNew, words);
+    let timeout = pool.or(report, "drain_timeout", None, drain_timeout);
+    Draining { admission: admission.value, timeout: timeout.value }
+}
+
+/// A time from zero, or that there is none.
+fn drain_timeout(value: &DeValue<'_>) -> Result<Option<Duration>, Wrong> {
+    if ["never", "-1"].iter().any(|never| value.as_str() == Some(never)) {
+        return Ok(None);
+    }
+    let time = duration(Duration::ZERO..=168 * HOUR)(value);
+    time.map(Some).map_err(|wrong| wrong.or_instead("\"never\""))
+}
+
 fn servers(
     report: &mut Report,
     pool: &mut Section<'_>,
     pool_name: &str,
     room: usize,
+    draining: Draining,
     ports: &[Located<Port>],
 ) -> Vec<Server> {
     let mut servers: Vec<Server> = Vec::new();
@@ -186,7 +281,8 @@ fn servers(
         let name = section.required(report, "name", "\"a\"", name);
         let address = section.required(report, "address", "\"198.18.0.1:8001\"", endpoint);
         let ratio = section.or(report, "ratio", 1, integer::<u8>(1..=20));
-        let enabled = section.or(report, "enabled", true, boolean);
+        let state = section.or(report, "state", Word::Enabled, choice(WORDS)).value.under(draining);
+        let max_connections = section.or(report, "max_connections", 0, integer::<u32>(0..=CONNECTIONS_MAX)).value;
         let generation = section.or(report, "generation", 0, integer::<u32>(0..=i64::from(u32::MAX)));
         if let Some(address) = &address {
             prove_route(report, section.key("address"), address, ports);
@@ -211,7 +307,8 @@ fn servers(
                 name: name.value,
                 address: address.value,
                 ratio: ratio.value,
-                enabled: enabled.value,
+                state,
+                max_connections: Some(max_connections).filter(|max| *max > 0),
                 generation: Generation(generation.value),
             });
         }

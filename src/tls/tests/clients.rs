@@ -154,15 +154,15 @@ fn assert_refused(engine: &mut Engine, client: &Arc<ClientConfig>, fault: Client
 
 /// A first visit to server 0, after which any other client would get server 2.
 fn first_visit(engine: &mut Engine, client: &Arc<ClientConfig>) {
-    engine.candidate = Some(ServerIndex(0));
+    engine.next_is(ServerIndex(0));
     assert!(!engine.visit(client).resumed);
-    engine.candidate = Some(ServerIndex(2));
+    engine.next_is(ServerIndex(2));
 }
 
 /// Asserts that a visit is a full handshake for this counter's reason, and that the mapping is forgotten.
 fn assert_starts_afresh(engine: &mut Engine, client: &Arc<ClientConfig>, counter: &str) -> Link {
     let before = engine.count(counter);
-    engine.candidate = Some(ServerIndex(2));
+    engine.next_is(ServerIndex(2));
     let link = engine.connect(client, NAME);
     assert!(engine.count(counter) > before, "{counter}");
     if let Some(handshake) = &link.handshake {
@@ -181,11 +181,11 @@ fn a_client_with_a_certificate_is_known_and_stays_so_when_it_resumes() {
     for mode in [Mode::Optional, Mode::Required] {
         for versions in BOTH {
             let (mut engine, client) = (engine(certificates(mode, &[&authority], &[])), alice.client(versions));
-            engine.candidate = Some(ServerIndex(0));
+            engine.next_is(ServerIndex(0));
             let first = engine.visit(&client);
             let known = first.client.clone().unwrap();
             assert_eq!((&*known.subject, known.common_name.as_deref()), ("O=Shop,CN=alice", Some("alice")));
-            engine.candidate = Some(ServerIndex(2));
+            engine.next_is(ServerIndex(2));
             for _ in 0..4 {
                 let again = engine.visit(&client);
                 assert_eq!((again.resumed, again.decision.server), (true, Some(ServerIndex(0))));
@@ -487,7 +487,9 @@ fn h6_a_ticket_that_lacks_what_its_service_requires_is_refused_by_itself() {
             let envelope = Envelope { issued: NOW, original_handshake: NOW, client, ..sample(50) };
             let ticket = seal(&keys, &envelope, &mut Random::from_seed(3)).unwrap();
             let before = engine.count("refused_client_mode");
-            let opened = engine.desk.during(&mut Step::default(), &mut None, || ticketer.decrypt(&ticket).is_some());
+            let opened = engine
+                .desk
+                .during(&mut Step::default(), &mut None, &engine.backend, || ticketer.decrypt(&ticket).is_some());
             assert_eq!(opened, opens, "{mode:?}");
             assert_eq!(engine.count("refused_client_mode") == before, opens);
         }

@@ -125,7 +125,7 @@ fn a_hello_retry_request_changes_nothing_for_tickets() {
     let first = engine.connect(&client, NAME);
     assert_eq!(first.client.handshake_kind(), Some(rustls::HandshakeKind::FullWithHelloRetryRequest));
     assert!(!first.handshake.unwrap().resumed);
-    engine.candidate = Some(ServerIndex(2));
+    engine.next_is(ServerIndex(2));
     let again = engine.visit(&client);
     assert_eq!((again.resumed, again.decision.server), (true, Some(ServerIndex(0))));
 }
@@ -137,7 +137,7 @@ fn plain_http_is_not_tls() {
     assert_eq!(session.on_data(b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n"), Err(Failure::NotTls));
     assert!(!session.has_output(), "no alert is sent to who does not read alerts");
     assert_eq!(session.on_data(b"more"), Err(Failure::NotTls));
-    assert_eq!(session.advance(&mut engine.desk, None), Err(Failure::NotTls));
+    assert_eq!(session.advance(&mut engine.desk, &engine.backend), Err(Failure::NotTls));
     assert!(!session.is_handshaking());
 }
 
@@ -154,7 +154,7 @@ fn rubbish_in_a_handshake_record_is_answered_by_an_alert() {
         b"\x16\x03\x01\x00\x00",
     ] {
         let mut session = Session::new(&engine.service);
-        let failure = session.on_data(rubbish).and_then(|_| session.advance(&mut engine.desk, None));
+        let failure = session.on_data(rubbish).and_then(|_| session.advance(&mut engine.desk, &engine.backend));
         if let Err(failure) = failure {
             assert_eq!(failure, Failure::Protocol, "{rubbish:x?}");
             let mut alert = Vec::new();
@@ -183,7 +183,7 @@ fn a_client_hello_longer_than_64_kib_is_refused() {
         let bytes: Vec<u8> = [22, 3, 1].into_iter().chain(length).chain(record.iter().copied()).collect();
         match session.on_data(&bytes).and_then(|n| {
             taken += n;
-            session.advance(&mut engine.desk, None)
+            session.advance(&mut engine.desk, &engine.backend)
         }) {
             Ok(_) => assert!(taken <= 65_536, "{taken} bytes are kept"),
             Err(failure) => return assert_eq!(failure, Failure::Protocol),

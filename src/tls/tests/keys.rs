@@ -164,7 +164,7 @@ impl Forger {
     fn send_raw(&mut self, record: &[u8]) -> (Option<Failure>, Option<AlertDescription>) {
         let progress = self.link.session.on_data(record).and_then(|taken| {
             assert_eq!(taken, record.len());
-            self.link.session.advance(&mut self.engine.desk, None)
+            self.link.session.advance(&mut self.engine.desk, &self.engine.backend)
         });
         let failure = match progress {
             Ok(progress) => {

@@ -100,7 +100,7 @@ fn plaintext_may_be_taken_in_any_portions_and_what_waits_holds_the_client_back()
             let taken = link.session.on_data(&wire[sent..]).unwrap();
             sent += taken;
             was_held_back |= sent < wire.len() && taken == 0;
-            assert_eq!(link.session.advance(&mut engine.desk, None), Ok(Progress::Open));
+            assert_eq!(link.session.advance(&mut engine.desk, &engine.backend), Ok(Progress::Open));
             assert!(sent - received.len() < 64 * 1024, "what is kept is bounded");
             if taken == 0 || sent == wire.len() {
                 let waiting = link.session.readable();
@@ -122,7 +122,7 @@ fn a_session_keeps_no_more_than_a_record_of_what_it_was_given() {
         let record = 5 + usize::from(u16::from_be_bytes([wire[3], wire[4]]));
         assert_eq!(link.session.on_data(&wire), Ok(record), "a long record comes alone");
         assert_eq!(link.session.on_data(&wire[record..]), Ok(0));
-        link.session.advance(&mut engine.desk, None).unwrap();
+        link.session.advance(&mut engine.desk, &engine.backend).unwrap();
         // Behind what waits to be taken there is room for more, up to the longest record.
         assert_eq!(link.session.on_data(&wire[record..]), Ok(INPUT_MAX - PLAINTEXT_MAX));
         assert_eq!(link.session.on_data(&wire[record + INPUT_MAX - PLAINTEXT_MAX..]), Ok(0), "it is full");
@@ -182,7 +182,7 @@ fn the_clients_close_is_told_from_a_truncation() {
         assert_eq!(link.received(), b"last");
         // RFC 8446 6.1: what comes behind it is ignored.
         assert_eq!(link.session.on_data(b"rubbish"), Ok(7));
-        assert_eq!(link.session.advance(&mut engine.desk, None), Ok(Progress::Open));
+        assert_eq!(link.session.advance(&mut engine.desk, &engine.backend), Ok(Progress::Open));
         // And we may still send.
         assert_eq!(link.write(b"bye"), 3);
         link.pump(&mut engine);

@@ -21,18 +21,18 @@ fn engine() -> Engine {
 
 /// A first visit to server 0, after which any other client would get server 2.
 fn first_visit(engine: &mut Engine, client: &Arc<rustls::ClientConfig>) {
-    engine.candidate = Some(ServerIndex(0));
+    engine.next_is(ServerIndex(0));
     let first = engine.visit(client);
     assert!(!first.resumed);
     assert_eq!((first.decision.server, first.decision.reason), (Some(ServerIndex(0)), Reason::NoMapping));
     assert_eq!((first.wanted, first.key_id, first.issuer), (None, None, None));
-    engine.candidate = Some(ServerIndex(2));
+    engine.next_is(ServerIndex(2));
 }
 
 /// Asserts that the next visit is a full handshake for `counter`'s reason, and that the mapping is forgotten.
 fn assert_starts_afresh(engine: &mut Engine, client: &Arc<rustls::ClientConfig>, counter: &str) {
     let before = engine.count(counter);
-    engine.candidate = Some(ServerIndex(2));
+    engine.next_is(ServerIndex(2));
     let visit = engine.visit(client);
     assert!(!visit.resumed, "{counter}");
     assert_eq!((visit.decision.server, visit.decision.reason), (Some(ServerIndex(2)), Reason::NoMapping), "{counter}");
@@ -64,7 +64,7 @@ fn any_engine_with_the_ring_opens_the_others_tickets() {
         let (mut one, mut two) = (Engine::new(settings(), &ring, 1), Engine::new(settings(), &ring, 2));
         let client = client(versions);
         first_visit(&mut one, &client);
-        two.candidate = Some(ServerIndex(1));
+        two.next_is(ServerIndex(1));
         let there = two.visit(&client);
         assert!(there.resumed);
         assert_eq!((there.decision.server, there.issuer), (Some(ServerIndex(0)), Some(EngineId(1))));
@@ -79,7 +79,7 @@ fn a_service_without_persistence_resumes_and_carries_no_mapping() {
         let mut engine = Engine::new(Settings { profile: None, ..settings() }, &ring(1), 1);
         let client = client(versions);
         engine.visit(&client);
-        engine.candidate = Some(ServerIndex(1));
+        engine.next_is(ServerIndex(1));
         let again = engine.visit(&client);
         assert!(again.resumed);
         assert_eq!(
@@ -96,10 +96,10 @@ fn a_client_without_tickets_is_given_a_server_when_the_handshake_ends() {
         config.resumption = rustls::client::Resumption::disabled();
         let client = Arc::new(config);
         let mut engine = engine();
-        engine.candidate = Some(ServerIndex(1));
-        for _ in 0..2 {
+        for server in [1, 2, 0].map(ServerIndex) {
+            engine.next_is(server);
             let visit = engine.visit(&client);
-            assert_eq!((visit.resumed, visit.decision.server), (false, Some(ServerIndex(1))));
+            assert_eq!((visit.resumed, visit.decision.server), (false, Some(server)));
         }
     }
 }
@@ -272,7 +272,7 @@ fn h7_renewing_the_certificate_invalidates_nothing() {
         let mut before = Engine::new(settings(), &ring, 1);
         first_visit(&mut before, &client);
         let mut after = Engine::new(Settings { certificates: vec![renewed.certificate()], ..settings() }, &ring, 1);
-        after.candidate = Some(ServerIndex(2));
+        after.next_is(ServerIndex(2));
         let visit = after.visit(&client);
         assert_eq!((visit.resumed, visit.decision.server), (true, Some(ServerIndex(0))));
     }
@@ -283,13 +283,13 @@ fn h8_a_tls_12_resumption_issues_a_ticket_with_the_current_mapping() {
     let (mut engine, client) = (engine(), client(TLS12));
     first_visit(&mut engine, &client);
     let sealed = engine.count("sealed");
-    engine.service.board().publish(Slot(0), Health::Down);
+    engine.board.publish(Slot(0), Health::Down);
     let moved = engine.visit(&client);
     assert!(moved.resumed);
     assert_eq!((moved.decision.server, moved.decision.reason), (Some(ServerIndex(2)), Reason::SwitchedDown));
     assert_eq!(engine.count("sealed"), sealed + 1);
-    engine.service.board().publish(Slot(0), Health::Up);
-    engine.candidate = Some(ServerIndex(1));
+    engine.board.publish(Slot(0), Health::Up);
+    engine.next_is(ServerIndex(1));
     let stays = engine.visit(&client);
     assert_eq!((stays.resumed, stays.decision.server), (true, Some(ServerIndex(2))));
 }
@@ -298,14 +298,14 @@ fn h8_a_tls_12_resumption_issues_a_ticket_with_the_current_mapping() {
 fn p2_a_tls_13_resumption_issues_tickets_with_the_switched_mapping() {
     let (mut engine, client) = (engine(), client(TLS13));
     first_visit(&mut engine, &client);
-    engine.service.board().publish(Slot(0), Health::Down);
+    engine.board.publish(Slot(0), Health::Down);
     // The two tickets of the first visit are used up, or still name the old server: so two visits switch.
     for _ in 0..2 {
         let moved = engine.visit(&client);
         assert_eq!((moved.resumed, moved.decision.server), (true, Some(ServerIndex(2))));
     }
-    engine.service.board().publish(Slot(0), Health::Up);
-    engine.candidate = Some(ServerIndex(1));
+    engine.board.publish(Slot(0), Health::Up);
+    engine.next_is(ServerIndex(1));
     let stays = engine.visit(&client);
     assert_eq!((stays.resumed, stays.decision.server), (true, Some(ServerIndex(2))));
 }
@@ -472,15 +472,15 @@ fn p3_a_refused_client_gets_no_ticket_and_returns_with_its_old_one() {
         let never = Settings { profile: Some(profile(SelectNewServer::Never)), ..settings() };
         let (mut engine, client) = (Engine::new(never, &ring(1), 1), client(versions));
         first_visit(&mut engine, &client);
-        engine.service.board().publish(Slot(0), Health::Down);
+        engine.board.publish(Slot(0), Health::Down);
         let sealed = engine.count("sealed");
         let refused = engine.visit(&client);
         assert!(refused.resumed);
-        assert_eq!((refused.decision.server, refused.decision.reason), (None, Reason::Refused));
+        assert_eq!((refused.decision.server, refused.decision.reason), (None, Reason::RefusedDown));
         assert_eq!(refused.wanted, Some(engine.service.pool().servers[0].id));
         assert_eq!(engine.count("sealed"), sealed);
         assert!(engine.count("withheld_refused") > 0);
-        engine.service.board().publish(Slot(0), Health::Up);
+        engine.board.publish(Slot(0), Health::Up);
         let back = engine.visit(&client);
         assert_eq!((back.resumed, back.decision.server), (true, Some(ServerIndex(0))));
     }
@@ -490,7 +490,7 @@ fn p3_a_refused_client_gets_no_ticket_and_returns_with_its_old_one() {
 fn p3_a_client_for_whom_there_is_no_server_gets_no_ticket() {
     for versions in BOTH {
         let (mut engine, client) = (engine(), client(versions));
-        engine.candidate = None;
+        (0..3).for_each(|slot| engine.board.publish(Slot(slot), Health::Down));
         let visit = engine.visit(&client);
         assert_eq!((visit.decision.server, visit.decision.reason), (None, Reason::PoolDown));
         assert_eq!(engine.count("sealed"), 0);
@@ -500,8 +500,10 @@ fn p3_a_client_for_whom_there_is_no_server_gets_no_ticket() {
 /// Four honest tickets, as a client would store them.
 fn sealed(engine: &mut Engine, version: TlsVersion) -> Vec<Vec<u8>> {
     let ticketer = Arc::clone(&engine.service.config().ticketer);
-    let mut step = Step { version: Some(version), candidate: Some(ServerIndex(0)), ..Step::default() };
-    engine.desk.during(&mut step, &mut None, || (0..4).map(|n: u8| ticketer.encrypt(&[n; 100]).unwrap()).collect())
+    let mut step = Step { version: Some(version), ..Step::default() };
+    engine.desk.during(&mut step, &mut None, &engine.backend, || {
+        (0..4).map(|n: u8| ticketer.encrypt(&[n; 100]).unwrap()).collect()
+    })
 }
 
 #[test]
@@ -510,7 +512,7 @@ fn s4_at_most_four_tickets_of_a_client_hello_are_opened() {
     let ticketer = Arc::clone(&engine.service.config().ticketer);
     let tickets = sealed(&mut engine, TlsVersion::Tls13);
     let mut step = Step::default();
-    engine.desk.during(&mut step, &mut None, || {
+    engine.desk.during(&mut step, &mut None, &engine.backend, || {
         for _ in 0..20 {
             // What costs no cryptography does not count.
             assert_eq!(ticketer.decrypt(&[0; 200]), None);
@@ -522,7 +524,7 @@ fn s4_at_most_four_tickets_of_a_client_hello_are_opened() {
     });
     assert_eq!((engine.count("opened"), engine.count("refused_too_many")), (4, 1));
     // The next ClientHello begins anew, as does one after a HelloRetryRequest.
-    engine.desk.during(&mut step, &mut None, || assert!(ticketer.decrypt(&tickets[0]).is_some()));
+    engine.desk.during(&mut step, &mut None, &engine.backend, || assert!(ticketer.decrypt(&tickets[0]).is_some()));
 }
 
 #[test]
@@ -534,7 +536,7 @@ fn s4_forged_tickets_count_as_opened_ones_do() {
     for ticket in &mut tickets {
         *ticket.last_mut().unwrap() ^= 1;
     }
-    engine.desk.during(&mut Step::default(), &mut None, || {
+    engine.desk.during(&mut Step::default(), &mut None, &engine.backend, || {
         assert!(tickets.iter().all(|ticket| ticketer.decrypt(ticket).is_none()));
         assert_eq!(ticketer.decrypt(&honest), None);
     });
@@ -549,7 +551,7 @@ fn h9_of_several_identities_the_last_that_opened_is_the_selected_one() {
     engine.desk.set_time(NOW + HOUR);
     let second = sealed(&mut engine, TlsVersion::Tls13).remove(0);
     let mut step = Step::default();
-    engine.desk.during(&mut step, &mut None, || {
+    engine.desk.during(&mut step, &mut None, &engine.backend, || {
         assert!(ticketer.decrypt(&first).is_some());
         assert!(ticketer.decrypt(&second).is_some());
         // rustls goes on to another identity only if it does not take this one; that it does not open changes nothing.
@@ -591,11 +593,11 @@ fn handshakes_that_take_turns_at_one_desk_do_not_see_each_others_tickets() {
         let mut engine = engine();
         let clients: Vec<_> = (0..3).map(|_| client(versions)).collect();
         for (server, client) in (0..).map(ServerIndex).zip(&clients) {
-            engine.candidate = Some(server);
+            engine.next_is(server);
             assert_eq!(engine.visit(client).decision.server, Some(server));
         }
         // Three return and a stranger comes, all a byte at a time.
-        engine.candidate = Some(ServerIndex(1));
+        engine.next_is(ServerIndex(1));
         let stranger = client(versions);
         let mut links: Vec<_> =
             clients.iter().chain([&stranger]).map(|client| Link::new(&engine, client, NAME)).collect();

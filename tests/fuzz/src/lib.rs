@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use arbitrary::Arbitrary;
-use sealane::balance::{Algorithm, Board, Pool, Server, Slot};
+use sealane::balance::{Algorithm, Pool, Server, Slot, State};
 use sealane::base::{Duration, Generation, PoolId, Random, ServerId, ServiceId, UnixTime};
-use sealane::persistence::{Method, Profile, SelectNewServer};
+use sealane::persistence::{Method, OnLimit, Profile, SelectNewServer};
 use sealane::ticket::{Ring, Scope};
 use sealane::tls::certificate::Certificate;
 use sealane::tls::service::{Settings, Tickets, policy_hash};
@@ -55,20 +55,22 @@ pub fn pool(addresses: [std::net::SocketAddr; 3]) -> Arc<Pool> {
         name: format!("server-{number}"),
         address,
         ratio: 1,
-        enabled: true,
+        state: State::Enabled,
+        max_connections: None,
         slot: Slot(number),
     });
     Arc::new(Pool::new(PoolId(1), "web".into(), Algorithm::RoundRobin, servers.collect()))
 }
 
 /// The TLS side of a virtual service with persistence and tickets for both protocol versions.
-pub fn tls_service(pool: &Arc<Pool>, board: &Arc<Board>) -> Arc<Service> {
+pub fn tls_service(pool: &Arc<Pool>) -> Arc<Service> {
     let certificate =
         Certificate::from_pem(IDENTITY.chain.as_bytes(), IDENTITY.key.as_bytes()).expect("it has just been made");
     let profile = Profile {
         name: "sticky".into(),
         method: Method::Tls,
         select_new_server_when_persistent_server_down: SelectNewServer::Immediate,
+        on_limit: OnLimit::Switch,
         max_mapping_age: None,
     };
     let versions = Versions::Tls12And13;
@@ -90,7 +92,6 @@ pub fn tls_service(pool: &Arc<Pool>, board: &Arc<Board>) -> Arc<Service> {
         },
         pool: Arc::clone(pool),
         profile: Some(Arc::new(profile)),
-        board: Arc::clone(board),
     });
     Arc::new(service.expect("the settings are complete"))
 }

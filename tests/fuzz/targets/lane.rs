@@ -212,6 +212,7 @@ impl Bench {
             poll: Poll::Busy,
             tcp: tcp_settings(),
             ring: Arc::new(ring()),
+            board: Arc::clone(&board),
             loads: Arc::new(Loads::new(1, 3)),
             monitors: Some(monitors),
         };
@@ -224,7 +225,7 @@ impl Bench {
             id: ServiceId(1),
             name: "shop".into(),
             addresses: vec![SERVICE.parse().expect("an address")],
-            tls: tls_service(&pool, &board),
+            tls: tls_service(&pool),
             proxy_protocol: None,
             timeouts: Timeouts {
                 handshake: seconds(10),

@@ -5,14 +5,15 @@
 
 #![no_main]
 
+use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use sealane::balance::{Board, ServerIndex};
-use sealane::base::{EngineId, Piece, Random};
+use sealane::balance::{Backend, Board, LaneLoads, Loads};
+use sealane::base::{EngineId, LaneId, Piece, Random};
 use sealane::ticket::Ring;
 use sealane::tls::cipher::OVERHEAD_MAX;
 use sealane::tls::session::{HANDSHAKE_MAX, INPUT_MAX};
@@ -62,7 +63,7 @@ enum Action {
 
 static SERVICE: LazyLock<Arc<Service>> = LazyLock::new(|| {
     let addresses = ["198.18.1.1:80", "198.18.1.2:80", "198.18.1.3:80"];
-    tls_service(&pool(addresses.map(|address| address.parse().expect("an address"))), &Arc::new(Board::new(3)))
+    tls_service(&pool(addresses.map(|address| address.parse().expect("an address"))))
 });
 static RING: LazyLock<Arc<Ring>> = LazyLock::new(|| Arc::new(ring()));
 static CLIENTS: LazyLock<[Arc<ClientConfig>; 2]> = LazyLock::new(|| {
@@ -79,6 +80,7 @@ static CLIENTS: LazyLock<[Arc<ClientConfig>; 2]> = LazyLock::new(|| {
 struct Bench {
     session: Session,
     desk: Desk,
+    backend: Rc<Backend>,
     client: Option<ClientConnection>,
     /// Records on their way to the client.
     wire: Vec<u8>,
@@ -95,9 +97,11 @@ fuzz_target!(|input: Input| {
     let mut chunks = input.chunks;
     chunks.push(1460);
     let desk = Desk::new(EngineId(1), Arc::clone(&RING), Random::from_seed(1), Arc::default());
+    let loads = Rc::new(LaneLoads::new(Arc::new(Loads::new(1, 3)), LaneId(0)));
     let mut bench = Bench {
         session: Session::new(&SERVICE),
         desk,
+        backend: Rc::new(Backend::new(Arc::clone(SERVICE.pool()), Arc::new(Board::new(3)), loads)),
         client: None,
         wire: Vec::new(),
         chunks: chunks.into_iter().cycle(),
@@ -181,7 +185,7 @@ impl Bench {
     }
 
     fn advance(&mut self) {
-        match self.session.advance(&mut self.desk, Some(ServerIndex(0))) {
+        match self.session.advance(&mut self.desk, &self.backend) {
             Ok(Progress::Handshaking) => assert!(!self.established && self.session.is_handshaking()),
             Ok(Progress::Established(_)) => {
                 assert!(!self.established, "established is said once");
@@ -196,7 +200,7 @@ impl Bench {
         assert_ne!(failure, Failure::Internal, "it is the client's fault");
         self.failure = Some(failure);
         assert_eq!(self.session.on_data(&[22]), Err(failure), "a session comes back to life");
-        let again = self.session.advance(&mut self.desk, Some(ServerIndex(0)));
+        let again = self.session.advance(&mut self.desk, &self.backend);
         assert_eq!(again, Err(failure), "a session comes back to life");
         assert_eq!(self.session.seal(usize::MAX, |_| Some(Piece::from(&b"late"[..]))), Ok(None));
     }

@@ -1,0 +1,118 @@
+//! A pool as one lane uses it: where a client may go, and its place there.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::balance::{Admission, Balancer, Board, LaneLoads, Pool, Server, ServerIndex, State};
+
+/// How often a lane chooses anew when another lane takes the last place of the server that it has chosen. Each time somebody else got a place, so more than a few in a
+/// row take a lane that stands still; then the pool counts as full.
+const CHOICES_MAX: usize = 16;
+
+/// A pool as one lane uses it, made anew for each configuration snapshot and shared by the services that use the pool.
+///
+/// Whoever gets a server here holds a place at it, and gives it back exactly once.
+#[derive(Debug)]
+pub struct Backend {
+    pool: Arc<Pool>,
+    board: Arc<Board>,
+    loads: Rc<LaneLoads>,
+    balancer: RefCell<Balancer>,
+}
+
+/// What a server is to the clients that are persisted to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Up and enabled.
+    Up,
+    /// Up, drained, and still theirs.
+    Draining,
+    /// Drained, and theirs no more.
+    Drained,
+    /// Down.
+    Down,
+    /// Disabled by the operator.
+    Disabled,
+}
+
+/// Why a new client gets no server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outage {
+    /// None is enabled and up.
+    Down,
+    /// All that are have no place.
+    Full,
+}
+
+impl Backend {
+    /// The pool as the lane of `loads` uses it, with `board`.
+    pub fn new(pool: Arc<Pool>, board: Arc<Board>, loads: Rc<LaneLoads>) -> Self {
+        let balancer = RefCell::new(Balancer::new(&pool, loads.lane()));
+        Self { pool, board, loads, balancer }
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// A place for a new client, at the server whose turn it is.
+    pub fn choose(&self) -> Option<ServerIndex> {
+        let mut balancer = self.balancer.borrow_mut();
+        for _ in 0..CHOICES_MAX {
+            let server = balancer.peek(&self.pool, &self.board, &self.loads)?;
+            if self.take(server) {
+                balancer.commit(&self.pool, &self.board, &self.loads, server);
+                return Some(server);
+            }
+        }
+        None
+    }
+
+    /// The server that [`choose`](Self::choose) would name.
+    #[cfg(test)]
+    pub(crate) fn next(&self) -> Option<ServerIndex> {
+        self.balancer.borrow().peek(&self.pool, &self.board, &self.loads)
+    }
+
+    /// A place at this server, if it has one.
+    pub fn take(&self, server: ServerIndex) -> bool {
+        self.pool.server(server).is_some_and(|server| self.loads.take(server.slot))
+    }
+
+    /// Joins those who wait for a place at this server, unless `most` do so already.
+    pub fn wait(&self, server: ServerIndex, most: u32) -> bool {
+        self.pool.server(server).is_some_and(|server| self.loads.wait(server.slot, most))
+    }
+
+    /// What this server is to the clients that are persisted to it, its limit apart.
+    pub fn standing(&self, server: &Server) -> Standing {
+        let is_up = self.board.health(server.slot).is_usable();
+        match server.state {
+            State::Disabled => Standing::Disabled,
+            State::Draining(draining)
+                if draining.admission == Admission::DisallowNew || self.loads.is_drained(server.slot) =>
+            {
+                Standing::Drained
+            }
+            State::Enabled | State::Draining(_) if !is_up => Standing::Down,
+            State::Draining(_) => Standing::Draining,
+            State::Enabled => Standing::Up,
+        }
+    }
+
+    /// Whether no new client gets a server here, and why. Costs a pass over the servers that are of no use.
+    pub fn outage(&self) -> Option<Outage> {
+        let mut outage = Some(Outage::Down);
+        for server in &self.pool.servers {
+            if server.state == State::Enabled && self.board.health(server.slot).is_usable() {
+                if !self.loads.is_full(server.slot) {
+                    return None;
+                }
+                outage = Some(Outage::Full);
+            }
+        }
+        outage
+    }
+}

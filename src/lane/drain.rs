@@ -1,0 +1,128 @@
+//! Servers that are drained: when their time is up, and the resets of what is still open then.
+//!
+//! Until then a drain costs its lane nothing, and its connections know nothing of it. Then the lane looks at all its connections once, a few in each breath.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::balance::{Pool, Slot, State};
+use crate::base::{Duration, Instant};
+use crate::health::Monitor;
+use crate::lane::Lane;
+use crate::lane::work::Connection;
+use crate::nic::QueuePair;
+use crate::relay::End;
+
+/// Most connections that a breath looks at: some 20 µs where none is in the cache, and at most as many resets.
+const LOOKED_AT_MAX: usize = 128;
+
+/// The drains that a lane knows of.
+#[derive(Debug, Default)]
+pub(super) struct Drains {
+    /// When the lane learned of each. A reload that changes nothing does not begin it anew.
+    began: HashMap<Slot, Instant>,
+    /// When the time of each is up that has one.
+    due: BTreeSet<(Instant, Slot)>,
+    /// Connections from this one on, down to the first, are to be looked at.
+    sweep: usize,
+}
+
+impl Drains {
+    /// When something is to be done next; in the past while there is.
+    pub(super) fn poll_at(&self) -> Option<Instant> {
+        let due = self.due.first().map(|(at, _)| *at);
+        if self.sweep > 0 { Some(Instant::START) } else { due }
+    }
+
+    /// Takes over which servers are drained, and for how long.
+    fn configure(&mut self, drained: &BTreeMap<Slot, Option<Duration>>, now: Instant) {
+        let old = std::mem::take(&mut self.began);
+        self.began = drained.keys().map(|slot| (*slot, old.get(slot).copied().unwrap_or(now))).collect();
+        self.due =
+            drained.iter().filter_map(|(slot, timeout)| Some((*self.began.get(slot)? + (*timeout)?, *slot))).collect();
+    }
+
+    /// The next server whose time is up.
+    fn pop_due(&mut self, now: Instant) -> Option<Slot> {
+        let (at, slot) = *self.due.first()?;
+        (at <= now).then(|| {
+            self.due.pop_first();
+            slot
+        })
+    }
+}
+
+impl<Q: QueuePair, C> Lane<Q, C> {
+    pub(super) fn begin_drains(&mut self, pools: &[(Arc<Pool>, Option<Monitor>)], now: Instant) {
+        let mut drained = BTreeMap::new();
+        for server in pools.iter().flat_map(|(pool, _)| &pool.servers) {
+            if let State::Draining(draining) = server.state {
+                drained.insert(server.slot, draining.timeout);
+            }
+        }
+        // A drain that was over may be called off, or last longer now. Those that are over all the same are found so within this breath.
+        for slot in self.drains.began.keys() {
+            self.loads.set_drained(*slot, false);
+        }
+        self.drains.configure(&drained, now);
+    }
+
+    /// Ends the drains whose time is up, and looks at a few connections for what is still open to their servers. Whether there was anything to do.
+    pub(super) fn drain_servers(&mut self, now: Instant) -> bool {
+        while let Some(slot) = self.drains.pop_due(now) {
+            self.loads.set_drained(slot, true);
+            // What comes later finds the server drained.
+            self.drains.sweep = self.connections.capacity();
+        }
+        if self.drains.sweep == 0 {
+            return false;
+        }
+        let end = self.drains.sweep;
+        self.drains.sweep = end.saturating_sub(LOOKED_AT_MAX);
+        for index in self.drains.sweep..end {
+            if self.connections.get(index).is_some_and(|connection| self.is_at_drained(connection)) {
+                self.cut(index, End::ServerDrained, now);
+            }
+        }
+        true
+    }
+
+    fn is_at_drained(&self, connection: &Connection) -> bool {
+        connection.claim.slot().is_some_and(|slot| self.loads.is_drained(slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn at(seconds: u64) -> Instant {
+        Instant::START + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn p5_a_drain_counts_from_when_it_began_whatever_is_reloaded() {
+        let mut drains = Drains::default();
+        drains.configure(&[(Slot(1), Some(MINUTE)), (Slot(2), None)].into(), at(10));
+        assert_eq!(drains.poll_at(), Some(at(70)));
+        drains.configure(&[(Slot(1), Some(MINUTE)), (Slot(2), Some(2 * MINUTE))].into(), at(30));
+        assert_eq!((drains.poll_at(), drains.pop_due(at(69))), (Some(at(70)), None));
+        assert_eq!(drains.pop_due(at(70)), Some(Slot(1)));
+        assert_eq!((drains.pop_due(at(70)), drains.poll_at()), (None, Some(at(130))));
+        drains.configure(&[(Slot(2), Some(MINUTE))].into(), at(80));
+        assert_eq!(drains.pop_due(at(80)), Some(Slot(2)), "a timeout that was made shorter");
+        drains.configure(&BTreeMap::new(), at(90));
+        drains.configure(&[(Slot(2), Some(MINUTE))].into(), at(100));
+        assert_eq!(drains.poll_at(), Some(at(160)), "a drain that was called off begins anew");
+    }
+
+    #[test]
+    fn p5_a_timeout_of_zero_is_up_at_once_and_none_never() {
+        let mut drains = Drains::default();
+        drains.configure(&[(Slot(1), Some(Duration::ZERO)), (Slot(2), None)].into(), at(10));
+        assert_eq!(drains.pop_due(at(10)), Some(Slot(1)));
+        assert_eq!(drains.poll_at(), None);
+    }
+}
