@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use sealane::balance::{Admission, Draining, State};
 use sealane::base::Generation;
 use sealane::nic::Offload;
-use sealane::persistence::{Reason, SelectNewServer};
+use sealane::persistence::{OnLimit, Queue, Reason, SelectNewServer};
 use sealane::relay::End;
 use sealane::sim::{Conditions, Identity, Narrow, Outcome, Setup, World};
 use sealane::tcp::Close;
@@ -251,7 +252,7 @@ fn never_refuses_a_client_whose_server_is_down_until_it_returns() {
         let refused = world.visit(0);
         assert!(matches!(refused, Outcome::Cut(_)), "seed {seed}: {refused:?}");
         let record = world.take_records().remove(0);
-        assert_eq!((record.end, record.reason), (End::Refused, Some(Reason::Refused)), "seed {seed}");
+        assert_eq!((record.end, record.reason), (End::Refused, Some(Reason::RefusedDown)), "seed {seed}");
         world.start_server(number);
         world.run_for(Duration::from_secs(6));
         let again = world.visit(0).served();
@@ -397,4 +398,443 @@ fn a_world_repeats_itself_from_its_seed_and_another_seed_differs() {
     };
     assert_eq!(trace(1), trace(1));
     assert_ne!(trace(1), trace(2));
+}
+
+/// The first few worlds: what takes many tests need not take all seeds in each.
+fn few(setup: Setup) -> impl Iterator<Item = (u64, World)> {
+    worlds(setup).take(3)
+}
+
+/// A world whose first client has visited and belongs to the server of this number, which has one place.
+fn limited(setup: Setup) -> impl Iterator<Item = (u64, World, u16)> {
+    few(setup).map(|(seed, mut world)| {
+        let server = u16::try_from(world.visit(0).served().server).expect("few servers");
+        world.run_for(Duration::from_secs(1));
+        world.set_limit(server, Some(1));
+        world.take_records();
+        (seed, world, server)
+    })
+}
+
+/// The only record of the only connection that has ended since records were last taken.
+fn record(world: &mut World) -> sealane::lane::Record {
+    world.run_for(Duration::from_secs(1));
+    let mut records = world.take_records();
+    assert_eq!(records.len(), 1, "{records:?}");
+    records.remove(0)
+}
+
+const QUEUE: OnLimit = OnLimit::Queue(Queue { max: 2, timeout: Duration::from_secs(10) });
+
+const BOTH: [bool; 2] = [false, true];
+
+#[test]
+fn p1_at_the_limit_switch_moves_a_client_for_good() {
+    for tls12 in BOTH {
+        for (seed, mut world, server) in limited(Setup { on_limit: OnLimit::Switch, tls12, ..Setup::default() }) {
+            let held = world.hold(0);
+            let moved = world.visit(0).served();
+            assert!(moved.resumed && moved.server != u32::from(server), "seed {seed}: {moved:?}");
+            assert_eq!(record(&mut world).reason, Some(Reason::SwitchedLimit), "seed {seed}");
+            world.go_on(held).served();
+            assert_eq!(world.places(server), 0, "seed {seed}");
+            assert_eq!(world.visit(0).served().server, moved.server, "the client went back, seed {seed}");
+            assert_eq!(world.most_over_limit(), 0, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn p1_at_the_limit_spill_moves_a_client_for_one_connection() {
+    for tls12 in BOTH {
+        for (seed, mut world, server) in limited(Setup { on_limit: OnLimit::Spill, tls12, ..Setup::default() }) {
+            let held = world.hold(0);
+            let spilled = world.visit(0).served();
+            assert!(spilled.resumed && spilled.server != u32::from(server), "seed {seed}: {spilled:?}");
+            assert_eq!(record(&mut world).reason, Some(Reason::Spilled), "seed {seed}");
+            world.go_on(held).served();
+            world.run_for(Duration::from_secs(1));
+            world.take_records();
+            assert_eq!(world.visit(0).served().server, u32::from(server), "the client did not go back, seed {seed}");
+            assert_eq!(record(&mut world).reason, Some(Reason::Persisted), "seed {seed}");
+            assert_eq!(world.most_over_limit(), 0, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn p1_at_the_limit_refuse_resets_a_client_until_there_is_a_place() {
+    for policy in [SelectNewServer::Immediate, SelectNewServer::Never, SelectNewServer::NeverEvenIfDown] {
+        for (seed, mut world, server) in limited(Setup { policy, on_limit: OnLimit::Refuse, ..Setup::default() }) {
+            let held = world.hold(0);
+            assert_eq!(world.visit(0), Outcome::Cut(Close::Reset), "seed {seed}");
+            let refused = record(&mut world);
+            assert_eq!((refused.end, refused.reason), (End::Refused, Some(Reason::RefusedLimit)), "seed {seed}");
+            assert_eq!(refused.chosen, None);
+            world.go_on(held).served();
+            assert_eq!(world.visit(0).served().server, u32::from(server), "seed {seed}");
+            assert_eq!(world.most_over_limit(), 0, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn p1_at_the_limit_a_client_that_queues_is_served_when_there_is_a_place_and_in_order() {
+    for tls12 in BOTH {
+        for policy in [SelectNewServer::Immediate, SelectNewServer::Never, SelectNewServer::NeverEvenIfDown] {
+            let setup = Setup { lanes: 1, policy, on_limit: QUEUE, tls12, ..Setup::default() };
+            for (seed, mut world, server) in limited(setup) {
+                let held = world.hold(0);
+                let [first, second] = [0, 0].map(|client| world.hold(client));
+                assert_eq!((world.waiting(server), world.places(server)), (2, 1), "seed {seed}");
+                assert_eq!(counted(&world, "relay", "waiting"), 2, "seed {seed}");
+                // Nobody overtakes them, and no more than two wait.
+                assert_eq!(world.visit(0), Outcome::Cut(Close::Reset), "seed {seed}");
+                assert_eq!(record(&mut world).reason, Some(Reason::RefusedQueue), "seed {seed}");
+                world.go_on(held).served();
+                assert_eq!((world.waiting(server), world.places(server)), (1, 1), "seed {seed}");
+                world.run_for(Duration::from_secs(1));
+                world.take_records();
+                assert_eq!(world.go_on(first).served().server, u32::from(server), "seed {seed}");
+                let served = record(&mut world);
+                assert_eq!((served.reason, served.end), (Some(Reason::Queued), End::Finished), "seed {seed}");
+                assert_eq!((world.waiting(server), world.places(server)), (0, 1), "seed {seed}");
+                assert_eq!(world.go_on(second).served().server, u32::from(server), "seed {seed}");
+                // It has kept its mapping.
+                assert_eq!(world.visit(0).served().server, u32::from(server), "seed {seed}");
+                assert_eq!((world.most_over_limit(), counted(&world, "relay", "waiting")), (0, 0), "seed {seed}");
+                assert_clean(&mut world, seed);
+            }
+        }
+    }
+}
+
+#[test]
+fn p1_at_the_limit_a_client_that_waits_too_long_is_refused_and_one_that_gives_up_leaves_its_turn() {
+    for (seed, mut world, server) in limited(Setup { on_limit: QUEUE, ..Setup::default() }) {
+        let held = world.hold(0);
+        let [gone, waits] = [0, 0].map(|client| world.hold(client));
+        world.give_up(gone);
+        assert_eq!(world.waiting(server), 1, "seed {seed}");
+        world.take_records();
+        world.run_for(Duration::from_secs(9));
+        assert_eq!(world.outcome(waits), None, "seed {seed}");
+        world.run_for(Duration::from_secs(1));
+        assert_eq!(world.outcome(waits), Some(Outcome::Cut(Close::Reset)), "seed {seed}");
+        let refused = record(&mut world);
+        assert_eq!((refused.end, refused.reason, refused.chosen), (End::QueueTimedOut, Some(Reason::Queued), None));
+        assert_eq!((world.waiting(server), world.places(server)), (0, 1), "seed {seed}");
+        world.go_on(held).served();
+        assert_eq!(world.visit(0).served().server, u32::from(server), "seed {seed}");
+        assert_clean(&mut world, seed);
+    }
+}
+
+#[test]
+fn p4_clients_that_come_at_once_on_all_lanes_never_exceed_a_limit_and_each_place_is_used() {
+    for on_limit in [OnLimit::Switch, OnLimit::Spill, OnLimit::Refuse, QUEUE] {
+        for policy in [SelectNewServer::Immediate, SelectNewServer::NeverEvenIfDown] {
+            let setup = Setup { lanes: 4, clients: 40, policy, on_limit, conditions: LOSSY, ..Setup::default() };
+            for (seed, mut world) in few(setup) {
+                (0..4).for_each(|server| world.set_limit(server, Some(3)));
+                let clients: Vec<_> = (0..40).collect();
+                let first = world.hold_all(&clients);
+                world.run_for(Duration::from_secs(20));
+                assert_eq!((0..4).map(|server| world.places(server)).collect::<Vec<_>>(), [3; 4], "seed {seed}");
+                let mut served = Vec::new();
+                for client in 0..40 {
+                    match world.outcome(first + client) {
+                        None => served.push((client, world.go_on(first + client).served().server)),
+                        Some(outcome) => assert_eq!(outcome, Outcome::Cut(Close::Reset), "seed {seed}"),
+                    }
+                }
+                assert_eq!(served.len(), 12, "seed {seed}");
+                // All who are persisted come back, twice each and at once.
+                let back: Vec<_> = served.iter().chain(&served).map(|(client, _)| (*client, 1000, 1000)).collect();
+                world.transfer_all(&back);
+                assert_eq!(world.most_over_limit(), 0, "{on_limit:?}, {policy:?}, seed {seed}");
+                assert_clean(&mut world, seed);
+                assert_eq!((0..4).map(|server| world.places(server)).sum::<u64>(), 0, "seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn p4_a_place_is_given_back_however_a_connection_ends() {
+    for tls12 in BOTH {
+        for (seed, mut world, server) in limited(Setup { on_limit: OnLimit::Refuse, tls12, ..Setup::default() }) {
+            let held = world.hold(0);
+            assert_eq!(world.places(server), 1, "seed {seed}");
+            world.give_up(held);
+            assert_eq!(world.places(server), 0, "the client reset it, seed {seed}");
+            let held = world.hold(0);
+            world.stop_server(server);
+            world.run_for(Duration::from_millis(100));
+            assert_eq!(
+                (world.outcome(held), world.places(server)),
+                (Some(Outcome::Cut(Close::Reset)), 0),
+                "seed {seed}"
+            );
+            // Not yet known to be down: the connection is refused.
+            assert_eq!(world.visit(0), Outcome::Cut(Close::Reset), "seed {seed}");
+            assert_eq!(world.places(server), 0, "seed {seed}");
+            world.start_server(server);
+            world.run_for(Duration::from_secs(6));
+            assert_eq!(world.visit(0).served().server, u32::from(server), "seed {seed}");
+            assert_clean(&mut world, seed);
+            assert_eq!(world.places(server), 0, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn p4_health_probes_take_no_place() {
+    for (seed, mut world, server) in limited(Setup::default()) {
+        let held = world.hold(0);
+        world.run_for(Duration::from_secs(10));
+        assert!(world.is_up(server), "seed {seed}");
+        assert_eq!(world.places(server), 1, "seed {seed}");
+        world.go_on(held).served();
+    }
+}
+
+#[test]
+fn p4_a_reload_lowers_raises_and_lifts_a_limit_under_open_connections() {
+    for (seed, mut world, server) in limited(Setup { on_limit: OnLimit::Refuse, ..Setup::default() }) {
+        world.set_limit(server, None);
+        let held: Vec<_> = (0..3).map(|_| world.hold(0)).collect();
+        assert_eq!(world.places(server), 3, "seed {seed}");
+        world.set_limit(server, Some(2));
+        for (left, visit) in (0..3).rev().zip(held) {
+            let before = world.outcome(visit);
+            assert_eq!(
+                (before, world.visit(0)),
+                (None, Outcome::Cut(Close::Reset)),
+                "{left} more are open, seed {seed}"
+            );
+            world.go_on(visit).served();
+            assert_eq!(world.places(server), left, "seed {seed}");
+            if left < 2 {
+                break;
+            }
+        }
+        world.visit(0).served();
+        world.set_limit(server, Some(1));
+        assert_eq!(world.visit(0), Outcome::Cut(Close::Reset), "seed {seed}");
+        world.set_limit(server, Some(2));
+        world.visit(0).served();
+        world.set_limit(server, None);
+        world.visit(0).served();
+    }
+}
+
+#[test]
+fn p1_a_full_pool_resets_new_clients_until_there_is_a_place() {
+    for (seed, mut world) in few(Setup::default()) {
+        (0..4).for_each(|server| world.set_limit(server, Some(1)));
+        let held: Vec<_> = (0..4).map(|client| world.hold(client)).collect();
+        world.run_for(Duration::from_secs(1));
+        assert_eq!(world.visit(4), Outcome::Cut(Close::Reset), "seed {seed}");
+        let record = record(&mut world);
+        assert_eq!((record.end, record.reason), (End::NoServer, Some(Reason::PoolFull)), "seed {seed}");
+        let freed = world.go_on(held[2]).served().server;
+        assert_eq!(world.visit(4).served().server, freed, "seed {seed}");
+    }
+}
+
+#[test]
+fn p1_a_pool_that_is_down_resets_everybody_under_every_policy() {
+    for policy in [SelectNewServer::Immediate, SelectNewServer::Never, SelectNewServer::NeverEvenIfDown] {
+        for (seed, mut world) in few(Setup { policy, ..Setup::default() }) {
+            world.visit(0).served();
+            (0..4).for_each(|server| world.stop_server(server));
+            world.run_for(Duration::from_secs(6));
+            for client in [0, 1] {
+                world.take_records();
+                assert_eq!(world.visit(client), Outcome::Cut(Close::Reset), "seed {seed}");
+                let record = record(&mut world);
+                assert_eq!((record.end, record.reason), (End::NoServer, Some(Reason::PoolDown)), "seed {seed}");
+            }
+        }
+    }
+}
+
+fn draining(admission: Admission, timeout: Option<Duration>) -> State {
+    State::Draining(Draining { admission, timeout })
+}
+
+#[test]
+fn p5_a_drain_that_disallows_new_moves_clients_or_refuses_them_and_leaves_connections_alone() {
+    let state = draining(Admission::DisallowNew, None);
+    for (seed, mut world) in few(Setup::default()) {
+        let first = world.visit(0).served();
+        let held = world.hold(0);
+        world.set_state(u16::try_from(first.server).unwrap(), state);
+        let moved = world.visit(0).served();
+        assert!(moved.resumed && moved.server != first.server, "seed {seed}: {first:?} then {moved:?}");
+        for client in 1..8 {
+            assert_ne!(world.visit(client).served().server, first.server, "seed {seed}");
+        }
+        // Never: also not after a week.
+        assert_eq!(world.outcome(held), None, "seed {seed}");
+        assert_eq!(world.go_on(held).served().server, first.server, "seed {seed}");
+        world.set_state(u16::try_from(first.server).unwrap(), State::Enabled);
+        assert_eq!(world.visit(0).served().server, moved.server, "the client went back, seed {seed}");
+    }
+    for (seed, mut world) in few(Setup { policy: SelectNewServer::Never, ..Setup::default() }) {
+        let first = world.visit(0).served();
+        world.run_for(Duration::from_secs(1));
+        world.take_records();
+        world.set_state(u16::try_from(first.server).unwrap(), state);
+        assert_eq!(world.visit(0), Outcome::Cut(Close::Reset), "seed {seed}");
+        assert_eq!(record(&mut world).reason, Some(Reason::RefusedDraining), "seed {seed}");
+        world.set_state(u16::try_from(first.server).unwrap(), State::Enabled);
+        assert_eq!(world.visit(0).served().server, first.server, "seed {seed}");
+    }
+}
+
+#[test]
+fn p5_a_drain_that_allows_persisted_clients_keeps_them_and_gets_no_new_ones_until_it_times_out() {
+    let minute = Duration::from_secs(60);
+    for (seed, mut world) in few(Setup::default()) {
+        let first = world.visit(0).served();
+        let server = u16::try_from(first.server).unwrap();
+        world.set_state(server, draining(Admission::AllowPersisted, Some(minute)));
+        world.take_records();
+        assert_eq!(world.visit(0).served().server, first.server, "seed {seed}");
+        world.run_for(Duration::from_secs(1));
+        assert!(world.take_records().iter().any(|record| record.reason == Some(Reason::PersistedDraining)));
+        for client in 1..8 {
+            assert_ne!(world.visit(client).served().server, first.server, "seed {seed}");
+        }
+        let held = world.hold(0);
+        world.run_for(minute);
+        assert_eq!(world.outcome(held), Some(Outcome::Cut(Close::Reset)), "seed {seed}");
+        let moved = world.visit(0).served();
+        assert!(moved.resumed && moved.server != first.server, "seed {seed}: {first:?} then {moved:?}");
+        assert_clean(&mut world, seed);
+    }
+}
+
+#[test]
+fn p5_what_is_open_is_reset_when_a_drain_times_out_and_nothing_else_and_not_before() {
+    let minute = Duration::from_secs(60);
+    for timeout in [Duration::ZERO, minute] {
+        for (seed, mut world) in few(Setup { clients: 40, ..Setup::default() }) {
+            let clients: Vec<_> = (0..40).collect();
+            let first = world.hold_all(&clients);
+            // Some segments of so many at once find a queue full.
+            world.run_for(Duration::from_secs(5));
+            assert_eq!(world.open(), 40, "seed {seed}");
+            let there = world.places(1);
+            world.set_state(1, draining(Admission::DisallowNew, Some(timeout)));
+            if timeout > Duration::ZERO {
+                world.run_for(timeout / 2);
+                // Another reload does not begin it anew.
+                world.set_limit(0, Some(1000));
+                world.run_for(timeout / 2 - Duration::from_secs(1));
+                assert_eq!((world.open(), world.places(1)), (40, there), "seed {seed}");
+            }
+            world.run_for(Duration::from_secs(1));
+            assert_eq!(world.places(1), 0, "seed {seed}");
+            let cut: Vec<_> = (0..40).filter(|client| world.outcome(first + client).is_some()).collect();
+            assert_eq!(cut.len() as u64, there, "seed {seed}");
+            let records = world.take_records();
+            assert_eq!(records.len(), cut.len(), "seed {seed}");
+            assert!(records.iter().all(|record| record.end == End::ServerDrained), "seed {seed}");
+            for client in clients.into_iter().filter(|client| !cut.contains(client)) {
+                assert_ne!(world.go_on(first + client).served().server, 1, "seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_drain_resets_more_connections_than_a_breath_looks_at() {
+    for (seed, mut world) in few(Setup { lanes: 1, clients: 600, servers: 2, ..Setup::default() }) {
+        let clients: Vec<_> = (0..600).collect();
+        world.hold_all(&clients);
+        world.run_for(Duration::from_secs(5));
+        assert_eq!((world.places(0), world.places(1)), (300, 300), "seed {seed}");
+        world.set_state(0, draining(Admission::DisallowNew, Some(Duration::ZERO)));
+        world.run_for(Duration::from_secs(1));
+        assert_eq!((world.places(0), world.places(1), world.open()), (0, 300, 300), "seed {seed}");
+    }
+}
+
+#[test]
+fn p1_a_disabled_server_gets_nobody_and_keeps_what_is_open() {
+    for policy in [SelectNewServer::Immediate, SelectNewServer::Never, SelectNewServer::NeverEvenIfDown] {
+        for (seed, mut world) in few(Setup { policy, ..Setup::default() }) {
+            let first = world.visit(0).served();
+            let held = world.hold(0);
+            world.set_state(u16::try_from(first.server).unwrap(), State::Disabled);
+            if policy == SelectNewServer::Immediate {
+                assert_ne!(world.visit(0).served().server, first.server, "seed {seed}");
+            } else {
+                world.take_records();
+                assert_eq!(world.visit(0), Outcome::Cut(Close::Reset), "seed {seed}");
+                assert_eq!(record(&mut world).reason, Some(Reason::RefusedDisabled), "seed {seed}");
+            }
+            assert_eq!(world.go_on(held).served().server, first.server, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn p6_who_waits_for_a_server_that_a_reload_removes_disables_or_drains_is_refused() {
+    let changes: [fn(&mut World, u16); 4] = [
+        |world, server| world.remove_server(server),
+        |world, server| world.add_server(server, Generation(1)),
+        |world, server| world.set_state(server, State::Disabled),
+        |world, server| world.set_state(server, draining(Admission::DisallowNew, None)),
+    ];
+    for change in changes {
+        for (seed, mut world, server) in limited(Setup { on_limit: QUEUE, ..Setup::default() }) {
+            let (held, waits) = (world.hold(0), world.hold(0));
+            assert_eq!(world.waiting(server), 1, "seed {seed}");
+            change(&mut world, server);
+            world.run_for(Duration::from_secs(1));
+            assert_eq!(world.outcome(waits), Some(Outcome::Cut(Close::Reset)), "seed {seed}");
+            assert_eq!(world.waiting(server), 0, "seed {seed}");
+            assert_eq!(world.go_on(held).served().server, u32::from(server), "seed {seed}");
+            assert_clean(&mut world, seed);
+        }
+    }
+}
+
+#[test]
+fn who_waits_for_a_server_that_is_drained_with_its_persisted_clients_waits_on_until_the_time_is_up() {
+    for (seed, mut world, server) in limited(Setup { on_limit: QUEUE, ..Setup::default() }) {
+        let (held, waits) = (world.hold(0), world.hold(0));
+        world.set_state(server, draining(Admission::AllowPersisted, Some(Duration::from_secs(5))));
+        world.run_for(Duration::from_secs(4));
+        assert_eq!((world.outcome(held), world.outcome(waits)), (None, None), "seed {seed}");
+        world.run_for(Duration::from_secs(2));
+        let cut = Some(Outcome::Cut(Close::Reset));
+        assert_eq!((world.outcome(held), world.outcome(waits)), (cut, cut), "seed {seed}");
+        assert_eq!((world.places(server), world.waiting(server)), (0, 0), "seed {seed}");
+        assert_clean(&mut world, seed);
+    }
+}
+
+#[test]
+fn p4_a_client_that_goes_away_at_any_point_of_its_handshake_leaves_no_place_taken() {
+    let conditions = Conditions { delay: Duration::from_millis(1), ..Conditions::default() };
+    for tls12 in BOTH {
+        for (seed, mut world, server) in limited(Setup { conditions, on_limit: QUEUE, tls12, ..Setup::default() }) {
+            let mut most = 0;
+            for half_milliseconds in 0..20 {
+                let visits = world.hold_all(&[0, 0]);
+                world.run_for(Duration::from_micros(500) * half_milliseconds);
+                most = most.max(world.places(server) + u64::from(world.waiting(server)));
+                world.give_up(visits);
+                world.give_up(visits + 1);
+                assert_eq!((world.places(server), world.waiting(server)), (0, 0), "seed {seed}");
+            }
+            assert_eq!(most, 2, "one had a place and one waited, seed {seed}");
+            assert_eq!((world.most_over_limit(), world.open()), (0, 0), "seed {seed}");
+        }
+    }
 }
