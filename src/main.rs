@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use sealane::control::config::{self, Configuration, Machine};
 use sealane::control::keys::{self, KeysCommand, inspect};
-use sealane::control::publish;
 use sealane::control::trace::command::{self as trace, TraceArgs};
 use sealane::load::command::{self as make_load, LoadArgs};
 
@@ -90,8 +89,8 @@ fn check(file: &Path) -> anyhow::Result<ExitCode> {
 }
 
 fn inspect_ticket(arguments: &inspect::InspectArgs) -> anyhow::Result<ExitCode> {
-    let configuration = load(&arguments.config)?;
-    inspect::run(arguments, &publish::scopes(&configuration), &publish::names(&configuration))
+    let configurations = arguments.config.iter().map(|file| load(file)).collect::<Result<Vec<_>, _>>()?;
+    inspect::run(arguments, &configurations)
 }
 
 #[cfg(not(feature = "dpdk"))]

@@ -7,7 +7,7 @@ pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod events;
-
+pub mod explain;
 pub mod identity;
 pub mod keys;
 pub mod metrics;

@@ -1,4 +1,4 @@
-//! `sealane ticket inspect`: opens a ticket offline and says what it holds, secrets excepted.
+//! `sealane ticket inspect`: opens a ticket offline and says what it holds, secrets excepted, and what each engine would do with it.
 //!
 //! A ticket comes as what `openssl s_client -sess_out` wrote (PEM or DER of OpenSSL's `SSL_SESSION`, whose field 10 is the ticket), or bare: raw bytes,
 //! hexadecimal or base64.
@@ -8,6 +8,7 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use anyhow::Context;
 use x509_parser::asn1_rs::{Any, Class, FromDer, OctetString, Tag};
@@ -15,7 +16,9 @@ use x509_parser::pem::Pem;
 use zeroize::Zeroizing;
 
 use super::file;
-use crate::base::{EngineId, PoolId, ServerId};
+use crate::base::{EngineId, PoolId, ServerId, UnixTime};
+use crate::control::config::Configuration;
+use crate::control::{explain, publish};
 use crate::ticket::ring::State;
 use crate::ticket::{Envelope, KeyId, Refusal, Ring, Scope, TICKET_MAX, TlsVersion, open, seal};
 
@@ -38,12 +41,15 @@ pub struct InspectArgs {
     /// The ticket key file
     #[arg(long)]
     pub keys: PathBuf,
-    /// The configuration of the engine that issued the ticket: it says where the ticket is valid
-    #[arg(long)]
-    pub config: PathBuf,
+    /// The configuration of an engine: it says where the ticket is valid, and what this engine would do with it now. As often as there are engines
+    #[arg(long, required = true)]
+    pub config: Vec<PathBuf>,
     /// What `openssl s_client -sess_out` wrote, or a bare ticket; standard input if not given
     #[arg(long)]
     pub session: Option<PathBuf>,
+    /// Show the TLS session too: with it, the connection that it is of can be read
+    #[arg(long)]
+    pub show_secrets: bool,
 }
 
 /// The names behind the ids that a ticket carries.
@@ -57,17 +63,40 @@ pub struct Names {
     pub servers: BTreeMap<ServerId, String>,
 }
 
-/// Runs the command for the virtual services of a configuration, each with its name and scope. Exit code 1 when the ticket does not open.
+/// Runs the command for engines of these configurations. Exit code 1 when the ticket opens for none of them.
 ///
 /// # Errors
 /// When the keys or the session cannot be read.
-pub fn run(args: &InspectArgs, scopes: &[(String, Scope)], names: &Names) -> anyhow::Result<ExitCode> {
+pub fn run(args: &InspectArgs, configurations: &[Configuration]) -> anyhow::Result<ExitCode> {
+    #[expect(clippy::disallowed_methods, reason = "a command reads the clock where it starts")]
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let ring = file::read(&args.keys)?;
     let input = read_input(args.session.as_deref())?;
     let ticket = ticket_in(&input)?;
-    let inspection = inspect(&ring, scopes, &ticket);
-    write!(std::io::stdout().lock(), "{}", inspection.shown(&ring, names))?;
-    Ok(if inspection.outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let mut names = Names::default();
+    configurations.iter().for_each(|configuration| names.extend(publish::names(configuration)));
+    let inspected = |configuration| inspect(&ring, &publish::scopes(configuration), &ticket);
+    let inspections: Vec<_> =
+        configurations.iter().map(|configuration| (configuration, inspected(configuration))).collect();
+    let opened = inspections.iter().find(|(_, inspection)| inspection.outcome.is_ok());
+    let mut out = std::io::stdout().lock();
+    if let Some((_, inspection)) = opened.or(inspections.first()) {
+        write!(out, "{}", inspection.shown(&ring, &names, args.show_secrets))?;
+    }
+    for (configuration, inspection) in &inspections {
+        let ticket = inspection.outcome.as_ref().ok().map(|(service, envelope)| (service.as_str(), envelope));
+        let reported = ticket.and_then(|_| explain::ask(configuration));
+        writeln!(out, "{}", explain::explain(configuration, ticket, reported.as_deref(), UnixTime(now.as_secs()))?)?;
+    }
+    Ok(if opened.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Names {
+    fn extend(&mut self, more: Self) {
+        self.engines.extend(more.engines);
+        self.pools.extend(more.pools);
+        self.servers.extend(more.servers);
+    }
 }
 
 fn read_input(path: Option<&Path>) -> anyhow::Result<Zeroizing<Vec<u8>>> {
@@ -177,8 +206,8 @@ pub fn inspect(ring: &Ring, scopes: &[(String, Scope)], ticket: &[u8]) -> Inspec
 
 impl Inspection {
     /// For a terminal, a fact a line.
-    pub fn shown<'a>(&'a self, ring: &'a Ring, names: &'a Names) -> impl fmt::Display + 'a {
-        Shown { inspection: self, ring, names }
+    pub fn shown<'a>(&'a self, ring: &'a Ring, names: &'a Names, secrets: bool) -> impl fmt::Display + 'a {
+        Shown { inspection: self, ring, names, secrets }
     }
 }
 
@@ -186,11 +215,12 @@ struct Shown<'a> {
     inspection: &'a Inspection,
     ring: &'a Ring,
     names: &'a Names,
+    secrets: bool,
 }
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { inspection, ring, names } = self;
+        let Self { inspection, ring, names, secrets } = self;
         writeln!(f, "ticket           {} bytes", inspection.size)?;
         if let Ok(id) = inspection.key_id {
             let state = match ring.find(id).map(|entry| (entry.state, entry.activated)) {
@@ -233,7 +263,11 @@ impl fmt::Display for Shown<'_> {
                 file::date(client.not_after)
             )?;
         }
-        writeln!(f, "\nTLS session      {} bytes, secret", envelope.session.len())
+        write!(f, "\nTLS session      {} bytes, secret", envelope.session.len())?;
+        if *secrets {
+            write!(f, ": {}", *Zeroizing::new(hex::encode(&*envelope.session)))?;
+        }
+        writeln!(f)
     }
 }
 
@@ -394,7 +428,7 @@ mod tests {
     fn an_open_ticket_shows_its_facts_and_no_secret() {
         let ring = ring();
         let inspection = inspect(&ring, &scopes(), &ticket());
-        let shown = inspection.shown(&ring, &names()).to_string();
+        let shown = inspection.shown(&ring, &names(), false).to_string();
         let id = ring.active().unwrap().key.id();
         let expected = format!(
             "ticket           305 bytes\n\
@@ -407,7 +441,9 @@ mod tests {
              TLS session      145 bytes, secret\n"
         );
         assert_eq!(shown, expected);
-        let unnamed = inspection.shown(&ring, &Names::default()).to_string();
+        let session = hex::encode(&*inspection.outcome.as_ref().unwrap().1.session);
+        assert!(inspection.shown(&ring, &names(), true).to_string().contains(&session), "only when it is asked for");
+        let unnamed = inspection.shown(&ring, &Names::default(), false).to_string();
         assert!(unnamed.contains("server 0000000000000002 (not in the configuration)"), "{unnamed}");
     }
 
@@ -420,7 +456,7 @@ mod tests {
         };
         let envelope = Envelope { client: Some(client), ..sample(145) };
         let ticket = seal(&ring().for_service(&SCOPE), &envelope, &mut Random::from_seed(2)).unwrap();
-        let shown = inspect(&ring(), &scopes(), &ticket).shown(&ring(), &names()).to_string();
+        let shown = inspect(&ring(), &scopes(), &ticket).shown(&ring(), &names(), false).to_string();
         assert!(
             shown.contains("\nclient           has shown 2 certificates, valid until 2023-11-14T22:13:20Z\n"),
             "{shown}"
@@ -433,7 +469,7 @@ mod tests {
         let shown = |ring: &Ring, scopes: &[_], ticket: &[u8]| {
             let inspection = inspect(ring, scopes, ticket);
             assert!(inspection.outcome.is_err());
-            inspection.shown(ring, &names()).to_string()
+            inspection.shown(ring, &names(), false).to_string()
         };
         let forged = shown(&ring, &scopes()[..1], &ticket());
         assert!(forged.contains("active") && forged.contains("not valid for any virtual service"), "{forged}");

@@ -1,0 +1,215 @@
+//! What an engine would do with a ticket now: `sealane ticket inspect` asks it for each configuration that it is given.
+//!
+//! The engine's own code decides, over what the configuration says and what a running engine says of its servers' health. Nothing runs and no place is taken.
+
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::balance::{Backend, Health, LaneLoads};
+use crate::base::{Duration, LaneId, UnixTime};
+use crate::control::config::Configuration;
+use crate::control::publish::{self, Shared, Unpublishable};
+use crate::persistence::{self, Reason};
+use crate::ticket::Envelope;
+use crate::tls;
+use crate::tls::ticketer::Unhonoured;
+
+/// Longest page of metrics that is read: thousands of servers have some 300 bytes each.
+const METRICS_MAX: u64 = 64 << 20;
+/// An engine that runs answers at once.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// What a running engine says of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// The pool's name.
+    pub pool: String,
+    /// The server's.
+    pub server: String,
+    /// Whether clients may be sent to it.
+    pub is_up: bool,
+    /// Connections open to it.
+    pub connections: u64,
+}
+
+/// What would become of a returning client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The engine has no virtual service for which the ticket is valid.
+    Invalid,
+    /// A full handshake.
+    Full(Unhonoured),
+    /// A resumed one.
+    Resumed {
+        /// `None` when no server takes the client.
+        server: Option<Server>,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// Where a client would go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// To its own, named as `pool/server`.
+    Same(String),
+    /// To another one: which, is a matter of whose turn it is. Named is one of them.
+    Another(String),
+}
+
+/// What one engine would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The engine's name.
+    pub engine: String,
+    /// The address at which it was asked how its servers are, and whether it has answered.
+    pub asked: (String, bool),
+    /// What it would do.
+    pub answer: Answer,
+}
+
+/// What the engine of `configuration` would do at `now` with a ticket that opens for its virtual service of this name, or for none. `reported` is what it says of its servers; whoever is not in it
+/// is taken as up.
+///
+/// # Errors
+/// When the configuration cannot be given to a lane.
+pub fn explain(
+    configuration: &Configuration,
+    ticket: Option<(&str, &Envelope)>,
+    reported: Option<&[Reported]>,
+    now: UnixTime,
+) -> Result<Explanation, Unpublishable> {
+    let answer = match ticket {
+        None => Answer::Invalid,
+        Some((service, envelope)) => {
+            let mut shared = Shared::new(1);
+            let snapshots = publish::snapshots(configuration, 1, &[], &mut shared, 1)?;
+            let services = snapshots.iter().flat_map(|snapshot| &snapshot.services);
+            let service = services.into_iter().find(|found| found.name == service);
+            service.map_or(Answer::Invalid, |service| {
+                answer(&service.tls, envelope, &shared, reported.unwrap_or_default(), now)
+            })
+        }
+    };
+    let asked = (configuration.engine.admin.to_string(), reported.is_some());
+    Ok(Explanation { engine: configuration.engine.name.clone(), asked, answer })
+}
+
+fn answer(
+    service: &tls::Service,
+    envelope: &Envelope,
+    shared: &Shared,
+    reported: &[Reported],
+    now: UnixTime,
+) -> Answer {
+    if let Err(why) = service.would_resume(envelope, now) {
+        return Answer::Full(why);
+    }
+    let pool = service.pool();
+    let loads = Rc::new(LaneLoads::new(Arc::clone(&shared.loads), LaneId(0)));
+    loads.configure([&**pool].into_iter());
+    for server in &pool.servers {
+        let said = reported.iter().find(|one| (&one.pool, &one.server) == (&pool.name, &server.name));
+        let health = if said.is_none_or(|said| said.is_up) { Health::Up } else { Health::Down };
+        shared.board.publish(server.slot, health);
+        // A server without a limit is as good with connections as without.
+        let taken = said.map_or(0, |said| said.connections).min(server.max_connections.unwrap_or(0).into());
+        for _ in 0..taken {
+            loads.take(server.slot);
+        }
+    }
+    let mapping = envelope.mapping.as_ref();
+    let profile = service.profile().map(|profile| &**profile);
+    let backend = Backend::new(Arc::clone(pool), Arc::clone(&shared.board), loads);
+    let decision = persistence::tls::decide(mapping, profile, &backend, now);
+    let server = decision.server.and_then(|index| pool.server(index)).map(|server| {
+        let name = format!("{}/{}", pool.name, server.name);
+        let is_its_own =
+            mapping.is_some_and(|mapping| (mapping.server, mapping.generation) == (server.id, server.generation));
+        if is_its_own { Server::Same(name) } else { Server::Another(name) }
+    });
+    Answer::Resumed { server, reason: decision.reason }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {:<13} ", self.engine)?;
+        match &self.answer {
+            Answer::Invalid => {
+                return f.write_str("full handshake: it has no virtual service for which this ticket is valid");
+            }
+            Answer::Full(why) => return write!(f, "full handshake: {why}"),
+            Answer::Resumed { server: Some(Server::Same(name)), reason } => {
+                write!(f, "resumed, to {name} ({})", reason.name())?
+            }
+            Answer::Resumed { server: Some(Server::Another(name)), reason } => {
+                write!(f, "resumed, to whose turn it is, as {name} ({})", reason.name())?;
+            }
+            Answer::Resumed { server: None, reason } => write!(f, "resumed, and reset ({})", reason.name())?,
+        }
+        match &self.asked {
+            (address, true) => write!(f, "; health as {address} has it"),
+            (address, false) => write!(f, "; nobody answers at {address}, so every server is taken as up"),
+        }
+    }
+}
+
+/// What a running engine says of its servers at its admin address; `None` when nobody answers there, or somebody else.
+pub fn ask(configuration: &Configuration) -> Option<Vec<Reported>> {
+    let url = format!("http://{}/metrics", configuration.engine.admin);
+    let agent = ureq::Agent::config_builder().timeout_global(Some(ANSWER_MAX)).proxy(None).build().new_agent();
+    let page = agent.get(&url).call().ok()?.body_mut().with_config().limit(METRICS_MAX).read_to_string().ok()?;
+    let reported = read(&page);
+    (!reported.is_empty()).then_some(reported)
+}
+
+/// The servers in a page of metrics. Names of pools and servers have no character that OpenMetrics would escape.
+fn read(page: &str) -> Vec<Reported> {
+    let samples = |family: &'static str| {
+        page.lines().filter_map(move |line| {
+            let (labels, value) = line.strip_prefix(family)?.strip_prefix('{')?.rsplit_once("} ")?;
+            let label = |name: &str| {
+                let mut labels = labels.split(',').filter_map(|label| label.split_once('='));
+                labels.find(|(key, _)| *key == name).map(|(_, value)| value.trim_matches('"').to_owned())
+            };
+            Some((label("pool")?, label("server")?, value.parse::<u64>().ok()?))
+        })
+    };
+    let connections: Vec<_> = samples("sealane_server_connections").collect();
+    let of = |pool: &str, server: &str| {
+        connections.iter().find(|(p, s, _)| p == pool && s == server).map_or(0, |(_, _, value)| *value)
+    };
+    samples("sealane_server_up")
+        .map(|(pool, server, value)| Reported { connections: of(&pool, &server), is_up: value == 1, pool, server })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_engine_says_of_its_servers_is_read_from_its_metrics() {
+        let page = "# HELP sealane_server_up Whether clients may be sent to the server.\n\
+                    sealane_server_up{pool=\"web\",server=\"a\"} 1\n\
+                    sealane_server_up{pool=\"web\",server=\"b\"} 0\n\
+                    sealane_server_connections{pool=\"web\",server=\"b\"} 7\n\
+                    sealane_server_connections_max{pool=\"web\",server=\"b\"} 9\n# EOF\n";
+        let reported = |server: &str, is_up, connections| Reported {
+            pool: "web".into(),
+            server: server.into(),
+            is_up,
+            connections,
+        };
+        assert_eq!(read(page), [reported("a", true, 0), reported("b", false, 7)]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_page_is_read(page: String, value: String) {
+            let _ = read(&page);
+            let _ = read(&format!("sealane_server_up{{pool=\"{page}\",server={value}}} {value}"));
+        }
+    }
+}
