@@ -1,10 +1,12 @@
 """Three engines with the same keys behind an ECMP router: a client that returns keeps its server, whichever engine it meets, whatever becomes of engines and keys."""
 
+import re
 import shutil
 import signal
 
 from harness import world
-from harness.cluster import Cluster
+from harness.clients import OpensslClient
+from harness.cluster import SHOP, Cluster
 from harness.processes import run
 from harness.wait import until
 from harness.world import binary
@@ -29,6 +31,8 @@ def returning_clients_keep_their_server_whichever_engine_they_meet_over_key_file
                 cohort.return_times(1)
             cohort.join(cluster)
 
+        _all_engines_explain_the_same(stage, cluster, keys)
+
         # An engine dies: its share of the clients meets the others.
         cluster.engines[1].child.stop(signal.SIGKILL)
         cluster.spread([cluster.hosts[0], cluster.hosts[2]])
@@ -45,6 +49,21 @@ def returning_clients_keep_their_server_whichever_engine_they_meet_over_key_file
         keys.deliver(cluster, 1)
         cohort.return_times(1)
         return f"{cohort.visits} visits of {len(cohort.servers)} clients, resumed {'/'.join(f'{count:.0f}' for count in cluster.resumed())} by engine"
+
+
+def _all_engines_explain_the_same(stage, cluster, keys):
+    """What `sealane ticket inspect` says of a ticket that openssl has saved: every engine would resume it and choose the same server."""
+    client = OpensslClient(stage, "1.3", SHOP, cluster.authority.certificate)
+    server = client.visit().server
+    configurations = [word for engine in cluster.engines for word in ("--config", engine.file)]
+    said = run(binary(), "ticket", "inspect", "--keys", keys.ring, *configurations, "--session", client.file).stdout
+    engines = [line for line in said.splitlines() if line.startswith("at ")]
+    assert len(engines) == len(cluster.engines), said
+    for engine, line in zip(cluster.engines, engines, strict=True):
+        admin = engine.settings["engine"]["admin"]
+        assert line == f"at {engine.name:<13} resumed, to web/{server} (persisted); health as {admin} has it", said
+    session = re.search(r"TLS session +(\d+) bytes, secret\n", said)
+    assert session and int(session[1]) > 32, said
 
 
 class Cohort:
