@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sealane::balance::{Admission, Draining, State};
-use sealane::base::UnixTime;
-use sealane::control::config::{self, Configuration, Device, Errors, Machine};
+use sealane::base::{Random, UnixTime};
+use sealane::control::config::{self, Configuration, Device, Errors, KeySource, Machine};
+use sealane::control::keys::file;
+use sealane::control::keys::sealed::KeyEncryptionKey;
 use sealane::control::publish;
 use sealane::persistence::{OnLimit, Queue};
+use sealane::ticket::{Ring, Schedule};
 use smoltcp::wire::EthernetAddress;
 use tempfile::TempDir;
 
@@ -32,6 +35,8 @@ fn directory() -> TempDir {
         std::fs::write(directory.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
     }
     clients(directory.path());
+    let kek = KeyEncryptionKey::generate(&mut Random::from_seed(1));
+    kek.write(&directory.path().join("cluster.kek")).unwrap();
     let broken = directory.path().join("broken.ring");
     std::fs::write(&broken, "version = 1\n").unwrap();
     std::fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -123,6 +128,38 @@ fn each_fault_is_told_with_its_line_its_key_and_the_remedy() {
         }
     }
     assert!(wrong.is_empty(), "these say something else:\n{wrong}");
+}
+
+#[test]
+fn etcd_is_named_with_all_that_it_takes() {
+    let directory = directory();
+    let source = concat!(
+        "source = \"etcd\"\nendpoints = [\"https://127.0.0.1:2379\", \"https://[2001:db8::1]:2379\"]\n",
+        "key_encryption_key = \"cluster.kek\"\nca = \"ca.pem\"\ncertificate = \"engine.pem\"\nkey = \"engine.key\"\n",
+        "username = \"sealane\"\npassword_file = \"password\"\nstate_file = \"ring.sealed\"\n"
+    );
+    let configuration = parse(&TAP.replace("source = \"own\"", source), directory.path()).unwrap();
+    let KeySource::Etcd(etcd) = &configuration.ticket_keys.source else { panic!() };
+    assert_eq!((etcd.prefix.as_str(), etcd.engine.as_str()), ("/sealane/demo", "engine-1"));
+    let at = |name: &str| directory.path().join(name);
+    assert_eq!((&etcd.ca, &etcd.state_file), (&Some(at("ca.pem")), &Some(at("ring.sealed"))));
+    assert_eq!(etcd.identity, Some((at("engine.pem"), at("engine.key"))));
+    assert_eq!(etcd.user, Some(("sealane".to_owned(), at("password"))));
+}
+
+#[test]
+fn k3_a_ring_from_outside_whose_keys_end_before_their_tickets_is_told() {
+    let directory = directory();
+    let (mut random, now) = (Random::from_seed(1), machine().now);
+    let ring = Ring::generate(UnixTime(now.0 - 60), &mut random).rotate(now, &mut random, &Schedule::default());
+    let mut entries = ring.entries().to_vec();
+    entries.iter_mut().filter(|entry| entry.not_after.is_some()).for_each(|entry| entry.not_after = Some(now));
+    let ring = Ring::new(2, entries, Vec::new()).unwrap();
+    file::write(&directory.path().join("keys.ring"), &ring, false).unwrap();
+    let text = TAP.replace("source = \"own\"", "source = \"file\"\nfile = \"keys.ring\"");
+    let warnings = parse(&text, directory.path()).unwrap().warnings;
+    let told = warnings.iter().map(ToString::to_string).collect::<String>();
+    assert!(told.contains(": ticket_keys.file: is ") && told.contains("when its last ticket expires"), "{told}");
 }
 
 #[test]

@@ -50,6 +50,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("capsule", &["nic/dpdk"]),
     ("capsule_ffi", &["nic/dpdk"]),
+    ("etcd_client", &["control/keys/client"]),
     // Its wire types only. A lane cuts packets to size, and control parses Ethernet addresses.
     ("smoltcp", &["nic", "wire", "link", "tcp", "lane", "control", "sim"]),
 ];

@@ -66,6 +66,8 @@ pub struct View {
     pub keys: Vec<(KeyId, State, UnixTime)>,
     /// What is wrong with the ring.
     pub ring_alarms: Alarms,
+    /// Whether this engine leads the mirror of keys, and how many engines live; `None` where there is none.
+    pub ring_cluster: Option<(bool, usize)>,
     /// Why the engine should not be given clients; `None` when it should.
     pub unfit: Option<String>,
 }
@@ -222,6 +224,13 @@ impl Everything {
         });
         family("When the ticket key was activated, or made if it never was, in seconds since 1970", since.collect())
             .encode("ticket_key_since_seconds", encoder)?;
+        let cluster = |value: &dyn Fn((bool, usize)) -> u64| {
+            view.ring_cluster.map(|cluster| (Labels::new(), value(cluster))).into_iter().collect::<Vec<_>>()
+        };
+        let engines = |(_, engines)| u64::try_from(engines).unwrap_or(u64::MAX);
+        family("Whether this engine rotates the cluster's ticket keys", cluster(&|(leads, _)| u64::from(leads)))
+            .encode("ticket_leader", encoder)?;
+        family("Engines that mirror the cluster's ticket keys", cluster(&engines)).encode("ticket_engines", encoder)?;
         let alarms = Alarm::ALL
             .map(|alarm| (vec![("alarm", alarm.name().to_owned())], u64::from(view.ring_alarms.contains(&alarm))));
         family("Whether something is wrong with ticket keys, while clients are served all the same", alarms.into())

@@ -99,6 +99,7 @@ pub fn keys_source(configuration: &Configuration, wall: UnixTime, random: Random
     let settings = match &configuration.ticket_keys.source {
         KeySource::Own(state_file) => keys::SourceSettings::Own { state_file: state_file.clone() },
         KeySource::File(path) => keys::SourceSettings::File { path: path.clone() },
+        KeySource::Etcd(settings) => keys::SourceSettings::Etcd(settings.clone()),
     };
     keys::Source::open(settings, configuration.ticket_keys.schedule, wall, random).map(|(source, _)| source)
 }
@@ -363,17 +364,25 @@ impl Control {
         let were = std::mem::replace(&mut self.alarms, alarms);
         for alarm in self.alarms.difference(&were) {
             self.counters.ring_alarms.increment();
-            tracing::error!(alarm = alarm.name(), "{}", alarm.meaning());
+            let detail = self.keys.detail(*alarm).unwrap_or_default();
+            tracing::error!(alarm = alarm.name(), detail, "{}", alarm.meaning());
         }
         for alarm in were.difference(&self.alarms) {
             tracing::info!(alarm = alarm.name(), "ticket keys: what was wrong is right again");
         }
-        if were != self.alarms {
-            self.view.send_modify(|view| view.ring_alarms.clone_from(&self.alarms));
-        }
+        let cluster = self.keys.cluster();
+        self.view.send_if_modified(|view| {
+            let changes = view.ring_alarms != self.alarms || view.ring_cluster != cluster;
+            view.ring_alarms.clone_from(&self.alarms);
+            view.ring_cluster = cluster;
+            changes
+        });
     }
 
     fn poll_keys(&mut self, wall: UnixTime) {
+        // A lane that has not started has no ring in force.
+        let on_lanes = self.lanes.iter().map(|lane| lane.handle.counters.lane.ring_version.value()).min();
+        self.keys.on_lanes(on_lanes.unwrap_or(0));
         match self.keys.poll(wall) {
             None => {}
             Some(Ok(ring)) => {

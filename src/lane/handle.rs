@@ -143,6 +143,8 @@ crate::counters! {
         counter verdicts_dropped,
         /// Configuration version in force
         gauge configuration_version,
+        /// Version of the ticket key ring in force
+        gauge ring_version,
         /// Packet buffers in use by all lanes and queues, as lane 0 last saw it
         gauge buffers_in_use,
         /// Packet buffers that there are, as lane 0 last saw it

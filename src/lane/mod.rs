@@ -141,6 +141,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
     ) -> Self {
         let counters = Arc::clone(&handle.counters);
         let (now, unix) = clock.read();
+        counters.lane.ring_version.set(settings.ring.version());
         let mut desk =
             Box::new(Desk::new(settings.engine, settings.ring, random.fork(), Arc::clone(&counters.tickets)));
         desk.set_time(unix);

@@ -19,7 +19,10 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             any = true;
             match order {
                 Order::Configure(snapshot) => self.configure(*snapshot, now),
-                Order::Ring(ring) => self.desk.set_ring(ring),
+                Order::Ring(ring) => {
+                    self.counters.lane.ring_version.set(ring.version());
+                    self.desk.set_ring(ring);
+                }
                 Order::Drain => self.drain(),
             }
         }

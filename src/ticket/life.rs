@@ -147,6 +147,13 @@ impl Ring {
         next
     }
 
+    /// The same keys under a version above this one and `version`.
+    #[must_use]
+    pub fn reissued_above(&self, version: u64, now: UnixTime) -> Self {
+        let next = self.next(now);
+        Self { version: next.version.max(version.saturating_add(1)), ..next }
+    }
+
     /// The same keys under the next version, but for those whose end has come.
     fn next(&self, now: UnixTime) -> Self {
         let mut next = Self { version: self.version.saturating_add(1), ..self.clone() };

@@ -11,6 +11,7 @@
 
 mod client_certificates;
 mod fault;
+mod keys;
 mod model;
 mod pools;
 mod reader;
@@ -147,7 +148,7 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     let services = services::services(report, &mut root, &around);
     let keys_section = root.section(report, "ticket_keys");
     let keys_line = keys_section.as_ref().map_or(0, |section| section.line);
-    let ticket_keys = sections::ticket_keys(report, keys_section, directory);
+    let ticket_keys = keys::ticket_keys(report, keys_section, directory, engine.as_ref(), machine.now);
     root.finish(report);
     let (engine, ticket_keys) = (engine?, ticket_keys?);
     let mut fixed = engine_fixed(&engine, &engine_lines?);

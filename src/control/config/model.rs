@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::fault::Fault;
 use crate::balance::{Algorithm, State};
 use crate::base::{Duration, EngineId, Generation, PoolId, ServerId, ServiceId};
+use crate::control::keys::etcd;
 use crate::health::Monitor;
 use crate::lane::Poll;
 use crate::persistence::Profile;
@@ -277,4 +278,6 @@ pub enum KeySource {
     Own(Option<PathBuf>),
     /// A ring file, watched for changes.
     File(PathBuf),
+    /// etcd, with all engines of the cluster.
+    Etcd(Box<etcd::Settings>),
 }

@@ -1,4 +1,4 @@
-//! `[engine]`, `[[port]]` and `[ticket_keys]`: what the engine itself is.
+//! `[engine]` and `[[port]]`: what the engine itself is.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -10,16 +10,13 @@ use toml::de::DeValue;
 use super::Machine;
 use super::fault::{Report, Wrong, wrong};
 use super::model::{
-    ADDRESSES_MAX, CORES_MAX, Device, Engine, Hugepages, KeySource, Log, LogFormat, PORTS_MAX, Port,
-    SegmentationOffload, TicketKeys,
+    ADDRESSES_MAX, CORES_MAX, Device, Engine, Hugepages, Log, LogFormat, PORTS_MAX, Port, SegmentationOffload,
 };
 use super::reader::{Located, Section, choice, duration, integer, name, parsed, text};
 use super::{tcp, trace};
 use crate::base::Duration;
-use crate::control::{identity, keys};
+use crate::control::identity;
 use crate::lane::Poll;
-use crate::ticket::Schedule;
-use crate::ticket::schedule::{LIFETIME_MAX, ROTATION_MAX};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -288,55 +285,6 @@ fn device_name(device: &Device) -> &str {
         Device::Pci(address) => address,
         Device::Virtual(device) => device.split_once(',').map_or(device, |(name, _)| name),
     }
-}
-
-/// Reads `[ticket_keys]`; without it the engine makes keys of its own.
-pub(super) fn ticket_keys(report: &mut Report, section: Option<Section<'_>>, directory: &Path) -> Option<TicketKeys> {
-    let defaults = TicketKeys { source: KeySource::Own(None), schedule: Schedule::default(), session_max: 7 * DAY };
-    let Some(mut section) = section else { return Some(defaults) };
-    let is_file = section.or(report, "source", false, choice(&[("own", false), ("file", true)]));
-    let file = section.optional(report, "file", text(4096));
-    let file = file.map(|file| Located { value: directory.join(file.value), line: file.line });
-    if let Some(Located { value: file, line }) = &file
-        // A state file is made at the first start.
-        && (is_file.value || file.exists())
-        && let Err(keys::Error(findings)) = keys::file::read(file)
-    {
-        for finding in findings {
-            let at = finding.line.map_or_else(String::new, |line| format!(" (line {line})"));
-            report.fault(
-                *line,
-                section.key("file"),
-                wrong(format!("is {}{at}: {}", file.display(), finding.what), finding.remedy),
-            );
-        }
-    }
-    let file = file.map(|file| file.value);
-    let rotation = section.or(report, "rotation", defaults.schedule.rotation(), duration(SECOND..=ROTATION_MAX));
-    // RFC 8446 4.6.1: no ticket lives longer than 7 days.
-    let lifetime = section.or(report, "lifetime", defaults.schedule.lifetime(), duration(SECOND..=LIFETIME_MAX));
-    let session_max = section.or(report, "session_max", defaults.session_max, duration(SECOND..=90 * DAY));
-    // The ring must hold every key that a valid ticket may be under.
-    let schedule = match Schedule::new(rotation.value, lifetime.value) {
-        Ok(schedule) => Some(schedule),
-        Err(error) => {
-            let remedy = "write a longer rotation or a shorter lifetime";
-            report.fault(rotation.line, section.key("rotation"), wrong(format!("does not do: {error}"), remedy));
-            None
-        }
-    };
-    if session_max.value < lifetime.value {
-        let what = "is shorter than the lifetime of one ticket";
-        let remedy = format!("write \"{}\" or more", humantime::format_duration(lifetime.value));
-        report.fault(session_max.line, section.key("session_max"), wrong(what, remedy));
-    }
-    if is_file.value && file.is_none() {
-        let remedy = "add file = \"keys.ring\" and make it with: sealane keys new keys.ring";
-        report.fault(section.line, section.key("file"), wrong("is missing", remedy));
-    }
-    section.finish(report);
-    let source = if is_file.value { KeySource::File(file?) } else { KeySource::Own(file) };
-    Some(TicketKeys { source, schedule: schedule?, session_max: session_max.value })
 }
 
 #[cfg(test)]

@@ -47,6 +47,9 @@ impl fmt::Display for Configuration {
             KeySource::Own(None) => "made by the engine, lost with a restart".to_owned(),
             KeySource::Own(Some(file)) => format!("made by the engine, kept in {}", file.display()),
             KeySource::File(file) => format!("read from {}", file.display()),
+            KeySource::Etcd(etcd) => {
+                format!("those of the cluster, in etcd at {} under {}", etcd.endpoints.join(" "), etcd.prefix)
+            }
         };
         let [rotation, lifetime] = [keys.schedule.rotation(), keys.schedule.lifetime()].map(humantime::format_duration);
         write!(f, "ticket keys: {source}; rotated every {rotation}, tickets live {lifetime}")

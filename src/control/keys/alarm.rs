@@ -13,6 +13,12 @@ pub enum Alarm {
     Refused,
     /// The kernel does not let key memory be locked, so that it may be swapped out.
     Unlocked,
+    /// etcd cannot be reached. Keys do not rotate.
+    Unreachable,
+    /// A rotation is due, and some engine that lives has not acknowledged the pending key.
+    Late,
+    /// Another engine of the cluster lives under this one's name.
+    NameTaken,
 }
 
 /// Those that are on.
@@ -20,7 +26,15 @@ pub type Alarms = BTreeSet<Alarm>;
 
 impl Alarm {
     /// All that there are.
-    pub const ALL: [Self; 4] = [Self::Stale, Self::FromTheFuture, Self::Refused, Self::Unlocked];
+    pub const ALL: [Self; 7] = [
+        Self::Stale,
+        Self::FromTheFuture,
+        Self::Refused,
+        Self::Unlocked,
+        Self::Unreachable,
+        Self::Late,
+        Self::NameTaken,
+    ];
 
     /// Its name in metrics.
     pub fn name(self) -> &'static str {
@@ -29,6 +43,9 @@ impl Alarm {
             Self::FromTheFuture => "from-the-future",
             Self::Refused => "refused",
             Self::Unlocked => "unlocked",
+            Self::Unreachable => "unreachable",
+            Self::Late => "late",
+            Self::NameTaken => "name-taken",
         }
     }
 
@@ -49,6 +66,17 @@ impl Alarm {
             Self::Unlocked => {
                 "ticket keys may be swapped out, for this process may lock too little memory; raise its limit (`ulimit -l`, LimitMEMLOCK=), or give it \
                  CAP_IPC_LOCK"
+            }
+            Self::Unreachable => {
+                "etcd cannot be reached: the ring that this engine has stays in force, and no key rotates; see that etcd runs, and \
+                 ticket_keys.endpoints, ca, certificate, key, username and password_file"
+            }
+            Self::Late => {
+                "a rotation of ticket keys is due, and an engine that lives has not acknowledged the pending key: no key rotates until it has; see to \
+                 that engine, or stop it"
+            }
+            Self::NameTaken => {
+                "another engine of the cluster lives under this one's name; give every engine a name of its own (engine.name)"
             }
         }
     }

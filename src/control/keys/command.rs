@@ -5,9 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context;
+
 use super::finding::Severity;
-use super::{file, lint};
+use super::sealed::KeyEncryptionKey;
+use super::{etcd, file, lint};
 use crate::base::{Random, UnixTime};
+use crate::control::config::{self, KeySource, Machine};
 use crate::ticket::life::Refused;
 use crate::ticket::ring::{Purged, State};
 use crate::ticket::{KeyId, Ring, Schedule};
@@ -23,10 +27,19 @@ pub enum KeysCommand {
         #[arg(long)]
         force: bool,
     },
-    /// Show the keys of a file
+    /// Make a key-encryption key, under which etcd holds the ring; every engine of the cluster has the same
+    NewKek {
+        /// The file, made with mode 0600
+        file: PathBuf,
+    },
+    /// Show the keys of a file, or of etcd
     List {
         /// The key file
-        file: PathBuf,
+        #[arg(required_unless_present = "config")]
+        file: Option<PathBuf>,
+        /// An engine's configuration instead, whose source of keys is etcd or a file
+        #[arg(long, value_name = "FILE", conflicts_with = "file")]
+        config: Option<PathBuf>,
         /// Show the secrets too
         #[arg(long)]
         show_secrets: bool,
@@ -53,7 +66,11 @@ pub enum KeysCommand {
     /// Destroy a key at once, and for good: tickets under it are refused, connections go on. If it was active, the pending one seals, or a new one
     Purge {
         /// The key file
-        file: PathBuf,
+        #[arg(required_unless_present = "config")]
+        file: Option<PathBuf>,
+        /// An engine's configuration instead, whose source of keys is etcd or a file
+        #[arg(long, value_name = "FILE", conflicts_with = "file")]
+        config: Option<PathBuf>,
         /// The key
         #[arg(long)]
         key: KeyId,
@@ -124,7 +141,17 @@ fn execute(command: KeysCommand, now: UnixTime, random: &mut Random, out: &mut d
             writeln!(out, "wrote {} with mode 0600", path.display())?;
             list(&ring, false, out)?;
         }
-        KeysCommand::List { file: path, show_secrets } => list(&file::read(&path)?, show_secrets, out)?,
+        KeysCommand::NewKek { file: path } => {
+            KeyEncryptionKey::generate(random).write(&path)?;
+            writeln!(out, "wrote {} with mode 0600: bring it to every engine, and to nobody else", path.display())?;
+        }
+        KeysCommand::List { file, config, show_secrets } => {
+            let ring = match Place::of(file, config)? {
+                Place::File(path) => file::read(&path)?,
+                Place::Etcd(settings) => etcd::read(&settings, random)?,
+            };
+            list(&ring, show_secrets, out)?;
+        }
         KeysCommand::Stage { file: path, not_before } => {
             replace(
                 &path,
@@ -137,10 +164,13 @@ fn execute(command: KeysCommand, now: UnixTime, random: &mut Random, out: &mut d
             let next = file::read(&path)?.activated(key, now, &schedule);
             replace(&path, &next.map_err(|refused| explained(refused, &path))?, out)?;
         }
-        KeysCommand::Purge { file: path, key } => {
-            let next = file::read(&path)?.purged_of(key, now, random);
-            replace(&path, &next.map_err(|refused| explained(refused, &path))?, out)?;
-        }
+        KeysCommand::Purge { file, config, key } => match Place::of(file, config)? {
+            Place::File(path) => {
+                let next = file::read(&path)?.purged_of(key, now, random);
+                replace(&path, &next.map_err(|refused| explained(refused, &path))?, out)?;
+            }
+            Place::Etcd(settings) => list(&etcd::purge(&settings, key, now, random)?, false, out)?,
+        },
         KeysCommand::Rotate { file: path, schedule } => {
             let schedule = Schedule::new(schedule.rotation, schedule.lifetime)?;
             let ring = file::read(&path)?;
@@ -169,6 +199,31 @@ fn execute(command: KeysCommand, now: UnixTime, random: &mut Random, out: &mut d
         }
     }
     Ok(true)
+}
+
+/// Where a ring is.
+enum Place {
+    File(PathBuf),
+    Etcd(Box<etcd::Settings>),
+}
+
+impl Place {
+    fn of(file: Option<PathBuf>, configuration: Option<PathBuf>) -> anyhow::Result<Self> {
+        if let Some(file) = file {
+            return Ok(Self::File(file));
+        }
+        let path = configuration.context("name a key file, or a configuration with --config")?;
+        match config::load(&path, &Machine::this())?.ticket_keys.source {
+            KeySource::File(file) | KeySource::Own(Some(file)) => Ok(Self::File(file)),
+            KeySource::Etcd(settings) => Ok(Self::Etcd(settings)),
+            KeySource::Own(None) => {
+                anyhow::bail!(
+                    "{}: ticket_keys: the engine makes keys of its own and keeps them in no file; add `file`",
+                    path.display()
+                )
+            }
+        }
+    }
 }
 
 /// Puts `ring` in the place of the file's, and shows it.

@@ -85,11 +85,32 @@ pub fn read(path: &Path) -> Result<Ring, Error> {
 
 /// The file's text, and what is wrong with its mode.
 pub(super) fn read_text(path: &Path) -> Result<(Zeroizing<String>, Option<Finding>), Finding> {
-    let unreadable = |error: std::io::Error| {
-        Finding::error(path, format!("cannot be read: {error}"), "name a key file that this user may read")
-    };
-    let file = File::open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
+    let (file, size, open_to_others) = open(path)?;
+    // Room for all of it and a bit: a string that grows leaves secrets behind.
+    let mut text = Zeroizing::new(String::with_capacity(size.saturating_add(4096)));
+    file.take(SIZE_MAX).read_to_string(&mut text).map_err(|error| unreadable(path, &error))?;
+    Ok((text, open_to_others))
+}
+
+/// The bytes of a file that nobody else may touch.
+pub(super) fn read_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let (file, size, open_to_others) = open(path)?;
+    if let Some(open_to_others) = open_to_others {
+        return Err(open_to_others.into());
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(size.saturating_add(4096)));
+    file.take(SIZE_MAX).read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
+    Ok(bytes)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Finding {
+    Finding::error(path, format!("cannot be read: {error}"), "name a key file that this user may read")
+}
+
+/// The file, its size, and what is wrong with its mode.
+fn open(path: &Path) -> Result<(File, usize, Option<Finding>), Finding> {
+    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    let metadata = file.metadata().map_err(|error| unreadable(path, &error))?;
     if !metadata.is_file() || metadata.len() > SIZE_MAX {
         let what = format!("is not a file of at most {SIZE_MAX} bytes");
         return Err(Finding::error(path, what, "name a key file that `sealane keys new` wrote"));
@@ -99,10 +120,7 @@ pub(super) fn read_text(path: &Path) -> Result<(Zeroizing<String>, Option<Findin
         let what = format!("has mode {mode:04o}, so that others than its owner may touch the keys");
         Finding::error(path, what, format!("run `chmod 600 {}`, and rotate if anyone may have read it", path.display()))
     });
-    // Room for all of it and a bit: a string that grows leaves secrets behind.
-    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 4096));
-    file.take(SIZE_MAX).read_to_string(&mut text).map_err(unreadable)?;
-    Ok((text, open_to_others))
+    Ok((file, usize::try_from(metadata.len()).unwrap_or(0), open_to_others))
 }
 
 #[derive(Deserialize)]
@@ -344,10 +362,15 @@ pub fn render(ring: &Ring) -> Zeroizing<String> {
 /// # Errors
 /// When the directory cannot be written, or, without `replace`, when the file exists.
 pub fn write(path: &Path, ring: &Ring, replace: bool) -> Result<(), Error> {
+    write_bytes(path, render(ring).as_bytes(), replace)
+}
+
+/// The same for any bytes.
+pub(super) fn write_bytes(path: &Path, bytes: &[u8], replace: bool) -> Result<(), Error> {
     let unwritable = |error: std::io::Error| {
         let what = format!("cannot be written: {error}");
         let remedy = if error.kind() == std::io::ErrorKind::AlreadyExists {
-            "give another name, or --force to destroy the keys that it holds"
+            "give another name, or remove it (`sealane keys new --force` does) and lose what it holds"
         } else {
             "name a file in a directory that this user may write"
         };
@@ -361,7 +384,7 @@ pub fn write(path: &Path, ring: &Ring, replace: bool) -> Result<(), Error> {
     };
     // tempfile creates with mode 0600 and O_EXCL, and removes the file if anything below fails.
     let mut file = tempfile::Builder::new().prefix(".sealane-keys-").tempfile_in(directory).map_err(unwritable)?;
-    file.write_all(render(ring).as_bytes()).map_err(unwritable)?;
+    file.write_all(bytes).map_err(unwritable)?;
     file.as_file().sync_all().map_err(unwritable)?;
     if replace {
         file.persist(path).map_err(|error| unwritable(error.error))?;

@@ -102,7 +102,7 @@ fn ages(path: &Path, ring: &Ring, schedule: &Schedule, now: UnixTime) -> Vec<Fin
 }
 
 /// K3: a key stays until the last ticket under it has expired, also that of an engine which does not hear of rotations (K7).
-pub(super) fn retention(path: &Path, ring: &Ring, schedule: &Schedule, now: UnixTime) -> Vec<Finding> {
+pub fn retention(path: &Path, ring: &Ring, schedule: &Schedule, now: UnixTime) -> Vec<Finding> {
     let mut findings = Vec::new();
     let remedy =
         "keep retiring keys for a whole ticket lifetime; `sealane keys rotate` does when told the engine's --lifetime";

@@ -3,11 +3,15 @@
 //! [`Source`] is what the engine runs; [`command`] is `sealane keys`, [`inspect`] is `sealane ticket inspect`.
 
 pub mod alarm;
+pub mod client;
 pub mod command;
+pub mod etcd;
 pub mod file;
 pub mod finding;
 pub mod inspect;
 pub mod lint;
+pub mod mirror;
+pub mod sealed;
 pub mod source;
 
 pub use alarm::{Alarm, Alarms};

@@ -1,12 +1,14 @@
-//! Where the engine's ring comes from: its own rotation, or a key file that somebody else replaces.
+//! Where the engine's ring comes from: its own rotation, a key file that somebody else replaces, or etcd, which all engines of a cluster share.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::alarm::{Alarm, Alarms};
+use super::etcd;
 use super::file::{self, Stamp};
 use super::finding::{Error, Finding};
+use super::mirror::Report;
 use crate::base::{Random, UnixTime};
 use crate::ticket::ring::Fitness;
 use crate::ticket::{Ring, Schedule, vault};
@@ -27,6 +29,8 @@ pub enum SourceSettings {
         /// The file.
         path: PathBuf,
     },
+    /// etcd. One engine of the cluster rotates.
+    Etcd(Box<etcd::Settings>),
 }
 
 /// A source of rings. Give it the time a few times a second with [`poll`](Self::poll).
@@ -47,6 +51,15 @@ pub struct Source {
 enum Kind {
     Own { state_file: Option<Watched>, not_before: UnixTime },
     File(Watched),
+    Etcd(Box<Mirrored>),
+}
+
+/// The cluster's ring, and what was last heard of it.
+#[derive(Debug)]
+struct Mirrored {
+    keeper: etcd::Keeper,
+    report: Report,
+    refusals: u64,
 }
 
 /// A file, and what it was when it was last read or written.
@@ -112,6 +125,14 @@ impl Source {
                 let (watched, ring) = Watched::read(path)?;
                 (Kind::File(watched), ring)
             }
+            SourceSettings::Etcd(settings) => {
+                let keeper = etcd::Keeper::start(*settings, schedule, random.fork())?;
+                let report = keeper.report();
+                // It has started, so that there is one, but for an etcd that is away and a state file: then the thread has not looked yet.
+                let ring = report.ring.as_deref().cloned();
+                let ring = ring.ok_or_else(|| keeper.unstarted("has no ring"))?;
+                (Kind::Etcd(Box::new(Mirrored { keeper, report, refusals: 0 })), ring)
+            }
         };
         let current = Arc::new(newest.in_force(now, &schedule));
         Ok((Self { kind, schedule, newest, current: Arc::clone(&current), refused: false, random }, current))
@@ -145,6 +166,18 @@ impl Source {
     fn news(&mut self, now: UnixTime) -> Option<Result<Ring, Error>> {
         let (state_file, not_before) = match &mut self.kind {
             Kind::File(watched) => return watched.poll(&self.newest),
+            Kind::Etcd(mirrored) => {
+                let Mirrored { keeper, report, refusals } = &mut **mirrored;
+                *report = keeper.report();
+                if report.refusals > *refusals {
+                    *refusals = report.refusals;
+                    let remedy = "nothing, if an engine of the cluster leads: it writes its own there again";
+                    let why = report.last_refusal.clone();
+                    return Some(Err(Finding::error(&keeper.settings().place(), why, remedy).into()));
+                }
+                let ring = report.ring.as_deref().filter(|ring| ring.version() != self.newest.version());
+                return ring.cloned().map(Ok);
+            }
             Kind::Own { state_file, not_before } => (state_file, not_before),
         };
         // `sealane keys` may have purged or rotated. A file that is gone is written again at the next rotation.
@@ -188,7 +221,33 @@ impl Source {
         };
         let refused = self.refused.then_some(Alarm::Refused);
         let unlocked = (vault::unlocked() > 0).then_some(Alarm::Unlocked);
-        [fitness, refused, unlocked].into_iter().flatten().collect()
+        let refused = refused.filter(|_| !matches!(self.kind, Kind::Etcd(_)));
+        let mut alarms: Alarms = [fitness, refused, unlocked].into_iter().flatten().collect();
+        if let Kind::Etcd(mirrored) = &self.kind {
+            alarms.extend(mirrored.report.alarms());
+        }
+        alarms
+    }
+
+    /// What more is known of an alarm.
+    pub fn detail(&self, alarm: Alarm) -> Option<&str> {
+        let Kind::Etcd(mirrored) = &self.kind else { return None };
+        mirrored.report.alarms.iter().find(|(other, _)| *other == alarm).map(|(_, detail)| detail.as_str())
+    }
+
+    /// Whether this engine rotates the keys of a cluster, and how many engines of it live; `None` where there is none.
+    pub fn cluster(&self) -> Option<(bool, usize)> {
+        match &self.kind {
+            Kind::Etcd(mirrored) => Some((mirrored.report.leads, mirrored.report.engines)),
+            Kind::Own { .. } | Kind::File(_) => None,
+        }
+    }
+
+    /// Tells the source which version every lane has in force.
+    pub fn on_lanes(&self, version: u64) {
+        if let Kind::Etcd(mirrored) = &self.kind {
+            mirrored.keeper.on_lanes(version);
+        }
     }
 
     /// Where it comes from: a reload that changes nothing here keeps the source, and with it the keys.
@@ -198,12 +257,16 @@ impl Source {
                 SourceSettings::Own { state_file: state_file.as_ref().map(|watched| watched.path.clone()) }
             }
             Kind::File(watched) => SourceSettings::File { path: watched.path.clone() },
+            Kind::Etcd(mirrored) => SourceSettings::Etcd(Box::new(mirrored.keeper.settings().clone())),
         }
     }
 
     /// Takes a schedule that a reload changed.
     pub fn set_schedule(&mut self, schedule: Schedule) {
         self.schedule = schedule;
+        if let Kind::Etcd(mirrored) = &self.kind {
+            mirrored.keeper.set_schedule(schedule);
+        }
     }
 }
 
