@@ -8,15 +8,16 @@
 - `servers`: servers that refuse, reset or say nothing, and clients that do so.
 - `closing`: the ends of connections, each way.
 - `reload`: SIGHUP.
+- `limits`: servers that are full, drained or disabled.
 - `trace`: what `sealane trace` says of connections.
 - `cluster`: three engines with the same keys behind an ECMP router.
 - `volume`: 1 GiB each way, many connections, one that stalls.
 - `after`: everything has been given back. Runs last, always.
 """
 
-from . import after, client_certificates, closing, cluster, frames, handshakes, reach, reload, servers, tickets, trace, volume
+from . import after, client_certificates, closing, cluster, frames, handshakes, limits, reach, reload, servers, tickets, trace, volume
 
-MODULES = (reach, frames, handshakes, tickets, client_certificates, servers, closing, reload, trace, cluster, volume, after)
+MODULES = (reach, frames, handshakes, tickets, client_certificates, servers, closing, reload, limits, trace, cluster, volume, after)
 
 
 def all_cases():
