@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sealane::balance::{Admission, Draining, State};
+use sealane::balance::{Admission, Draining, Health, State};
 use sealane::base::Generation;
 use sealane::nic::Offload;
 use sealane::persistence::{OnLimit, Queue, Reason, SelectNewServer};
@@ -836,5 +836,90 @@ fn p4_a_client_that_goes_away_at_any_point_of_its_handshake_leaves_no_place_take
             assert_eq!(most, 2, "one had a place and one waited, seed {seed}");
             assert_eq!((world.most_over_limit(), world.open()), (0, 0), "seed {seed}");
         }
+    }
+}
+
+/// Two engines of which each sees down what the other sees up, and a client who visits them in turn, ten times a second: the server of each visit.
+fn visits_in_turn(world: &mut World, seconds: u32) -> Vec<u32> {
+    world.believe(0, 0, Health::Down);
+    world.believe(1, 1, Health::Down);
+    let mut servers = Vec::new();
+    for visit in 0..10 * seconds {
+        world.set_hop(0, visit % 2 == 0);
+        world.set_hop(1, visit % 2 == 1);
+        servers.push(world.visit(0).served().server);
+        world.run_for(Duration::from_millis(100));
+    }
+    servers
+}
+
+#[test]
+fn p11_engines_that_disagree_on_health_do_not_bounce_a_client_more_than_once_an_interval() {
+    for tls12 in BOTH {
+        for (seed, mut world) in few(Setup { engines: 2, servers: 2, tls12, ..Setup::default() }) {
+            let servers = visits_in_turn(&mut world, 20);
+            let bounced: Vec<_> = (1..servers.len()).filter(|at| servers[at - 1] != servers[*at]).collect();
+            // The monitors look once a second; a visit takes a few milliseconds beside the tenth of a second between two.
+            assert!(bounced.windows(2).all(|two| two[1] - two[0] >= 10), "{bounced:?}, seed {seed}");
+            assert!(
+                bounced.len() >= 5,
+                "each engine has its way once its word is the older one: {bounced:?}, seed {seed}"
+            );
+        }
+    }
+}
+
+#[test]
+fn p11_a_disputed_server_that_says_nothing_is_given_up_in_time() {
+    let mut longest = Duration::ZERO;
+    for (seed, mut world) in few(Setup { engines: 2, servers: 2, ..Setup::default() }) {
+        world.set_hop(0, false);
+        world.believe(1, 1, Health::Down);
+        assert_eq!(world.visit(0).served().server, 0, "seed {seed}");
+        world.run_for(Duration::from_millis(100));
+        world.silence_server(0);
+        world.believe(0, 0, Health::Down);
+        world.set_hop(0, true);
+        world.set_hop(1, false);
+        world.run_for(Duration::from_millis(200));
+        world.take_records();
+        assert_eq!(world.visit(0).served().server, 1, "seed {seed}");
+        world.run_for(Duration::from_secs(1));
+        let record = world.take_records().remove(0);
+        assert_eq!((record.reason, record.end), (Some(Reason::Disputed), End::Finished), "seed {seed}");
+        longest = longest.max(record.lasted);
+        assert_eq!((world.places(0), world.places(1), world.open()), (0, 0, 0), "seed {seed}");
+    } // The service's connect timeout; a lane that has not met the server yet learns sooner that nobody has its address.
+    assert!(longest >= Duration::from_secs(20), "{longest:?}");
+}
+
+#[test]
+fn p11_a_disputed_server_that_does_not_answer_is_left_for_one_connection() {
+    for (seed, mut world) in few(Setup { engines: 2, servers: 2, ..Setup::default() }) {
+        // The second engine has given the client the first server a moment ago, which has stopped since. Only the first engine knows.
+        world.set_hop(0, false);
+        world.believe(1, 1, Health::Down);
+        assert_eq!(world.visit(0).served().server, 0, "seed {seed}");
+        world.stop_server(0);
+        world.believe(0, 0, Health::Down);
+        world.set_hop(0, true);
+        world.set_hop(1, false);
+        world.run_for(Duration::from_millis(200));
+        world.take_records();
+        let visit = world.visit(0).served();
+        assert!(visit.resumed && visit.server == 1, "seed {seed}: {visit:?}");
+        world.run_for(Duration::from_millis(100));
+        let record = world.take_records().remove(0);
+        assert_eq!((record.reason, record.end), (Some(Reason::Disputed), End::Finished), "seed {seed}");
+        assert_ne!(record.wanted, record.chosen.map(|(_, server)| server), "seed {seed}");
+        assert_eq!(counted(&world, "relay", "fallen_back"), 1, "seed {seed}");
+        assert_eq!((world.places(0), world.places(1)), (0, 0), "seed {seed}");
+        // The word of the other engine is old now.
+        world.run_for(Duration::from_secs(3));
+        world.take_records();
+        assert_eq!(world.visit(0).served().server, 1, "seed {seed}");
+        world.run_for(Duration::from_millis(100));
+        assert_eq!(world.take_records().remove(0).reason, Some(Reason::SwitchedDown), "seed {seed}");
+        assert_clean(&mut world, seed);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use sealane::balance::{Board, Loads};
-use sealane::base::{Duration, Instant, Random};
+use sealane::base::{Duration, EngineId, Instant, Random};
 use sealane::lane::{NoConnection, Order};
 use sealane::load::{
     Arrivals, Cipher, Clients, Generator, Group, Identity, Mode, Packets, Plan, Taken, Transport, Version,
@@ -99,6 +99,7 @@ impl World {
         let clock = Clock::default();
         let slots = usize::from(size.servers);
         let backing = Backing {
+            id: EngineId(1),
             board: Arc::new(Board::new(slots)),
             loads: Arc::new(Loads::new(1, slots)),
             ring: Arc::new(Ring::generate(clock.unix(), &mut random)),

@@ -87,6 +87,8 @@ pub struct Pool {
     pub name: String,
     /// How to choose.
     pub algorithm: Algorithm,
+    /// How long another engine's word that a server is up counts against this one's that it is down: until both have looked again. Zero where there is no other.
+    pub disagreement_max: Duration,
     /// The servers, at most [`SERVERS_MAX`]. Not to be changed once the pool is made: [`find`](Self::find) would not follow.
     pub servers: Vec<Server>,
     /// Where each incarnation stands, sorted.
@@ -110,7 +112,13 @@ impl Pool {
             .collect();
         index.sort_unstable();
         index.dedup_by_key(|(id, generation, _)| (*id, *generation));
-        Self { id, name, algorithm, servers, index }
+        Self { id, name, algorithm, disagreement_max: Duration::ZERO, servers, index }
+    }
+
+    /// The same pool in a cluster of engines whose monitors look at servers this often.
+    #[must_use]
+    pub fn looked_at_every(self, interval: Duration) -> Self {
+        Self { disagreement_max: interval, ..self }
     }
 
     /// The server at `index`, if this snapshot has it.

@@ -10,6 +10,7 @@ use crate::balance::{Backend, Health, LaneLoads};
 use crate::base::{Duration, LaneId, UnixTime};
 use crate::control::config::Configuration;
 use crate::control::publish::{self, Shared, Unpublishable};
+use crate::persistence::tls::Returning;
 use crate::persistence::{self, Reason};
 use crate::ticket::Envelope;
 use crate::tls;
@@ -88,7 +89,10 @@ pub fn explain(
             let services = snapshots.iter().flat_map(|snapshot| &snapshot.services);
             let service = services.into_iter().find(|found| found.name == service);
             service.map_or(Answer::Invalid, |service| {
-                answer(&service.tls, envelope, &shared, reported.unwrap_or_default(), now)
+                let returning = envelope
+                    .mapping
+                    .map(|mapping| Returning::new(mapping, envelope.issuer, envelope.issued, configuration.engine.id));
+                answer(&service.tls, envelope, returning.as_ref(), &shared, reported.unwrap_or_default(), now)
             })
         }
     };
@@ -99,6 +103,7 @@ pub fn explain(
 fn answer(
     service: &tls::Service,
     envelope: &Envelope,
+    returning: Option<&Returning>,
     shared: &Shared,
     reported: &[Reported],
     now: UnixTime,
@@ -119,14 +124,14 @@ fn answer(
             loads.take(server.slot);
         }
     }
-    let mapping = envelope.mapping.as_ref();
     let profile = service.profile().map(|profile| &**profile);
     let backend = Backend::new(Arc::clone(pool), Arc::clone(&shared.board), loads);
-    let decision = persistence::tls::decide(mapping, profile, &backend, now);
+    let decision = persistence::tls::decide(returning, profile, &backend, now);
     let server = decision.server.and_then(|index| pool.server(index)).map(|server| {
         let name = format!("{}/{}", pool.name, server.name);
-        let is_its_own =
-            mapping.is_some_and(|mapping| (mapping.server, mapping.generation) == (server.id, server.generation));
+        let is_its_own = envelope
+            .mapping
+            .is_some_and(|mapping| (mapping.server, mapping.generation) == (server.id, server.generation));
         if is_its_own { Server::Same(name) } else { Server::Another(name) }
     });
     Answer::Resumed { server, reason: decision.reason }

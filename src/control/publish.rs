@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smoltcp::wire::EthernetAddress;
 
 use crate::balance::{self, Board, Loads, Slot, Slots, slots::SlotsFull};
-use crate::control::config::{Configuration, Pool, Port, SERVERS_MAX, TicketKeys, VirtualService};
+use crate::control::config::{Configuration, KeySource, Pool, Port, SERVERS_MAX, TicketKeys, VirtualService};
 use crate::control::keys::inspect;
 use crate::control::{config, identity};
 use crate::lane::Snapshot;
@@ -101,14 +101,15 @@ fn snapshot(
     let cluster = identity::cluster(&configuration.engine.cluster);
     let mut pools = Vec::new();
     for pool in &configuration.pools {
-        pools.push((Arc::new(placed_pool(pool, &mut shared.slots)?), pool.monitor.clone()));
+        let placed = placed_pool(pool, &configuration.ticket_keys, &mut shared.slots)?;
+        pools.push((Arc::new(placed), pool.monitor.clone()));
     }
     let mut services = Vec::new();
     for service in &configuration.services {
         let found = pools.iter().find(|(pool, _)| pool.id == service.pool.id);
         let pool = match found {
             Some((pool, _)) => Arc::clone(pool),
-            None => Arc::new(placed_pool(&service.pool, &mut shared.slots)?),
+            None => Arc::new(placed_pool(&service.pool, &configuration.ticket_keys, &mut shared.slots)?),
         };
         let profile = service.profile.as_ref().map(|profile| Arc::new(Profile::clone(profile)));
         let tickets = tickets(service, &configuration.ticket_keys, cluster);
@@ -129,7 +130,7 @@ fn snapshot(
     Ok(Snapshot { version, ports, services, pools })
 }
 
-fn placed_pool(pool: &Pool, slots: &mut Slots) -> Result<balance::Pool, SlotsFull> {
+fn placed_pool(pool: &Pool, keys: &TicketKeys, slots: &mut Slots) -> Result<balance::Pool, SlotsFull> {
     let place = |server: &config::Server| {
         Ok(balance::Server {
             id: server.id,
@@ -143,7 +144,11 @@ fn placed_pool(pool: &Pool, slots: &mut Slots) -> Result<balance::Pool, SlotsFul
         })
     };
     let servers = pool.servers.iter().map(place).collect::<Result<_, SlotsFull>>()?;
-    Ok(balance::Pool::new(pool.id, pool.name.clone(), pool.algorithm, servers))
+    let placed = balance::Pool::new(pool.id, pool.name.clone(), pool.algorithm, servers);
+    // Keys that nobody else has are those of an engine that is alone.
+    let interval =
+        pool.monitor.as_ref().filter(|_| !matches!(keys.source, KeySource::Own(_))).map(|monitor| monitor.interval);
+    Ok(placed.looked_at_every(interval.unwrap_or_default()))
 }
 
 /// Every server of a snapshot with its place.

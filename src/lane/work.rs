@@ -201,6 +201,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             Next::Wait => self.tighten(index),
             Next::Again => self.wake(index),
             Next::Connect(server) => self.connect(index, server, now),
+            Next::FallBack => self.fall_back(index, now),
             Next::Over(end) => self.finish(index, end, now),
         }
     }
@@ -220,6 +221,21 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             Err(NoConnection::NoResources) => connection.relay.on_no_connection(End::NoResources),
         }
         self.wake(index);
+    }
+
+    /// Opens it to another server than the one that was decided for, at which the connection has no place any more.
+    fn fall_back(&mut self, index: usize, now: Instant) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        let chosen = connection.backend.choose();
+        connection.relay.on_fallen_back(chosen);
+        match chosen.and_then(|server| Some((server, connection.backend.pool().server(server)?.slot))) {
+            Some((server, slot)) => {
+                connection.claim = Claim::Place(slot);
+                self.counters.relay.fallen_back.increment();
+                self.connect(index, server, now);
+            }
+            None => self.wake(index),
+        }
     }
 
     /// Arms the timer of a connection for its deadline as it is now.
@@ -248,6 +264,9 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             connection.timer = None;
             if connection.relay.deadline() > now {
                 self.arm(index);
+            } else if connection.relay.gives_up_server(&mut self.station.stack, now) {
+                self.release(index);
+                self.wake(index);
             } else {
                 let end = connection.relay.on_timeout(&mut self.station.stack, now);
                 self.finish(index, end, now);

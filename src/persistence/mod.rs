@@ -110,6 +110,8 @@ reasons! {
     Persisted = "persisted",
     /// The mapped server is down and the profile keeps the client on it all the same.
     PersistedThoughDown = "persisted-though-down",
+    /// The mapped server is down here, and another engine has only just given the client to it: kept there if it answers, else another for this connection.
+    Disputed = "disputed",
     /// The mapped server is drained and its persisted clients stay.
     PersistedDraining = "persisted-draining",
     /// The mapped server has no place: the client waits for one.

@@ -1,17 +1,35 @@
 //! Persistence by the mapping in the client's session ticket: the policy table of the specification.
 
 use crate::balance::{Backend, Outage, Pool, Server, ServerIndex, Standing};
-use crate::base::UnixTime;
+use crate::base::{EngineId, UnixTime};
 use crate::persistence::{Decision, OnLimit, Profile, Reason, SelectNewServer};
 use crate::ticket::Mapping;
 
-/// Where a client goes. `mapping` is what its ticket says, once the handshake really resumed.
+/// What a client's ticket says, once the handshake really resumed.
+#[derive(Clone, Copy, Debug)]
+pub struct Returning {
+    /// Its server.
+    pub mapping: Mapping,
+    /// Whether this engine has given it that server, by this ticket.
+    pub is_ours: bool,
+}
+
+impl Returning {
+    /// What a ticket that `issuer` issued at `issued` says to this engine. One that was issued with the assignment is of who made it; what came later may carry
+    /// somebody else's.
+    pub fn new(mapping: Mapping, issuer: EngineId, issued: UnixTime, engine: EngineId) -> Self {
+        Self { mapping, is_ours: issuer == engine && issued == mapping.assigned }
+    }
+}
+
+/// Where a client goes.
 ///
 /// Whoever gets a server has a place there from now on, or waits for one: see [`Decision::must_wait`]. Who decides this gives back either.
-pub fn decide(mapping: Option<&Mapping>, profile: Option<&Profile>, backend: &Backend, now: UnixTime) -> Decision {
+pub fn decide(returning: Option<&Returning>, profile: Option<&Profile>, backend: &Backend, now: UnixTime) -> Decision {
     let other = |reason| other(backend, reason);
     let Some(profile) = profile else { return other(Reason::Off) };
-    let Some(mapping) = mapping else { return other(Reason::NoMapping) };
+    let Some(returning) = returning else { return other(Reason::NoMapping) };
+    let mapping = &returning.mapping;
     let Some((index, server)) = mapped(mapping, backend.pool()) else { return other(Reason::SwitchedRemoved) };
     if profile.max_mapping_age.is_some_and(|max| now.since(mapping.assigned) > max) {
         return other(Reason::SwitchedAged);
@@ -25,6 +43,7 @@ pub fn decide(mapping: Option<&Mapping>, profile: Option<&Profile>, backend: &Ba
             Standing::Draining,
             SelectNewServer::Immediate | SelectNewServer::Never | SelectNewServer::NeverEvenIfDown,
         ) => same(Reason::PersistedDraining),
+        (Standing::Down, SelectNewServer::Immediate) if is_disputed(returning, backend, now) => same(Reason::Disputed),
         (Standing::Down, SelectNewServer::Immediate) => other(Reason::SwitchedDown),
         (Standing::Down, SelectNewServer::Never) => refused(backend, Reason::RefusedDown),
         // The whole pool is down: that row of the table is the same under every policy.
@@ -41,6 +60,13 @@ pub fn decide(mapping: Option<&Mapping>, profile: Option<&Profile>, backend: &Ba
             refused(backend, Reason::RefusedDisabled)
         }
     }
+}
+
+/// P11: whether another engine saw the server up less than an interval ago, for it gave the client to it then. Two engines of which each sees down what the other
+/// sees up would else send a client to and fro with every visit. Both times are whole seconds, so an interval must have passed by their count and one second more.
+fn is_disputed(returning: &Returning, backend: &Backend, now: UnixTime) -> bool {
+    let interval = backend.pool().disagreement_max;
+    !returning.is_ours && !interval.is_zero() && now.since(returning.mapping.assigned) <= interval
 }
 
 /// Another server, as for a new client.
@@ -101,7 +127,11 @@ pub fn mapping_to_seal(decision: &Decision, previous: Option<&Mapping>, pool: &P
         | Reason::PoolDown
         | Reason::PoolFull => return None,
         Reason::Spilled => return previous.copied(),
-        Reason::Persisted | Reason::PersistedThoughDown | Reason::PersistedDraining | Reason::Queued => {
+        Reason::Persisted
+        | Reason::PersistedThoughDown
+        | Reason::Disputed
+        | Reason::PersistedDraining
+        | Reason::Queued => {
             previous.filter(|mapping| names(mapping, pool, server)).map_or(now, |mapping| mapping.assigned)
         }
         Reason::NoMapping

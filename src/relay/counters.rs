@@ -33,6 +33,8 @@ crate::counters! {
         counter decided_persisted,
         /// Clients sent to the server of their mapping although it is down
         counter decided_persisted_though_down,
+        /// Clients sent to the server of their mapping, which is down here, because another engine has only just given them to it
+        counter decided_disputed,
         /// Clients sent to the server of their mapping although it is drained
         counter decided_persisted_draining,
         /// Clients that had to wait for a place at their server
@@ -65,6 +67,8 @@ crate::counters! {
         counter decided_pool_down,
         /// Clients turned away because no server had a place
         counter decided_pool_full,
+        /// Disputed servers that did not answer, so that another one served the connection
+        counter fallen_back,
         /// Clients that wait for a place at their server
         gauge waiting,
         /// Clients that waited and got a place
@@ -151,6 +155,7 @@ impl Counters {
             Reason::NoMapping => &self.decided_no_mapping,
             Reason::Persisted => &self.decided_persisted,
             Reason::PersistedThoughDown => &self.decided_persisted_though_down,
+            Reason::Disputed => &self.decided_disputed,
             Reason::PersistedDraining => &self.decided_persisted_draining,
             Reason::Queued => &self.decided_queued,
             Reason::Spilled => &self.decided_spilled,

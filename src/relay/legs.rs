@@ -38,6 +38,8 @@ pub enum Next {
     Again,
     /// A connection to this server: answer with [`Relay::on_connecting`] or [`Relay::on_no_connection`].
     Connect(ServerIndex),
+    /// Another server than the one that was decided for, which is disputed and does not answer: answer with [`Relay::on_fallen_back`].
+    FallBack,
     /// Nothing more: it has ended so, and neither leg exists any longer.
     Over(End),
 }
@@ -69,6 +71,8 @@ pub struct Relay {
     handshake: Option<Handshake>,
     /// A client that had to wait has its place.
     admitted: bool,
+    /// How a disputed server did not answer.
+    unanswered: Option<End>,
     began: Instant,
     established: Option<Instant>,
     moved: Instant,
@@ -90,6 +94,7 @@ impl Relay {
             end: None,
             handshake: None,
             admitted: false,
+            unanswered: None,
             began: now,
             established: None,
             moved: now,
@@ -187,7 +192,39 @@ impl Relay {
             Side::Client => self.client = None,
             Side::Server => self.server = None,
         }
-        self.end = self.end.or(end);
+        if side == Side::Server && self.may_fall_back() {
+            self.unanswered = end;
+        } else {
+            self.end = self.end.or(end);
+        }
+    }
+
+    /// Whether a server that does not answer is not the end: it was disputed whether it is up, nothing has been said to it, and it is the first one.
+    fn may_fall_back(&self) -> bool {
+        self.stage == Stage::Connecting
+            && self.unanswered.is_none()
+            && self.handshake.as_ref().is_some_and(|handshake| handshake.decision.reason == Reason::Disputed)
+    }
+
+    /// Whether a server that has not answered in time is given up for another one: [`work`](Self::work) is wanted then.
+    pub fn gives_up_server(&mut self, stack: &mut Stack, now: Instant) -> bool {
+        let gives_up = self.may_fall_back();
+        if gives_up {
+            self.unanswered = Some(End::ServerTimedOut);
+            self.moved = now;
+            if let Some(server) = self.server.take() {
+                stack.abort(server, now);
+            }
+        }
+        gives_up
+    }
+
+    /// What [`Next::FallBack`] asked for: a server with a place for this connection, if there is one. The mapping stays.
+    pub fn on_fallen_back(&mut self, server: Option<ServerIndex>) {
+        match (server, &mut self.handshake) {
+            (Some(server), Some(handshake)) => handshake.decision.server = Some(server),
+            (Some(_) | None, _) => self.end = self.end.or(self.unanswered),
+        }
     }
 
     fn on_connected(&mut self, stack: &mut Stack, now: Instant) {
@@ -234,6 +271,7 @@ impl Relay {
             _ if self.end.is_some() && self.stage != Stage::Closing => Next::Wait,
             Stage::Handshake => self.shake(stack, desk, backend, counters, now),
             Stage::Queued => self.go_on(),
+            Stage::Connecting if self.unanswered.is_some() && self.server.is_none() => Next::FallBack,
             Stage::Connecting => Next::Wait,
             Stage::Open => self.pump(stack, desk, backend, now),
             Stage::Closing => {

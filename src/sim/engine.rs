@@ -56,6 +56,8 @@ pub struct Identity {
 /// What an engine's lanes share with each other and with control.
 #[derive(Clone, Debug)]
 pub struct Backing {
+    /// The engine, as its tickets name it.
+    pub id: EngineId,
     /// Which servers are up.
     pub board: Arc<Board>,
     /// Connections open to each server.
@@ -95,7 +97,7 @@ impl<C: Clock + Clone> Engine<C> {
                 let board = Arc::clone(&backing.board);
                 let monitors = (handle.lane == LaneId(0)).then(|| Monitors::new(board, random.fork(), health));
                 let settings = lane::Settings {
-                    engine: EngineId(1),
+                    engine: backing.id,
                     poll: Poll::Busy,
                     tcp: tcp.clone(),
                     ring: Arc::clone(&backing.ring),
@@ -125,6 +127,7 @@ impl<C: Clock + Clone> Engine<C> {
     ) -> Self {
         let (_, unix) = clock.clone().read();
         let backing = Backing {
+            id: EngineId(1),
             board: Arc::new(Board::new(1)),
             loads: Arc::new(Loads::new(1, 1)),
             ring: Arc::new(Ring::generate(unix, random)),
@@ -277,7 +280,7 @@ impl Site {
             max_connections: member.max_connections,
             slot: member.slot(),
         });
-        Pool::new(PoolId(1), "web".into(), Algorithm::RoundRobin, servers.collect())
+        Pool::new(PoolId(1), "web".into(), Algorithm::RoundRobin, servers.collect()).looked_at_every(self.probes.0)
     }
 }
 
@@ -291,7 +294,8 @@ mod tests {
     fn a_breath_takes_256_frames_from_a_port_and_leaves_the_rest() {
         let (mut random, clock) = (Random::from_seed(1), VirtualClock::default());
         let ring = Arc::new(Ring::generate(clock.unix(), &mut random));
-        let backing = Backing { board: Arc::new(Board::new(1)), loads: Arc::new(Loads::new(1, 1)), ring };
+        let backing =
+            Backing { id: EngineId(1), board: Arc::new(Board::new(1)), loads: Arc::new(Loads::new(1, 1)), ring };
         let mut engine = Engine::new(1, Offload::default(), &tcp::Settings::default(), &clock, &backing, &mut random);
         let received = || engine.handles[0].counters.lane.frames_received.value();
         for _ in 0..300 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::balance::{Board, Health, Loads, Slot, State};
-use crate::base::{Duration, Generation, Instant, Random};
+use crate::base::{Duration, EngineId, Generation, Instant, Random};
 use crate::lane::{Handle, Lane, Order, Record, Snapshot};
 use crate::nic::Offload;
 use crate::persistence::{OnLimit, SelectNewServer};
@@ -117,7 +117,7 @@ impl Member {
     /// An engine that knows nothing but the keys.
     fn new(number: u16, setup: &Setup, clock: &Clock, ring: Arc<Ring>, random: &mut Random) -> Self {
         let (board, loads) = (Arc::new(Board::new(64)), Arc::new(Loads::new(usize::from(setup.lanes), 64)));
-        let backing = Backing { board, loads, ring };
+        let backing = Backing { id: EngineId(u64::from(number) + 1), board, loads, ring };
         let engine = Engine::new(setup.lanes, setup.offload, &tcp::Settings::default(), clock, &backing, random);
         Self { number, engine, backing }
     }
@@ -135,6 +135,8 @@ pub struct World {
     clients: Host,
     browsers: Vec<Client>,
     visits: Vec<Visiting>,
+    /// A server that hears nothing.
+    silent: Option<u16>,
     /// Visits that hold their connections, in the order in which they began.
     held: Vec<Visiting>,
     /// The most places that were ever taken at a server with a limit, beyond the limit.
@@ -184,6 +186,7 @@ impl World {
             clients,
             browsers: (0..setup.clients).map(|_| Client::new(&identity.root, setup.tls12, setup.abrupt)).collect(),
             visits: Vec::new(),
+            silent: None,
             held: Vec::new(),
             most_over_limit: 0,
             visits_before: 0,
@@ -341,6 +344,11 @@ impl World {
         }
     }
 
+    /// A server hears nothing any more, of what is open and of what comes.
+    pub fn silence_server(&mut self, number: u16) {
+        self.silent = Some(number);
+    }
+
     /// A stopped server serves again.
     pub fn start_server(&mut self, number: u16) {
         if let Some((host, _)) = self.servers.get_mut(usize::from(number)) {
@@ -359,6 +367,13 @@ impl World {
         self.configured.retain(|server| server.number != number);
         self.configured.push(SiteServer { generation, ..SiteServer::new(number, server_address(number)) });
         self.configure();
+    }
+
+    /// An engine believes of a server what its monitors would not say, until they change their mind.
+    pub fn believe(&self, engine: u16, number: u16, health: Health) {
+        if let Some(member) = self.members.get(usize::from(engine)) {
+            member.backing.board.publish(Slot(number.into()), health);
+        }
     }
 
     /// The configuration says what a server may be used for.
@@ -511,7 +526,8 @@ impl World {
                 0 => self.arrive(&frame),
                 1 => drop(self.clients.wire.push(&frame, 0)),
                 port => {
-                    if let Some((host, _)) = self.servers.get(port - 2) {
+                    let is_silent = self.silent.is_some_and(|number| usize::from(number) == port - 2);
+                    if let Some((host, _)) = self.servers.get(port - 2).filter(|_| !is_silent) {
                         host.wire.push(&frame, 0);
                     }
                 }

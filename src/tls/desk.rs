@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::balance::Backend;
 use crate::base::{EngineId, Random, ServiceId, UnixTime};
+use crate::persistence::tls::Returning;
 use crate::persistence::{self, Decision};
 use crate::ticket::vault::Vault;
 use crate::ticket::{KeyId, Mapping, Ring, Scope, ServiceKeys, TlsVersion};
@@ -83,7 +84,8 @@ impl Desk {
 
     /// Decides where the session of `step` goes, unless that is decided already.
     pub(super) fn decide(&mut self, step: &mut Step, terms: &Terms, backend: &Backend) -> Decision {
-        step.decide(terms, backend, self.papers().now)
+        let papers = self.papers();
+        step.decide(terms, backend, papers.engine, papers.now)
     }
 
     fn papers(&mut self) -> &mut Papers {
@@ -172,11 +174,11 @@ pub(super) struct Step {
 
 impl Step {
     /// Where the session goes. Decided once: every ticket of a handshake and the connection itself follow the same decision.
-    pub(super) fn decide(&mut self, terms: &Terms, backend: &Backend, now: UnixTime) -> Decision {
+    pub(super) fn decide(&mut self, terms: &Terms, backend: &Backend, engine: EngineId, now: UnixTime) -> Decision {
         let opened = self.opened;
         *self.decision.get_or_insert_with(|| {
-            let mapping = opened.and_then(|opened| opened.mapping);
-            persistence::tls::decide(mapping.as_ref(), terms.profile.as_deref(), backend, now)
+            let returning = opened.and_then(|opened| opened.returning(engine));
+            persistence::tls::decide(returning.as_ref(), terms.profile.as_deref(), backend, now)
         })
     }
 }
@@ -187,8 +189,16 @@ pub(super) struct Opened {
     pub(super) version: TlsVersion,
     pub(super) mapping: Option<Mapping>,
     pub(super) original_handshake: UnixTime,
+    pub(super) issued: UnixTime,
     pub(super) issuer: EngineId,
     pub(super) key_id: KeyId,
+}
+
+impl Opened {
+    /// What it says of its client's server, to this engine.
+    fn returning(&self, engine: EngineId) -> Option<Returning> {
+        self.mapping.map(|mapping| Returning::new(mapping, self.issuer, self.issued, engine))
+    }
 }
 
 /// rustls's clock: the wall clock of the desk that is laid out, so that no lane reads a clock and a simulation runs in virtual time.

@@ -206,11 +206,11 @@ impl Ticketer {
         }
         counters.opened.increment();
         // The last one wins: rustls tries no other after the one that it selects.
-        let Envelope { version, mapping, original_handshake, issuer, issued: _, client, mut session } = envelope;
+        let Envelope { version, mapping, original_handshake, issuer, issued, client, mut session } = envelope;
         if let Some(notes) = notes {
             notes.client = client.map_or(Shown::Nothing, Shown::Credential);
         }
-        step.opened = Some(Opened { version, mapping, original_handshake, issuer, key_id });
+        step.opened = Some(Opened { version, mapping, original_handshake, issued, issuer, key_id });
         Some(std::mem::take(&mut *session))
     }
 
@@ -225,7 +225,7 @@ impl Ticketer {
         }
         let now = papers.now;
         let backend = papers.backend.clone()?;
-        let decision = papers.step.decide(&self.terms, &backend, now);
+        let decision = papers.step.decide(&self.terms, &backend, papers.engine, now);
         if decision.server.is_none() {
             papers.counters.withheld_refused.increment();
             return None;

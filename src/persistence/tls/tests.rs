@@ -22,6 +22,7 @@ struct World {
     table: Arc<Loads>,
     profile: Profile,
     mapping: Mapping,
+    is_ours: bool,
 }
 
 impl World {
@@ -41,6 +42,7 @@ impl World {
                 max_mapping_age: None,
             },
             mapping: Mapping { pool: pool.id, server: server.id, generation: server.generation, assigned: ASSIGNED },
+            is_ours: true,
             pool,
         }
     }
@@ -104,6 +106,18 @@ impl World {
         self
     }
 
+    fn returning(&self, mapping: &Mapping) -> Returning {
+        Returning { mapping: *mapping, is_ours: self.is_ours }
+    }
+
+    /// There are other engines, whose monitors look this often, and one of them has given the client its server so many seconds ago.
+    fn given_by_another(mut self, seconds: u64, interval: u64) -> Self {
+        self.pool = self.pool.looked_at_every(Duration::from_secs(interval));
+        self.is_ours = false;
+        self.mapping.assigned = UnixTime(NOW.0 - seconds);
+        self
+    }
+
     fn backend(&self) -> Backend {
         Backend::new(Arc::new(self.pool.clone()), Arc::clone(&self.board), Rc::clone(&self.loads))
     }
@@ -112,7 +126,8 @@ impl World {
     fn decide(&self, mapping: Option<&Mapping>) -> Decision {
         let places = || [0, 1, 2].map(|slot| self.table.total(Slot(slot)));
         let (before, waiting) = (places(), self.table.waiting(Slot(1)));
-        let decision = decide(mapping, Some(&self.profile), &self.backend(), NOW);
+        let decision =
+            decide(mapping.map(|mapping| self.returning(mapping)).as_ref(), Some(&self.profile), &self.backend(), NOW);
         let mut expected = before;
         if let Some(ServerIndex(server)) = decision.server.filter(|_| !decision.must_wait()) {
             expected[usize::from(server)] += 1;
@@ -404,11 +419,11 @@ fn p7_without_a_mapping_and_with_the_pool_down_nobody_is_served() {
 #[test]
 fn without_a_profile_a_mapping_says_nothing_and_none_is_sealed() {
     let world = World::new(Immediate);
-    let decision = decide(Some(&world.mapping), None, &world.backend(), NOW);
+    let decision = decide(Some(&world.returning(&world.mapping)), None, &world.backend(), NOW);
     assert_eq!(decision, Decision { server: Some(OTHER), reason: Reason::Off });
     assert_eq!(mapping_to_seal(&decision, Some(&world.mapping), &world.pool, NOW), None);
     let world = world.pool_down();
-    let decision = decide(Some(&world.mapping), None, &world.backend(), NOW);
+    let decision = decide(Some(&world.returning(&world.mapping)), None, &world.backend(), NOW);
     assert_eq!(decision, Decision { server: None, reason: Reason::PoolDown });
 }
 
@@ -603,4 +618,31 @@ fn p3_a_client_refused_at_the_limit_or_a_drain_gets_no_mapping_to_seal() {
     ] {
         assert_eq!(world.returns().1, None);
     }
+}
+
+#[test]
+fn p11_a_server_that_is_down_here_is_kept_while_another_engines_word_for_it_is_fresh() {
+    for seconds in [0, 10] {
+        World::new(Immediate).mine_is(Down).given_by_another(seconds, 10).assert_same(Reason::Disputed);
+    }
+    World::new(Immediate).mine_is(Down).given_by_another(11, 10).assert_switched(Reason::SwitchedDown);
+}
+
+#[test]
+fn p11_an_engine_that_has_given_the_server_itself_or_is_alone_knows_better() {
+    let world = World { is_ours: true, ..World::new(Immediate).mine_is(Down).given_by_another(1, 10) };
+    world.assert_switched(Reason::SwitchedDown);
+    World::new(Immediate).mine_is(Down).given_by_another(0, 0).assert_switched(Reason::SwitchedDown);
+}
+
+#[test]
+fn p11_nothing_but_down_is_disputed() {
+    let given = |world: World| world.given_by_another(1, 10);
+    given(World::new(Immediate).mine_is(Up)).assert_same(Reason::Persisted);
+    given(World::new(Immediate).mine_disabled()).assert_switched(Reason::SwitchedDisabled);
+    given(World::new(Immediate).mine_draining(DisallowNew)).assert_switched(Reason::SwitchedDraining);
+    given(World::new(Never).mine_is(Down)).assert_refused(Reason::RefusedDown);
+    given(World::new(NeverEvenIfDown).mine_is(Down)).assert_same(Reason::PersistedThoughDown);
+    given(World::new(Immediate).mine_is(Down).on_limit(OnLimit::Switch).mine_full())
+        .assert_switched(Reason::SwitchedLimit);
 }
