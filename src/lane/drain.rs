@@ -3,6 +3,7 @@
 //! Until then a drain costs its lane nothing, and its connections know nothing of it. Then the lane looks at all its connections once, a few in each breath.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::balance::{Pool, Slot, State};
@@ -42,6 +43,13 @@ impl Drains {
             drained.iter().filter_map(|(slot, timeout)| Some((*self.began.get(slot)? + (*timeout)?, *slot))).collect();
     }
 
+    /// The connections that this breath looks at.
+    fn next_some(&mut self) -> Range<usize> {
+        let end = self.sweep;
+        self.sweep = end.saturating_sub(LOOKED_AT_MAX);
+        self.sweep..end
+    }
+
     /// The next server whose time is up.
     fn pop_due(&mut self, now: Instant) -> Option<Slot> {
         let (at, slot) = *self.due.first()?;
@@ -74,17 +82,14 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             // What comes later finds the server drained.
             self.drains.sweep = self.connections.capacity();
         }
-        if self.drains.sweep == 0 {
-            return false;
-        }
-        let end = self.drains.sweep;
-        self.drains.sweep = end.saturating_sub(LOOKED_AT_MAX);
-        for index in self.drains.sweep..end {
+        let some = self.drains.next_some();
+        let any = !some.is_empty();
+        for index in some {
             if self.connections.get(index).is_some_and(|connection| self.is_at_drained(connection)) {
                 self.cut(index, End::ServerDrained, now);
             }
         }
-        true
+        any
     }
 
     fn is_at_drained(&self, connection: &Connection) -> bool {
@@ -116,6 +121,21 @@ mod tests {
         drains.configure(&BTreeMap::new(), at(90));
         drains.configure(&[(Slot(2), Some(MINUTE))].into(), at(100));
         assert_eq!(drains.poll_at(), Some(at(160)), "a drain that was called off begins anew");
+    }
+
+    #[test]
+    fn p5_a_breath_looks_at_a_bounded_number_of_connections_and_all_are_looked_at_once() {
+        let mut drains = Drains { sweep: 3 * LOOKED_AT_MAX + 7, ..Drains::default() };
+        assert_eq!(drains.poll_at(), Some(Instant::START), "at once");
+        let mut seen: Vec<usize> = Vec::new();
+        while drains.poll_at().is_some() {
+            let some = drains.next_some();
+            assert!((1..=LOOKED_AT_MAX).contains(&some.len()));
+            seen.extend(some);
+        }
+        seen.sort_unstable();
+        assert!(seen.into_iter().eq(0..3 * LOOKED_AT_MAX + 7));
+        assert!(drains.next_some().is_empty());
     }
 
     #[test]
