@@ -228,7 +228,7 @@ impl World {
                 self.turn(index);
             }
         }
-        if self.now.is_multiple_of(2) {
+        if self.now % 2 == 0 {
             self.visit();
         }
     }
@@ -272,7 +272,10 @@ impl World {
         }
         engine.mirror.on_lanes(engine.lanes.as_ref().map_or(0, |ring| ring.version()));
         // Transactions arrive, or do not; nobody hears which.
-        for (_, write) in engine.writing.extract_if(.., |(at, _)| now >= *at) {
+        let writing = std::mem::take(&mut engine.writing).into_iter();
+        let (arrived, under_way): (Vec<_>, Vec<_>) = writing.partition(|(at, _)| now >= *at);
+        engine.writing = under_way;
+        for (_, write) in arrived {
             if reached && !half_lost {
                 self.store.apply(&engine.name, engine.lease, &write);
             }

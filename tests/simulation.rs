@@ -923,3 +923,24 @@ fn p11_a_disputed_server_that_does_not_answer_is_left_for_one_connection() {
         assert_clean(&mut world, seed);
     }
 }
+
+#[test]
+fn k8_a_purge_breaks_no_connection_and_makes_every_ticket_under_the_key_worthless() {
+    for (seed, mut world) in worlds(Setup { engines: 2, conditions: LOSSY, ..Setup::default() }) {
+        for client in 0..4 {
+            world.visit(client).served();
+        }
+        let held = world.hold(0);
+        world.purge_active_key();
+        world.run_for(Duration::from_secs(1));
+        world.go_on(held).served();
+        // The first one may have been given its tickets after the purge.
+        for client in 1..4 {
+            let fresh = world.visit(client).served();
+            assert!(!fresh.resumed, "client {client} resumed under a purged key, seed {seed}");
+            let again = world.visit(client).served();
+            assert!(again.resumed && again.server == fresh.server, "client {client}, seed {seed}: {again:?}");
+        }
+        assert_clean(&mut world, seed);
+    }
+}

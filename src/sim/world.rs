@@ -420,6 +420,20 @@ impl World {
         Arc::clone(&self.ring)
     }
 
+    /// K8: the ticket key that seals is purged, on every engine.
+    ///
+    /// # Panics
+    /// When no key seals.
+    pub fn purge_active_key(&mut self) {
+        let active = self.ring.active().expect("some key seals").key.id();
+        let purged = self.ring.purged_of(active, self.clock.unix(), &mut self.random);
+        self.ring = Arc::new(purged.expect("it is in the ring"));
+        let ring = Arc::clone(&self.ring);
+        for engine in 0..self.setup.engines {
+            self.deliver(engine, &ring);
+        }
+    }
+
     /// A ring arrives at an engine, which takes it if it is newer than its own (K7).
     pub fn deliver(&mut self, engine: u16, ring: &Arc<Ring>) {
         let Some(member) = self.members.get_mut(usize::from(engine)) else { return };
