@@ -460,3 +460,30 @@ proptest! {
         let _ = parse(&String::from_utf8_lossy(&text), Path::new("/nonexistent"));
     }
 }
+
+#[test]
+fn persistence_by_address_is_read_with_its_defaults_and_needs_no_tickets() {
+    use sealane::persistence::{Method, client_ip::Settings};
+    let directory = directory();
+    let commented: Vec<_> = TAP
+        .lines()
+        .skip_while(|line| !line.starts_with("# [[persistence_profile]]"))
+        .map_while(|line| line.strip_prefix("# "))
+        .collect();
+    assert!(commented.len() > 5, "{commented:?}");
+    let with = |profile: &str| {
+        let text = TAP.replacen("\"sticky\"", "\"by-address\"", 1).replacen("tickets = 2", "tickets = 0", 1);
+        let configuration =
+            parse(&(text + "\n" + profile), directory.path()).unwrap_or_else(|errors| panic!("{errors}"));
+        configuration.services[0].profile.as_ref().unwrap().method
+    };
+    let defaults = with(&commented.join("\n"));
+    let timeout = Duration::from_secs(300);
+    assert_eq!(defaults, Method::ClientIp(Settings { ipv4_mask: 32, ipv6_mask: 128, timeout, entries_max: 65_536 }));
+    assert_eq!(with("[[persistence_profile]]\nname = \"by-address\"\ntype = \"client-ip\""), defaults);
+    let timeout = Duration::from_secs(1);
+    let other = with(
+        "[[persistence_profile]]\nname = \"by-address\"\ntype = \"client-ip\"\nipv4_mask = 24\nipv6_mask = 56\ntimeout = \"1s\"\nentries_max = 1",
+    );
+    assert_eq!(other, Method::ClientIp(Settings { ipv4_mask: 24, ipv6_mask: 56, timeout, entries_max: 1 }));
+}

@@ -5,9 +5,10 @@ use std::time::Duration;
 use sealane::balance::{Admission, Draining, Health, State};
 use sealane::base::Generation;
 use sealane::nic::Offload;
-use sealane::persistence::{OnLimit, Queue, Reason, SelectNewServer};
+use sealane::persistence::client_ip::Settings;
+use sealane::persistence::{Method, OnLimit, Queue, Reason, SelectNewServer};
 use sealane::relay::End;
-use sealane::sim::{Conditions, Identity, Narrow, Outcome, Setup, World};
+use sealane::sim::{Conditions, Identity, Narrow, Outcome, Setup, Visit, World};
 use sealane::tcp::Close;
 
 /// Seeds of every test. One that ever failed stays here.
@@ -299,7 +300,7 @@ fn p6_a_removed_or_recreated_server_is_never_reached_by_an_old_mapping() {
 
 #[test]
 fn clients_that_close_without_close_notify_leave_nothing_behind() {
-    for tls12 in [false, true] {
+    for tls12 in BOTH {
         for (seed, mut world) in worlds(Setup { abrupt: true, tls12, ..Setup::default() }) {
             for client in 0..4 {
                 world.visit(client).served();
@@ -942,5 +943,203 @@ fn k8_a_purge_breaks_no_connection_and_makes_every_ticket_under_the_key_worthles
             assert!(again.resumed && again.server == fresh.server, "client {client}, seed {seed}: {again:?}");
         }
         assert_clean(&mut world, seed);
+    }
+}
+
+/// Clients are told apart by their addresses, of which each has one, and each lane remembers so many.
+fn by_address(entries_max: u32) -> Setup {
+    let settings = Settings { ipv4_mask: 32, ipv6_mask: 128, timeout: Duration::from_secs(60), entries_max };
+    Setup { lanes: 4, method: Method::ClientIp(settings), ..Setup::default() }
+}
+
+/// A visit of a client that has lost its tickets.
+fn visit_anew(world: &mut World, client: usize, seed: u64) -> u32 {
+    world.forget_tickets(client);
+    world.run_for(Duration::from_secs(1));
+    world.take_records();
+    let outcome = world.visit(client);
+    let Outcome::Served(visit) = outcome else { panic!("{outcome:?}: {:?}, seed {seed}", world.take_records()) };
+    assert!(!visit.resumed, "it has no ticket, seed {seed}");
+    visit.server
+}
+
+/// A visit of client 0, which has a ticket.
+fn visit_with_ticket(world: &mut World) -> Visit {
+    world.run_for(Duration::from_secs(1));
+    world.take_records();
+    world.visit(0).served()
+}
+
+/// Why the one connection that has ended since the records were taken went where it went.
+fn reason(world: &mut World) -> Option<Reason> {
+    world.run_for(Duration::from_secs(1));
+    let records = world.take_records();
+    let [record] = records.as_slice() else { panic!("not one: {records:?}") };
+    record.reason
+}
+
+#[test]
+fn clients_keep_their_server_by_their_address_whichever_lane_they_arrive_on() {
+    // A damaged ARP message, which no checksum protects, sends a client's frames astray.
+    let conditions = Conditions { corrupt_permille: 0, ..LOSSY };
+    let mut asked = (0, 0);
+    for tls12 in BOTH {
+        for (seed, mut world) in few(Setup { conditions, tls12, ..by_address(100) }) {
+            for client in 0..4 {
+                let server = visit_anew(&mut world, client, seed);
+                for _ in 0..3 {
+                    assert_eq!(visit_anew(&mut world, client, seed), server, "client {client} was moved, seed {seed}");
+                }
+                let resumed = world.visit(client).served();
+                assert!(resumed.resumed && resumed.server == server, "seed {seed}: {resumed:?}");
+            }
+            asked.0 += counted(&world, "client_ip", "asked_elsewhere");
+            asked.1 += counted(&world, "client_ip", "asked_here");
+            assert_eq!(counted(&world, "client_ip", "entries"), 4, "seed {seed}");
+            assert_eq!(counted(&world, "client_ip", "unanswered"), 0, "seed {seed}");
+            assert_clean(&mut world, seed);
+        }
+    }
+    // Of four lanes three are others.
+    assert!(asked.0 > 2 * asked.1 && asked.1 > 0, "{asked:?}");
+}
+
+#[test]
+fn connections_that_a_new_client_opens_at_once_all_go_to_one_server() {
+    let mut waited = 0;
+    for (seed, mut world) in worlds(by_address(100)) {
+        let outcomes = world.transfer_all(&[(0, 100, 1000); 12]);
+        let servers: std::collections::HashSet<_> = outcomes.iter().map(|outcome| outcome.served().server).collect();
+        assert_eq!(servers.len(), 1, "{outcomes:?}, seed {seed}");
+        waited += counted(&world, "client_ip", "waited");
+        world.run_for(Duration::from_secs(1));
+        let reasons: Vec<_> = world.take_records().iter().map(|record| record.reason).collect();
+        assert_eq!(reasons.iter().filter(|reason| **reason == Some(Reason::NoMapping)).count(), 1, "seed {seed}");
+        assert_clean(&mut world, seed);
+    }
+    assert!(waited > 0, "in no world did one have to wait for another");
+}
+
+#[test]
+fn a_client_is_forgotten_when_its_last_connection_has_been_closed_for_the_timeout() {
+    for (seed, mut world) in worlds(by_address(100)) {
+        let held = world.hold(0);
+        world.run_for(Duration::from_secs(100));
+        let server = visit_anew(&mut world, 0, seed);
+        assert_eq!(reason(&mut world), Some(Reason::Persisted), "an open connection keeps it, seed {seed}");
+        assert_eq!(world.go_on(held).served().server, server, "seed {seed}");
+        world.run_for(Duration::from_secs(55));
+        assert_eq!(visit_anew(&mut world, 0, seed), server, "seed {seed}");
+        world.run_for(Duration::from_secs(62));
+        visit_anew(&mut world, 0, seed);
+        assert_eq!(reason(&mut world), Some(Reason::NoMapping), "seed {seed}");
+    }
+}
+
+#[test]
+fn where_a_lane_remembers_as_many_as_it_may_who_was_idle_longest_goes_and_nobody_with_a_connection() {
+    for (seed, mut world) in few(Setup { lanes: 1, ..by_address(2) }) {
+        let first = visit_anew(&mut world, 0, seed);
+        visit_anew(&mut world, 1, seed);
+        assert_eq!(visit_anew(&mut world, 0, seed), first, "seed {seed}");
+        visit_anew(&mut world, 2, seed);
+        assert_eq!(visit_anew(&mut world, 0, seed), first, "client 1 was idle for longer, seed {seed}");
+        assert_eq!((counted(&world, "client_ip", "entries"), counted(&world, "client_ip", "forgotten")), (2, 1));
+        visit_anew(&mut world, 1, seed);
+        assert_eq!(reason(&mut world), Some(Reason::NoMapping), "seed {seed}");
+        // Two that stay: a third is served all the same.
+        let held = [world.hold(4), world.hold(5)];
+        visit_anew(&mut world, 6, seed);
+        visit_anew(&mut world, 6, seed);
+        assert_eq!(reason(&mut world), Some(Reason::NoMapping), "seed {seed}");
+        assert_eq!(counted(&world, "client_ip", "answered_full"), 2, "seed {seed}");
+        for number in held {
+            world.go_on(number).served();
+        }
+        visit_anew(&mut world, 6, seed);
+        visit_anew(&mut world, 6, seed);
+        assert_eq!(reason(&mut world), Some(Reason::Persisted), "seed {seed}");
+    }
+}
+
+#[test]
+fn no_way_to_end_leaves_a_connection_counted_so_that_every_client_can_be_forgotten() {
+    for (seed, mut world) in few(Setup { conditions: LOSSY, abrupt: true, ..by_address(1) }) {
+        for round in 0..3 {
+            let visits: Vec<_> = (0..8).map(|client| (client, 100, 1000)).collect();
+            world.transfer_all(&visits);
+            let held = world.hold_all(&[0, 1, 2, 3]);
+            world.run_for(Duration::from_millis(5 * round));
+            for number in held..held + 4 {
+                world.give_up(number);
+            }
+        }
+        world.set_conditions(Conditions::default());
+        world.run_for(Duration::from_secs(400));
+        assert_eq!(world.open(), 0, "seed {seed}");
+        // A lane that still counted somebody's connection would have no room for anybody else.
+        for client in 0..8 {
+            let server = visit_anew(&mut world, client, seed);
+            assert_eq!(visit_anew(&mut world, client, seed), server, "client {client}, seed {seed}");
+            assert_eq!(reason(&mut world), Some(Reason::Persisted), "client {client}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn p1_the_policies_are_the_same_for_clients_that_are_known_by_their_address() {
+    use SelectNewServer::{Immediate, Never, NeverEvenIfDown};
+    for (policy, while_down) in [
+        (Immediate, Reason::SwitchedDown),
+        (Never, Reason::RefusedDown),
+        (NeverEvenIfDown, Reason::PersistedThoughDown),
+    ] {
+        for (seed, mut world) in few(Setup { policy, ..by_address(100) }) {
+            let server = visit_anew(&mut world, 0, seed);
+            let number = u16::try_from(server).unwrap();
+            world.stop_server(number);
+            world.run_for(Duration::from_secs(6));
+            world.take_records();
+            let outcome = world.visit(0);
+            assert_eq!(matches!(outcome, Outcome::Served(_)), policy == Immediate, "{outcome:?}, seed {seed}");
+            assert_eq!(reason(&mut world), Some(while_down), "seed {seed}");
+            world.start_server(number);
+            world.run_for(Duration::from_secs(6));
+            let again = visit_anew(&mut world, 0, seed);
+            assert_eq!(again == server, policy != Immediate, "seed {seed}");
+            assert_eq!(reason(&mut world), Some(Reason::Persisted), "seed {seed}");
+            // P6: removed is removed, whatever the policy.
+            world.remove_server(u16::try_from(again).unwrap());
+            assert_ne!(visit_anew(&mut world, 0, seed), again, "seed {seed}");
+            assert_eq!(reason(&mut world), Some(Reason::SwitchedRemoved), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_change_of_the_method_forgets_what_the_other_one_remembered() {
+    for tls12 in BOTH {
+        let by_address = by_address(100);
+        for (seed, mut world) in few(Setup { tls12, ..by_address }) {
+            // From the address to the ticket: neither the table counts any more, nor has any ticket a mapping.
+            world.visit(0).served();
+            world.set_method(Method::Tls);
+            assert!(visit_with_ticket(&mut world).resumed, "seed {seed}");
+            assert_eq!(reason(&mut world), Some(Reason::NoMapping), "seed {seed}");
+            let server = visit_with_ticket(&mut world).server;
+            assert_eq!(reason(&mut world), Some(Reason::Persisted), "seed {seed}");
+            // And back: the tickets do not count, and what was known of addresses before is forgotten.
+            world.set_method(by_address.method);
+            assert!(visit_with_ticket(&mut world).resumed, "seed {seed}");
+            assert_eq!(reason(&mut world), Some(Reason::NoMapping), "server {server}, seed {seed}");
+            let server = visit_with_ticket(&mut world).server;
+            assert_eq!(reason(&mut world), Some(Reason::Persisted), "seed {seed}");
+            // Established connections live on through a change, and are not missed at their end.
+            let held = world.hold(0);
+            world.set_method(Method::Tls);
+            world.set_method(by_address.method);
+            assert_eq!(world.go_on(held).served().server, server, "seed {seed}");
+            assert_clean(&mut world, seed);
+        }
     }
 }

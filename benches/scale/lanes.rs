@@ -13,7 +13,7 @@ use sealane::base::{Duration, EngineId, LaneId, Random, UnixTime};
 use sealane::lane::{self, Clock, Handle, Lane, Order, Poll, Steering, SystemClock};
 use sealane::load::{Arrivals, Cipher, Clients, Generator, Group, Identity, Mode, Packets, Plan};
 use sealane::nic::memory::{self, Frame, Queue, Wire};
-use sealane::persistence::{OnLimit, SelectNewServer};
+use sealane::persistence::{Method, OnLimit, SelectNewServer};
 use sealane::sim;
 use sealane::sim::engine::{IDLE, Site, SiteServer, service_address};
 use sealane::sim::host::{addresses, mac};
@@ -184,6 +184,7 @@ pub(crate) fn engine(identity: &sim::Identity, lanes: u16, arrival: Arrival) -> 
         port.virtual_addresses = vec![service_address(0).ip()];
         let site = Site {
             identity: identity.clone(),
+            method: Method::Tls,
             policy: SelectNewServer::Immediate,
             on_limit: OnLimit::Switch,
             servers: vec![SiteServer::new(number, server(number))],

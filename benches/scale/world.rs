@@ -14,7 +14,7 @@ use sealane::load::{
 };
 use sealane::nic::Offload;
 use sealane::nic::memory::{self, Wire};
-use sealane::persistence::{OnLimit, SelectNewServer};
+use sealane::persistence::{Method, OnLimit, SelectNewServer};
 use sealane::sim;
 use sealane::sim::clock::Clock;
 use sealane::sim::engine::{Backing, Engine, Site, SiteServer, service_address};
@@ -114,6 +114,7 @@ impl World {
             (0..size.servers).map(|number| SocketAddr::from(([198, 18, 1, 1], 8000 + number))).collect();
         let site = Site {
             identity: identity.clone(),
+            method: Method::Tls,
             policy: SelectNewServer::Immediate,
             on_limit: OnLimit::Switch,
             servers: (0..).zip(&servers).map(|(number, server)| SiteServer::new(number, *server)).collect(),

@@ -11,7 +11,7 @@ use crate::base::{Duration, LaneId, UnixTime};
 use crate::control::config::Configuration;
 use crate::control::publish::{self, Shared, Unpublishable};
 use crate::persistence::tls::Returning;
-use crate::persistence::{self, Reason};
+use crate::persistence::{self, Method, Reason};
 use crate::ticket::Envelope;
 use crate::tls;
 use crate::tls::ticketer::Unhonoured;
@@ -125,6 +125,9 @@ fn answer(
         }
     }
     let profile = service.profile().map(|profile| &**profile);
+    if profile.is_some_and(|profile| profile.method != Method::Tls) {
+        return Answer::Resumed { server: None, reason: Reason::Recalling };
+    }
     let backend = Backend::new(Arc::clone(pool), Arc::clone(&shared.board), loads);
     let decision = persistence::tls::decide(returning, profile, &backend, now);
     let server = decision.server.and_then(|index| pool.server(index)).map(|server| {
@@ -150,6 +153,9 @@ impl fmt::Display for Explanation {
             }
             Answer::Resumed { server: Some(Server::Another(name)), reason } => {
                 write!(f, "resumed, to whose turn it is, as {name} ({})", reason.name())?;
+            }
+            Answer::Resumed { server: None, reason: Reason::Recalling } => {
+                return f.write_str("resumed, to where its address belongs: the ticket does not count for that");
             }
             Answer::Resumed { server: None, reason } => write!(f, "resumed, and reset ({})", reason.name())?,
         }
@@ -193,6 +199,17 @@ fn read(page: &str) -> Vec<Reported> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_clients_are_known_by_their_address_a_ticket_is_not_asked() {
+        let explanation = Explanation {
+            engine: "one".to_owned(),
+            asked: ("127.0.0.1:9900".to_owned(), true),
+            answer: Answer::Resumed { server: None, reason: Reason::Recalling },
+        };
+        let told = "at one           resumed, to where its address belongs: the ticket does not count for that";
+        assert_eq!(explanation.to_string(), told);
+    }
 
     #[test]
     fn what_an_engine_says_of_its_servers_is_read_from_its_metrics() {

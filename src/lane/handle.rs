@@ -7,7 +7,7 @@ use crossbeam::queue::ArrayQueue;
 use crate::base::counter::Reading;
 use crate::base::{LaneId, PortId};
 use crate::lane::{Inbox, Record, inbox};
-use crate::{health, link, relay, tcp, tls};
+use crate::{health, link, persistence, relay, tcp, tls};
 
 /// Most ended connections that wait for control to log them. Beyond it records are dropped and counted.
 pub const RECORDS_MAX: usize = 4096;
@@ -65,6 +65,8 @@ pub struct Counters {
     pub tickets: Arc<tls::ticketer::Counters>,
     /// Relayed connections.
     pub relay: Arc<relay::Counters>,
+    /// Persistence by the client's address.
+    pub client_ip: Arc<persistence::client_ip::Counters>,
     /// Health monitors; zeros on lanes that run none.
     pub health: Arc<health::Counters>,
 }
@@ -77,6 +79,7 @@ impl Counters {
             tcp: Arc::default(),
             tickets: Arc::default(),
             relay: Arc::default(),
+            client_ip: Arc::default(),
             health: Arc::default(),
         }
     }
@@ -90,6 +93,7 @@ impl Counters {
         self.tcp.read(&mut |reading| visit("tcp", None, reading));
         self.tickets.read(&mut |reading| visit("ticket", None, reading));
         self.relay.read(&mut |reading| visit("relay", None, reading));
+        self.client_ip.read(&mut |reading| visit("client_ip", None, reading));
         self.health.read(&mut |reading| visit("health", None, reading));
     }
 }

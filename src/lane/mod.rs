@@ -2,7 +2,7 @@
 //!
 //! A [`Lane`] owns everything it touches: queues, neighbours, connections, sessions, timers, ports, random generator. Drive it with
 //! [`Lane::breath`] and nothing else. A breath does a bounded amount of work in this order: orders, frames in (`receive`),
-//! timers, clients that wait for a place (`queue`), servers that are drained (`drain`), connections (`work`), frames out (`transmit`), new clients (`work`), frames out.
+//! timers, clients that wait for a place (`queue`), words about clients' mappings (`recall`), servers that are drained (`drain`), connections (`work`), frames out (`transmit`), new clients (`work`), frames out.
 //!
 //! What is short goes first: relays that move bytes, then handshakes that are nearly over, and when all of that has left, the ClientHellos, which cost most. Clients
 //! are answered in the order in which they came and wait once, not again before each step of their handshake. Nobody starves: every breath serves each of the
@@ -18,6 +18,7 @@ mod drain;
 mod orders;
 mod probes;
 mod queue;
+mod recall;
 mod receive;
 mod run_queue;
 mod station;
@@ -50,6 +51,7 @@ pub use steer::Steering;
 use drain::Drains;
 use probes::Probes;
 use queue::Queue;
+use recall::Recall;
 use run_queue::RunQueue;
 use work::{Connection, Front};
 
@@ -121,6 +123,7 @@ pub struct Lane<Q: QueuePair, C> {
     board: Arc<Board>,
     loads: Rc<LaneLoads>,
     queue: Queue,
+    recall: Recall,
     drains: Drains,
     draining: bool,
     idle_breaths: u32,
@@ -145,6 +148,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         let mut desk =
             Box::new(Desk::new(settings.engine, settings.ring, random.fork(), Arc::clone(&counters.tickets)));
         desk.set_time(unix);
+        let (lanes, recall_random) = (steering.lanes(), random.fork());
         let station = Station::new(&handle, steering, queues, settings.tcp, random);
         Self {
             station,
@@ -162,6 +166,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
             board: settings.board,
             loads: Rc::new(LaneLoads::new(settings.loads, handle.lane)),
             queue: Queue::default(),
+            recall: Recall::new(lanes, recall_random),
             drains: Drains::default(),
             draining: false,
             idle_breaths: 0,
@@ -182,6 +187,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         let received = self.station.receive(now);
         let mut fired = self.fire_timers(now);
         fired |= self.admit_waiting(now);
+        fired |= self.take_words(now);
         fired |= self.drain_servers(now);
         let (worked, turns) = self.work(now, unix);
         let mut sent = self.station.transmit(now);
@@ -223,7 +229,9 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
     /// When the lane wants its next breath if nothing arrives before.
     pub fn poll_at(&self) -> Option<Instant> {
         let probes = self.probes.as_ref().and_then(Probes::poll_at);
-        [self.station.poll_at(), probes, self.deadlines.poll_at(), self.drains.poll_at()].into_iter().flatten().min()
+        let all =
+            [self.station.poll_at(), probes, self.deadlines.poll_at(), self.drains.poll_at(), self.recall.poll_at()];
+        all.into_iter().flatten().min()
     }
 
     /// Relayed connections that are open.

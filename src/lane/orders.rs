@@ -49,6 +49,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
                 self.fronts.insert(service.id, Rc::new(Front { backend: Rc::clone(backend), service }));
             }
         }
+        self.configure_recall();
         if let Some(probes) = &mut self.probes {
             probes.monitors.configure(&snapshot.pools, now);
         }

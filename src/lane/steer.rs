@@ -5,10 +5,14 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use crate::base::{LaneId, PortId};
+use crate::lane::recall::Word;
 use crate::link::{Event, Neighbour};
 
 /// Most items that wait for a lane. Sized for one breath of handshake steps at 10 M frames/s.
 pub(super) const RING_MAX: usize = 4096;
+
+/// Most words about clients' mappings that wait for a lane. They have a ring of their own, so that a flood of frames costs nobody a mapping.
+pub(super) const WORDS_MAX: usize = 4096;
 
 /// Something that one lane hands to another.
 #[derive(Debug)]
@@ -26,13 +30,15 @@ pub(super) enum Handover<F> {
 pub struct Steering<F> {
     lane: LaneId,
     rings: Vec<Arc<ArrayQueue<Handover<F>>>>,
+    words: Vec<Arc<ArrayQueue<Word>>>,
 }
 
 impl<F> Steering<F> {
     /// The ends for `lanes` lanes, in their order.
     pub fn between(lanes: u16) -> Vec<Self> {
         let rings: Vec<_> = (0..lanes).map(|_| Arc::new(ArrayQueue::new(RING_MAX))).collect();
-        (0..lanes).map(|lane| Self { lane: LaneId(lane), rings: rings.clone() }).collect()
+        let words: Vec<_> = (0..lanes).map(|_| Arc::new(ArrayQueue::new(WORDS_MAX))).collect();
+        (0..lanes).map(|lane| Self { lane: LaneId(lane), rings: rings.clone(), words: words.clone() }).collect()
     }
 
     /// How many lanes there are.
@@ -53,6 +59,19 @@ impl<F> Steering<F> {
     /// Takes the oldest item that others pushed to this lane.
     pub(super) fn take_over(&self) -> Option<Handover<F>> {
         self.rings.get(usize::from(self.lane.0))?.pop()
+    }
+
+    /// Pushes a word to a lane; gives it back where there is no room.
+    pub(super) fn tell(&self, to: LaneId, word: Word) -> Result<(), Word> {
+        match self.words.get(usize::from(to.0)) {
+            Some(ring) => ring.push(word),
+            None => Err(word),
+        }
+    }
+
+    /// Takes the oldest word that others pushed to this lane.
+    pub(super) fn next_word(&self) -> Option<Word> {
+        self.words.get(usize::from(self.lane.0))?.pop()
     }
 
     /// Every lane but this one.
@@ -87,6 +106,22 @@ mod tests {
         assert!(!ends[0].hand_over(LaneId(1), Handover::Frame(PortId(0), RING_MAX)));
         assert!(matches!(ends[1].take_over(), Some(Handover::Frame(_, 0))));
         assert!(ends[0].hand_over(LaneId(1), Handover::Frame(PortId(0), RING_MAX)));
+    }
+
+    #[test]
+    fn words_have_a_ring_of_their_own_which_is_bounded_and_keeps_their_order() {
+        let ends = Steering::<()>::between(2);
+        while ends[0].hand_over(LaneId(1), Handover::Frame(PortId(0), ())) {}
+        for number in 0..WORDS_MAX {
+            assert_eq!(ends[0].tell(LaneId(1), Word::numbered(number)), Ok(()));
+        }
+        assert_eq!(ends[0].tell(LaneId(1), Word::numbered(7)), Err(Word::numbered(7)));
+        assert_eq!(ends[1].next_word(), Some(Word::numbered(0)));
+        assert_eq!((ends[0].tell(LaneId(1), Word::numbered(7)), ends[0].next_word()), (Ok(()), None));
+        assert_eq!(ends[0].tell(LaneId(2), Word::numbered(7)), Err(Word::numbered(7)));
+        let order: Vec<_> = std::iter::from_fn(|| ends[1].next_word()).collect();
+        let expected: Vec<_> = (1..WORDS_MAX).chain([7]).map(Word::numbered).collect();
+        assert_eq!(order, expected);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::balance::{Backend, ServerIndex, Slot};
 use crate::base::{Flow, Instant, ServiceId, TimerId, UnixTime};
 use crate::health::ProbeId;
 use crate::lane::connect::NoConnection;
+use crate::lane::recall::Recalled;
 use crate::lane::{CONNECTIONS_MAX, HANDSHAKE_STEPS_MAX, Lane, Record};
 use crate::nic::QueuePair;
 use crate::relay::{End, Next, Relay, Service, Side};
@@ -27,7 +28,7 @@ pub(super) struct Connection {
     /// Where its client may go, and once that is decided, what it was decided by.
     pub(super) backend: Rc<Backend>,
     /// Its client and own address, which TCP forgets when the leg is gone.
-    flow: Flow,
+    pub(super) flow: Flow,
     began: UnixTime,
     /// Waits in a run queue.
     queued: bool,
@@ -35,6 +36,7 @@ pub(super) struct Connection {
     timer: Option<TimerId>,
     armed: Instant,
     pub(super) claim: Claim,
+    pub(super) recalled: Recalled,
 }
 
 /// What a connection has at a server, from the decision for it to the end of the server's leg.
@@ -147,9 +149,17 @@ impl<Q: QueuePair, C> Lane<Q, C> {
         };
         let relay = Relay::new(Arc::clone(&front.service), client, now);
         let backend = Rc::clone(&front.backend);
-        let claim = Claim::Undecided;
-        let connection =
-            Connection { relay, backend, flow, began: unix, queued: false, timer: None, armed: now, claim };
+        let connection = Connection {
+            relay,
+            backend,
+            flow,
+            began: unix,
+            queued: false,
+            timer: None,
+            armed: now,
+            claim: Claim::Undecided,
+            recalled: Recalled::Nothing,
+        };
         let index = self.connections.insert(Box::new(connection));
         self.station.stack.set_token(client, Owner::Leg(index, Side::Client).token());
         self.arm(index);
@@ -200,6 +210,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
         match next {
             Next::Wait => self.tighten(index),
             Next::Again => self.wake(index),
+            Next::Recall => self.recall(index, now),
             Next::Connect(server) => self.connect(index, server, now),
             Next::FallBack => self.fall_back(index, now),
             Next::Over(end) => self.finish(index, end, now),
@@ -280,6 +291,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
         if let Some(timer) = connection.timer {
             self.deadlines.cancel(timer);
         }
+        self.let_go(&connection, now);
         let (received, sent) = connection.relay.bytes();
         let counters = &self.counters.relay;
         counters.on_end(end);

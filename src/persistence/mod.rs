@@ -3,6 +3,7 @@
 use crate::balance::ServerIndex;
 use crate::base::Duration;
 
+pub mod client_ip;
 pub mod tls;
 
 /// A persistence profile of the configuration.
@@ -25,6 +26,8 @@ pub struct Profile {
 pub enum Method {
     /// By the mapping in its session ticket.
     Tls,
+    /// By its address.
+    ClientIp(client_ip::Settings),
 }
 
 /// What happens to a persisted client whose server is down.
@@ -104,6 +107,8 @@ macro_rules! reasons {
 reasons! {
     /// The service has no persistence profile.
     Off = "off",
+    /// Nothing yet: the client's mapping is asked for at the lane that keeps it.
+    Recalling = "recalling",
     /// The client brought no mapping, or none that counts.
     NoMapping = "no-mapping",
     /// The mapped server is up.

@@ -5,7 +5,7 @@ use crate::base::{EngineId, UnixTime};
 use crate::persistence::{Decision, OnLimit, Profile, Reason, SelectNewServer};
 use crate::ticket::Mapping;
 
-/// What a client's ticket says, once the handshake really resumed.
+/// What a client's ticket says, once the handshake really resumed, or what a table says of its address.
 #[derive(Clone, Copy, Debug)]
 pub struct Returning {
     /// Its server.
@@ -111,7 +111,7 @@ fn out_of(outage: Option<Outage>) -> Reason {
     }
 }
 
-/// The mapping that the tickets of this connection carry: `None` without a profile, or when the client gets no server.
+/// The mapping that the tickets of this connection carry, or that is remembered of its client's address: `None` without a profile, or when the client gets no server.
 ///
 /// A client that keeps its server by its mapping keeps the time of its first assignment; anyone else begins at `now`, also one
 /// whose mapping was too old and who got the same server again.
@@ -119,6 +119,7 @@ pub fn mapping_to_seal(decision: &Decision, previous: Option<&Mapping>, pool: &P
     let server = pool.server(decision.server?)?;
     let assigned = match decision.reason {
         Reason::Off
+        | Reason::Recalling
         | Reason::RefusedDown
         | Reason::RefusedDraining
         | Reason::RefusedDisabled

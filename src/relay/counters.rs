@@ -27,6 +27,8 @@ crate::counters! {
         counter bytes_sent,
         /// Decisions without a persistence profile
         counter decided_off,
+        /// Clients whose mapping was asked for by their address
+        counter decided_recalling,
         /// Decisions for clients without a mapping
         counter decided_no_mapping,
         /// Clients sent to the server of their mapping
@@ -146,12 +148,18 @@ impl Counters {
             (TlsVersion::Tls12, true) => &self.handshakes_tls12_resumed,
         };
         handshakes.increment();
-        self.decided(handshake.decision.reason).increment();
+        self.on_decided(handshake.decision.reason);
+    }
+
+    /// Counts a decision.
+    pub fn on_decided(&self, reason: Reason) {
+        self.decided(reason).increment();
     }
 
     fn decided(&self, reason: Reason) -> &Counter {
         match reason {
             Reason::Off => &self.decided_off,
+            Reason::Recalling => &self.decided_recalling,
             Reason::NoMapping => &self.decided_no_mapping,
             Reason::Persisted => &self.decided_persisted,
             Reason::PersistedThoughDown => &self.decided_persisted_though_down,

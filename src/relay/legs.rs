@@ -1,8 +1,9 @@
 //! One relayed connection: the client's leg with its TLS session, the server's leg, and the bytes between them.
 //!
 //! ```text
-//!     ┌──has to wait──▶ Queued ──admitted──┐
-//! Handshake ──established──▶ Connecting ◀──┘ ──connected──▶ Open ──both closed──▶ over
+//!     ┌──persisted by address──▶ Recalling ──recalled──┐
+//!     │                            ┌──has to wait──▶ Queued ──admitted──┐
+//! Handshake ──established──────────┴─▶ Connecting ◀────────────────────┘ ──connected──▶ Open ──both closed──▶ over
 //!     └──────TLS failure──▶ Closing (the alert is on its way) ─────────────────▶ over
 //! ```
 
@@ -10,10 +11,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::balance::{Backend, ServerIndex};
-use crate::base::{Duration, Instant};
-use crate::persistence::{Decision, OnLimit, Reason};
+use crate::base::{Duration, Instant, UnixTime};
+use crate::persistence::tls::Returning;
+use crate::persistence::{self, Decision, OnLimit, Reason};
 use crate::relay::{Counters, End, Service};
 use crate::tcp::{self, Close, ConnectionId, Readable, Stack};
+use crate::ticket::Mapping;
 use crate::tls::cipher::{OVERHEAD_MAX, PLAINTEXT_MAX};
 use crate::tls::{Desk, Failure, Handshake, Progress, Session};
 
@@ -36,6 +39,8 @@ pub enum Next {
     Wait,
     /// There is more to do at once.
     Again,
+    /// The mapping of the client's address: answer with [`Relay::on_recalled`].
+    Recall,
     /// A connection to this server: answer with [`Relay::on_connecting`] or [`Relay::on_no_connection`].
     Connect(ServerIndex),
     /// Another server than the one that was decided for, which is disputed and does not answer: answer with [`Relay::on_fallen_back`].
@@ -47,6 +52,8 @@ pub enum Next {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Handshake,
+    /// The mapping of the client's address is asked for.
+    Recalling,
     /// The client waits for a place at its server.
     Queued,
     Connecting,
@@ -115,14 +122,16 @@ impl Relay {
 
     /// Where the client goes, once that is decided: from then on it has a place at that server or waits for one, for whoever drives the relay to give back.
     pub fn decision(&self) -> Option<Decision> {
-        self.session.decision()
+        let decision =
+            self.handshake.as_ref().map_or_else(|| self.session.decision(), |handshake| Some(handshake.decision));
+        decision.filter(|decision| decision.reason != Reason::Recalling)
     }
 
     /// Whether its server's leg is over, or will never be, though the client's may go on.
     pub fn has_done_with_server(&self) -> bool {
         let is_past = match self.stage {
             Stage::Open | Stage::Closing => true,
-            Stage::Handshake | Stage::Queued | Stage::Connecting => false,
+            Stage::Handshake | Stage::Recalling | Stage::Queued | Stage::Connecting => false,
         };
         is_past && self.server.is_none()
     }
@@ -272,7 +281,7 @@ impl Relay {
             Stage::Handshake => self.shake(stack, desk, backend, counters, now),
             Stage::Queued => self.go_on(),
             Stage::Connecting if self.unanswered.is_some() && self.server.is_none() => Next::FallBack,
-            Stage::Connecting => Next::Wait,
+            Stage::Recalling | Stage::Connecting => Next::Wait,
             Stage::Open => self.pump(stack, desk, backend, now),
             Stage::Closing => {
                 self.drop_input(stack, now);
@@ -333,12 +342,45 @@ impl Relay {
         self.handshake = Some(handshake);
         self.established = Some(now);
         self.moved = now;
+        if decision.reason == Reason::Recalling {
+            self.stage = Stage::Recalling;
+            return Next::Recall;
+        }
+        self.on_decided(decision);
+        self.go_on()
+    }
+
+    /// What [`Next::Recall`] asked for: decides where the client goes. Gives the mapping that it has from now on, if it has another one than before.
+    /// [`work`](Self::work) is wanted after it.
+    pub fn on_recalled(
+        &mut self,
+        mapping: Option<&Mapping>,
+        backend: &Backend,
+        counters: &Counters,
+        unix: UnixTime,
+        now: Instant,
+    ) -> Option<Mapping> {
+        let is_waiting = self.stage == Stage::Recalling && self.end.is_none();
+        let handshake = self.handshake.as_mut().filter(|_| is_waiting)?;
+        let profile = self.service.tls.profile();
+        // No other engine has a say in a table.
+        let returning = mapping.map(|mapping| Returning { mapping: *mapping, is_ours: true });
+        let decision = persistence::tls::decide(returning.as_ref(), profile.map(|profile| &**profile), backend, unix);
+        handshake.decision = decision;
+        handshake.wanted = mapping.map(|mapping| mapping.server);
+        counters.on_decided(decision.reason);
+        self.moved = now;
+        self.on_decided(decision);
+        let kept = persistence::tls::mapping_to_seal(&decision, mapping, backend.pool(), unix);
+        kept.filter(|kept| mapping != Some(kept))
+    }
+
+    fn on_decided(&mut self, decision: Decision) {
         self.stage = Stage::Queued;
         if decision.server.is_none() {
             let is_outage = [Reason::PoolDown, Reason::PoolFull].contains(&decision.reason);
             self.end = Some(if is_outage { End::NoServer } else { End::Refused });
         }
-        self.go_on()
     }
 
     /// Asks for the connection to the server, if the client has a place there.
@@ -525,7 +567,7 @@ impl Relay {
     pub fn deadline(&self) -> Instant {
         let timeouts = &self.service.timeouts;
         match self.stage {
-            Stage::Handshake => self.began + timeouts.handshake,
+            Stage::Handshake | Stage::Recalling => self.began + timeouts.handshake,
             Stage::Queued => self.moved + self.patience(),
             Stage::Connecting => self.moved + timeouts.connect,
             Stage::Open if self.upstream_closed || self.downstream_closed => self.moved + timeouts.half_closed,
@@ -546,7 +588,7 @@ impl Relay {
     /// Its deadline has come: gives up. The end, once both legs are gone.
     pub fn on_timeout(&mut self, stack: &mut Stack, now: Instant) -> End {
         let end = match self.stage {
-            Stage::Handshake => End::HandshakeTimedOut,
+            Stage::Handshake | Stage::Recalling => End::HandshakeTimedOut,
             Stage::Queued => End::QueueTimedOut,
             Stage::Connecting => End::ServerTimedOut,
             Stage::Open | Stage::Closing => End::IdleTimedOut,

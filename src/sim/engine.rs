@@ -138,6 +138,7 @@ impl<C: Clock + Clone> Engine<C> {
         port.gateways = gateways;
         let site = Site {
             identity: identity.clone(),
+            method: Method::Tls,
             policy: SelectNewServer::Immediate,
             on_limit: OnLimit::Refuse,
             servers: vec![SiteServer::new(0, server)],
@@ -188,6 +189,8 @@ impl SiteServer {
 pub struct Site {
     /// The services' certificate.
     pub identity: Identity,
+    /// How a client is recognised.
+    pub method: Method,
     /// What happens to a client whose server is down.
     pub policy: SelectNewServer,
     /// What happens to a client whose server has no place.
@@ -228,7 +231,7 @@ impl Site {
             .expect("the world's own certificate");
         let profile = Profile {
             name: "sticky".into(),
-            method: Method::Tls,
+            method: self.method,
             select_new_server_when_persistent_server_down: self.policy,
             on_limit: self.on_limit,
             max_mapping_age: None,

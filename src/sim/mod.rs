@@ -21,3 +21,6 @@ pub use engine::Identity;
 pub use network::Conditions;
 pub use router::Narrow;
 pub use world::{Outcome, Setup, Visit, World};
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! A world: engines with one service between them, its servers, a host full of clients, and the network between them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -8,7 +9,9 @@ use crate::balance::{Board, Health, Loads, Slot, State};
 use crate::base::{Duration, EngineId, Generation, Instant, Random};
 use crate::lane::{Handle, Lane, Order, Record, Snapshot};
 use crate::nic::Offload;
-use crate::persistence::{OnLimit, SelectNewServer};
+#[cfg(test)]
+use crate::nic::memory;
+use crate::persistence::{Method, OnLimit, SelectNewServer};
 use crate::sim::client::{Client, Visiting};
 use crate::sim::clock::Clock;
 use crate::sim::engine::{Backing, Engine, IDLE, Identity, SERVICE_ADDRESS, SERVICE_PORT, Site, SiteServer};
@@ -17,7 +20,7 @@ use crate::sim::network::{Conditions, Network};
 use crate::sim::router::Narrow;
 use crate::sim::server::Server;
 use crate::sim::spread::{Spread, To};
-use crate::tcp::{self, Close, Token};
+use crate::tcp::{self, Close, ConnectionId, Token};
 use crate::ticket::{Ring, Schedule};
 
 /// How long a visit may take in virtual time before it counts as lost.
@@ -41,6 +44,8 @@ pub struct Setup {
     pub clients: usize,
     /// The network's faults.
     pub conditions: Conditions,
+    /// How a client is recognised. By address: then each has one of its own, and their number is bounded by what a neighbour table holds.
+    pub method: Method,
     /// What happens to a client whose server is down.
     pub policy: SelectNewServer,
     /// What happens to a client whose server has no place.
@@ -60,6 +65,7 @@ impl Default for Setup {
             servers: 4,
             clients: 8,
             conditions: Conditions::default(),
+            method: Method::Tls,
             policy: SelectNewServer::Immediate,
             on_limit: OnLimit::Refuse,
             tls12: false,
@@ -139,6 +145,8 @@ pub struct World {
     silent: Option<u16>,
     /// Visits that hold their connections, in the order in which they began.
     held: Vec<Visiting>,
+    /// The lane of every engine that stands still.
+    halted: Option<usize>,
     /// The most places that were ever taken at a server with a limit, beyond the limit.
     most_over_limit: u64,
     /// Visits before these: a connection of theirs that still closes has a lower token.
@@ -168,7 +176,12 @@ impl World {
         let members =
             (0..setup.engines).map(|number| Member::new(number, &setup, &clock, Arc::clone(&ring), &mut random));
         let members = members.collect();
-        let clients = Host::new(1, &["198.18.0.1/15"], &mut random);
+        let mut clients = Host::new(1, &["198.18.0.1/15"], &mut random);
+        if setup.method != Method::Tls {
+            let own: Vec<_> = (0..setup.clients).map(|client| format!("{}/15", client_address(client))).collect();
+            let all: Vec<_> = std::iter::once("198.18.0.1/15").chain(own.iter().map(String::as_str)).collect();
+            clients.station.configure(vec![addresses(1, &all)]);
+        }
         let servers = (0..setup.servers)
             .map(|number| {
                 let address = format!("198.19.0.{}/15", number + 1);
@@ -188,6 +201,7 @@ impl World {
             visits: Vec::new(),
             silent: None,
             held: Vec::new(),
+            halted: None,
             most_over_limit: 0,
             visits_before: 0,
             certificate: identity.clone(),
@@ -265,10 +279,8 @@ impl World {
     pub fn hold_all(&mut self, clients: &[usize]) -> usize {
         let (first, now) = (self.held.len(), self.clock.now());
         for client in clients {
-            let service = (SERVICE_ADDRESS, SERVICE_PORT).into();
             let token = Token(HELD + self.held.len() as u64);
-            let connection =
-                self.clients.station.open_connection(service, token, now).expect("the client host has ports");
+            let connection = self.connect(*client, token, now);
             let browser = self.browsers.get(*client).expect("a client of this world");
             self.held.push(browser.begin(connection, 100, 1000).held());
         }
@@ -310,13 +322,27 @@ impl World {
         self.visits_before += self.visits.len() as u64;
         self.visits.clear();
         for (index, (client, upload, download)) in visits.iter().enumerate() {
-            let service = (SERVICE_ADDRESS, SERVICE_PORT).into();
             let token = Token(self.visits_before + index as u64);
-            let connection =
-                self.clients.station.open_connection(service, token, now).expect("the client host has ports");
+            let connection = self.connect(*client, token, now);
             let browser = self.browsers.get(*client).expect("a client of this world");
             self.visits.push(browser.begin(connection, *upload, *download));
         }
+    }
+
+    fn connect(&mut self, client: usize, token: Token, now: Instant) -> ConnectionId {
+        let service = (SERVICE_ADDRESS, SERVICE_PORT).into();
+        let station = &mut self.clients.station;
+        let connection = match self.setup.method {
+            Method::Tls => station.open_connection(service, token, now),
+            Method::ClientIp(_) => station.open_connection_from(client_address(client), service, token, now),
+        };
+        connection.expect("the client host has ports")
+    }
+
+    /// From now on clients are recognised otherwise.
+    pub fn set_method(&mut self, method: Method) {
+        self.setup.method = method;
+        self.configure();
     }
 
     fn finish_visits(&mut self) -> Vec<Outcome> {
@@ -325,6 +351,17 @@ impl World {
             self.step(deadline);
         }
         self.visits.iter().map(|visit| visit.outcome.unwrap_or(Outcome::Lost)).collect()
+    }
+
+    /// A lane of every engine stands still from now on: it takes no breath, and what comes for it is lost.
+    pub fn halt_lane(&mut self, lane: usize) {
+        self.halted = Some(lane);
+    }
+
+    /// The lanes of the first engine.
+    #[cfg(test)]
+    pub(crate) fn lanes(&mut self) -> &mut Vec<Lane<memory::Queue, Clock>> {
+        &mut self.members.first_mut().expect("a world has an engine").engine.lanes
     }
 
     /// Lets time pass.
@@ -524,7 +561,9 @@ impl World {
     fn step(&mut self, limit: Instant) {
         let now = self.clock.now();
         while self.work(now) {}
-        let lanes = self.members.iter().flat_map(|member| &member.engine.lanes).filter_map(Lane::poll_at);
+        let moving = |(number, lane)| (self.halted != Some(number)).then_some(lane);
+        let lanes = self.members.iter().flat_map(|member| member.engine.lanes.iter().enumerate().filter_map(moving));
+        let lanes = lanes.filter_map(Lane::poll_at);
         let hosts = self.servers.iter().map(|(host, _)| host).chain([&self.clients]);
         let hosts = hosts.filter_map(|host| host.station.poll_at());
         let next = lanes.chain(hosts).chain(self.network.poll_at()).min().unwrap_or(limit);
@@ -548,7 +587,8 @@ impl World {
             }
         }
         for Member { engine, backing, .. } in &mut self.members {
-            for lane in &mut engine.lanes {
+            let moving = engine.lanes.iter_mut().enumerate().filter(|(number, _)| self.halted != Some(*number));
+            for (_, lane) in moving {
                 any |= lane.breath();
                 let over = |server: &SiteServer| {
                     backing.loads.total(server.slot()).checked_sub(server.max_connections?.into())
@@ -574,6 +614,8 @@ impl World {
         for member in self.members.iter().filter(|member| to == To::All || to == To::Engine(member.number)) {
             // A port without receive-side scaling: a frame arrives on any lane.
             let lane = usize::try_from(self.random.below(self.setup.lanes.into())).expect("few lanes");
+            // The port of a lane that stands still takes nothing: then all arrives on another, which hands over what is not its own.
+            let lane = if self.halted == Some(lane) { (lane + 1) % usize::from(self.setup.lanes) } else { lane };
             member.engine.wire.push(frame, lane);
         }
     }
@@ -632,6 +674,7 @@ impl World {
         }
         Site {
             identity: self.certificate.clone(),
+            method: self.setup.method,
             policy: self.setup.policy,
             on_limit: self.setup.on_limit,
             servers: self.configured.clone(),
@@ -642,6 +685,12 @@ impl World {
         }
         .snapshot(self.version)
     }
+}
+
+/// The address of a client in a world in which that tells clients apart.
+fn client_address(client: usize) -> IpAddr {
+    let last = u8::try_from(client + 1).expect("as many clients as a neighbour table holds");
+    IpAddr::from([198, 18, 1, last])
 }
 
 fn server_address(number: u16) -> std::net::SocketAddr {

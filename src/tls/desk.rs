@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::balance::Backend;
 use crate::base::{EngineId, Random, ServiceId, UnixTime};
 use crate::persistence::tls::Returning;
-use crate::persistence::{self, Decision};
+use crate::persistence::{self, Decision, Method, Reason};
 use crate::ticket::vault::Vault;
 use crate::ticket::{KeyId, Mapping, Ring, Scope, ServiceKeys, TlsVersion};
 use crate::tls::notes::Notes;
@@ -80,6 +80,11 @@ impl Desk {
         papers.backend = None;
         self.papers = Some(papers);
         result
+    }
+
+    /// The wall clock.
+    pub fn now(&mut self) -> UnixTime {
+        self.papers().now
     }
 
     /// Decides where the session of `step` goes, unless that is decided already.
@@ -177,6 +182,10 @@ impl Step {
     pub(super) fn decide(&mut self, terms: &Terms, backend: &Backend, engine: EngineId, now: UnixTime) -> Decision {
         let opened = self.opened;
         *self.decision.get_or_insert_with(|| {
+            // The lane that keeps the client's mapping is asked when the handshake has ended. What a ticket says, from before the method changed, does not count.
+            if terms.profile.as_ref().is_some_and(|profile| matches!(profile.method, Method::ClientIp(_))) {
+                return Decision { server: None, reason: Reason::Recalling };
+            }
             let returning = opened.and_then(|opened| opened.returning(engine));
             persistence::tls::decide(returning.as_ref(), terms.profile.as_deref(), backend, now)
         })

@@ -14,7 +14,7 @@ use rustls::{CommonState, Error, HandshakeKind, ProtocolVersion};
 
 use crate::balance::Backend;
 use crate::base::{EngineId, Piece, ServerId};
-use crate::persistence::Decision;
+use crate::persistence::{Decision, Reason};
 use crate::ticket::{KeyId, TlsVersion};
 use crate::tls::cipher::{HEADER, OVERHEAD_MAX, PLAINTEXT_MAX};
 use crate::tls::clients::Client;
@@ -108,7 +108,7 @@ pub struct Handshake {
     /// Where the client goes, and why. Without a server it is refused: reset the connection. With one it has a place there, or waits for one, and whoever drives
     /// the session gives back either.
     pub decision: Decision,
-    /// The server that the resumed ticket's mapping names.
+    /// The server that the client's mapping names.
     pub wanted: Option<ServerId>,
     /// The key of the ticket that was resumed.
     pub key_id: Option<KeyId>,
@@ -380,6 +380,9 @@ impl Session {
         self.state = State::Open(Box::new(records));
         self.input.begin_records();
         let ticket = self.step.opened;
+        // Only here where no ticket was issued that needed it earlier. Nobody connects to a server before (H2).
+        let decision = desk.decide(&mut self.step, self.service.terms(), backend);
+        let mapping = ticket.and_then(|ticket| ticket.mapping).filter(|_| decision.reason != Reason::Recalling);
         let handshake = Handshake {
             resumed,
             version,
@@ -387,9 +390,8 @@ impl Session {
             server_name: self.server_name.take(),
             alpn,
             client,
-            // Only here where no ticket was issued that needed it earlier. Nobody connects to a server before (H2).
-            decision: desk.decide(&mut self.step, self.service.terms(), backend),
-            wanted: ticket.and_then(|ticket| ticket.mapping).map(|mapping| mapping.server),
+            decision,
+            wanted: mapping.map(|mapping| mapping.server),
             key_id: ticket.map(|ticket| ticket.key_id),
             issuer: ticket.map(|ticket| ticket.issuer),
         };

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::balance::Pool;
 use crate::base::{Duration, UnixTime};
-use crate::persistence::{self, Profile};
+use crate::persistence::{self, Profile, Reason};
 use crate::ticket::{self, Envelope, Refusal, TICKET_MAX, TlsVersion};
 use crate::tls::clients::{self, ClientCertificates, Stale};
 use crate::tls::desk::{self, Opened, Papers};
@@ -226,7 +226,7 @@ impl Ticketer {
         let now = papers.now;
         let backend = papers.backend.clone()?;
         let decision = papers.step.decide(&self.terms, &backend, papers.engine, now);
-        if decision.server.is_none() {
+        if decision.server.is_none() && decision.reason != Reason::Recalling {
             papers.counters.withheld_refused.increment();
             return None;
         }

@@ -14,7 +14,7 @@ use crate::balance::{Admission, Algorithm, Draining, State};
 use crate::base::{Duration, Generation};
 use crate::control::identity;
 use crate::health::Monitor;
-use crate::persistence::{Method, OnLimit, Profile, Queue, SelectNewServer};
+use crate::persistence::{Method, OnLimit, Profile, Queue, SelectNewServer, client_ip};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -116,7 +116,7 @@ pub(super) fn monitors(report: &mut Report, root: &mut Section<'_>) -> Named<Mon
 pub(super) fn profiles(report: &mut Report, root: &mut Section<'_>) -> Named<Arc<Profile>> {
     Named::read(report, root, "persistence_profile", |report, section, name| {
         section.optional(report, "description", text(1024));
-        let method = section.required(report, "type", "\"tls\"", choice(&[("tls", Method::Tls)]));
+        let method = method(report, section);
         let select = section.or(
             report,
             "select_new_server_when_persistent_server_down",
@@ -132,7 +132,7 @@ pub(super) fn profiles(report: &mut Report, root: &mut Section<'_>) -> Named<Arc
             section.optional(report, "max_mapping_age", duration(Duration::from_secs(1)..=8760 * HOUR));
         Some(Arc::new(Profile {
             name: name?.to_owned(),
-            method: method?.value,
+            method: method?,
             select_new_server_when_persistent_server_down: select.value,
             on_limit,
             max_mapping_age: max_mapping_age.map(|age| age.value),
@@ -182,6 +182,43 @@ fn on_limit(report: &mut Report, section: &mut Section<'_>, select: SelectNewSer
             timeout: queue_timeout.map_or(Duration::from_secs(10), |time| time.value),
         }),
         Word::Refuse => OnLimit::Refuse,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Tls,
+    ClientIp,
+}
+
+/// Keys of a profile of type client-ip.
+const CLIENT_IP: [&str; 4] = ["ipv4_mask", "ipv6_mask", "timeout", "entries_max"];
+
+fn method(report: &mut Report, section: &mut Section<'_>) -> Option<Method> {
+    let kind =
+        section.required(report, "type", "\"tls\"", choice(&[("tls", Kind::Tls), ("client-ip", Kind::ClientIp)]));
+    let [ipv4_mask, ipv6_mask, timeout, entries_max] = CLIENT_IP;
+    let settings = client_ip::Settings {
+        ipv4_mask: section.or(report, ipv4_mask, 32, integer(1..=32)).value,
+        ipv6_mask: section.or(report, ipv6_mask, 128, integer(1..=128)).value,
+        timeout: section
+            .or(report, timeout, Duration::from_secs(300), duration(Duration::from_secs(1)..=168 * HOUR))
+            .value,
+        entries_max: section.or(report, entries_max, 65_536, integer(1..=i64::from(client_ip::ENTRIES_MAX))).value,
+    };
+    match kind?.value {
+        Kind::ClientIp => Some(Method::ClientIp(settings)),
+        Kind::Tls => {
+            for key in CLIENT_IP.into_iter().filter(|key| section.has(key)) {
+                let what = "is a key of type = \"client-ip\": a ticket remembers one client, and lasts as long as [ticket_keys] says";
+                report.fault(
+                    section.line_of(report, key),
+                    section.key(key),
+                    wrong(what, "leave it out, or write type = \"client-ip\""),
+                );
+            }
+            Some(Method::Tls)
+        }
     }
 }
 

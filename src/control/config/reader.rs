@@ -44,6 +44,11 @@ impl<'t> Section<'t> {
         self.table.get(key).map(|value| (value.get_ref(), report.line(value.span().start)))
     }
 
+    /// Whether the table has `key`.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// The line of `key`, or of the table when it does not have it.
     pub(super) fn line_of(&self, report: &Report, key: &str) -> usize {
         self.table.get(key).map_or(self.line, |value| report.line(value.span().start))

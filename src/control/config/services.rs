@@ -16,7 +16,7 @@ use super::sections::duplicate;
 use super::{Machine, client_certificates};
 use crate::base::{Duration, UnixTime};
 use crate::control::{identity, publish};
-use crate::persistence::Profile;
+use crate::persistence::{Method, Profile};
 use crate::relay::{ProxyProtocol, Timeouts};
 use crate::tls;
 use crate::tls::certificate::{Certificate, Invalid};
@@ -88,7 +88,9 @@ fn service(
     let ciphers = section.list(report, "ciphers", 32, text(64)).unwrap_or_default();
     let alpn = section.list(report, "alpn", 16, protocol).unwrap_or_default();
     let client_certificates = client_certificates::client_certificates(report, section, around);
-    let tickets = section.or(report, "tickets", 2, integer(0..=6)).value;
+    let tickets = section.or(report, "tickets", 2, integer(0..=6));
+    prove_method(report, section, profile.as_deref(), &tickets);
+    let tickets = tickets.value;
     let tls12_tickets = section.or(report, "tls12_tickets", true, boolean).value;
     let versions_of_proxy =
         choice(&[("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2), ("v2-ssl", ProxyProtocol::V2Ssl)]);
@@ -115,6 +117,17 @@ fn service(
     };
     prove_tls(report, section, ciphers_line, &service);
     Some(service)
+}
+
+/// A client can only come back by what it was given.
+fn prove_method(report: &mut Report, section: &Section<'_>, profile: Option<&Profile>, tickets: &Located<usize>) {
+    let Some(profile) = profile.filter(|profile| profile.method == Method::Tls && tickets.value == 0) else { return };
+    let what = format!("is 0, and persistence profile {:?} keeps the client's server in tickets", profile.name);
+    report.fault(
+        tickets.line,
+        section.key("tickets"),
+        wrong(what, "write 1 to 6, or name a profile of type = \"client-ip\", or none"),
+    );
 }
 
 fn addresses(
