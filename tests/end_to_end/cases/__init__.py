@@ -5,6 +5,7 @@
 - `handshakes`: first bytes and names that are wrong, or slow.
 - `tickets`: tickets that are forged, cut, foreign or old.
 - `client_certificates`: clients that prove who they are, or fail to.
+- `client_ip`: clients that are known by their address.
 - `servers`: servers that refuse, reset or say nothing, and clients that do so.
 - `closing`: the ends of connections, each way.
 - `reload`: SIGHUP.
@@ -15,9 +16,9 @@
 - `after`: everything has been given back. Runs last, always.
 """
 
-from . import after, client_certificates, closing, cluster, frames, handshakes, limits, reach, reload, servers, tickets, trace, volume
+from . import after, client_certificates, client_ip, closing, cluster, frames, handshakes, limits, reach, reload, servers, tickets, trace, volume
 
-MODULES = (reach, frames, handshakes, tickets, client_certificates, servers, closing, reload, limits, trace, cluster, volume, after)
+MODULES = (reach, frames, handshakes, tickets, client_certificates, client_ip, servers, closing, reload, limits, trace, cluster, volume, after)
 
 
 def all_cases():

@@ -6,7 +6,6 @@ import json
 from harness import config
 from harness.certificates import ClientAuthority
 from harness.trial import ASKING, CERTIFIED, SHOP, TELLING, at
-from harness.wait import until
 
 VERSIONS = ("1.3", "1.2")
 REFUSED = "sealane_ticket_refused_{}_total"
@@ -27,17 +26,8 @@ def _people(trial):
     people["expired"] = trial.clients.sign("expired", "expired")
     people["foreign"] = foreign.sign("foreign")
     trial.clients.revoke("revoked")
-    _reload(trial)
+    trial.reload()
     return people
-
-
-def _reload(trial):
-    """Has the engine read its files anew, and waits until every lane uses them."""
-    versions = "sealane_lane_configuration_version"
-    before = min(trial.engine.metrics().select(versions))
-    trial.engine.write()
-    trial.engine.reload()
-    until("the new configuration", lambda: min(trial.engine.metrics().select(versions)) > before, 10)
 
 
 def a_client_with_a_certificate_is_known_and_stays_so_when_it_resumes(trial):
@@ -98,7 +88,7 @@ def a_new_revocation_list_stops_whom_it_names_and_nobody_else(trial):
         for client in clients:
             assert client.visit().error is None and client.visit().resumed
         trial.clients.revoke(name)
-        _reload(trial)
+        trial.reload()
         assert clients[0].visit().resumed, "a list that does not name a client cost it its ticket"
         with trial.counted(REFUSED.format("client_revoked")):
             _refused(trial, clients[1], "certificate revoked", "client-certificate-revoked")
@@ -128,7 +118,7 @@ def a_change_of_policy_makes_every_client_shake_hands_in_full_once(trial):
     before = service["client_certificates"]
     try:
         service["client_certificates"] = config.clients("required")
-        _reload(trial)
+        trial.reload()
         for anonymous, alice in clients:
             with trial.counted(REFUSED.format("forged"), 2):
                 visit = anonymous.visit()
@@ -138,14 +128,14 @@ def a_change_of_policy_makes_every_client_shake_hands_in_full_once(trial):
             assert alice.visit().resumed
         # Other CAs: those who were known are so no longer, ticket or not.
         service["client_certificates"] = config.clients("required", "foreigners")
-        _reload(trial)
+        trial.reload()
         for _, alice in clients:
             with trial.counted(REFUSED.format("forged")):
                 visit = alice.visit()
                 assert visit.server is None and "unknown ca" in visit.error.lower(), visit
     finally:
         service["client_certificates"] = before
-        _reload(trial)
+        trial.reload()
 
 
 def servers_learn_who_the_client_has_proven_to_be(trial):

@@ -40,8 +40,8 @@ class PythonClient:
     program = "Python ssl"
     repeatable = True
 
-    def __init__(self, world, version, address, authority, name=NAME, identity=None):
-        self.address, self.name, self.version = address, name, version
+    def __init__(self, world, version, address, authority, name=NAME, identity=None, source=None):
+        self.address, self.name, self.version, self.source = address, name, version, source
         self.context = ssl.create_default_context(cafile=authority)
         if identity:
             self.context.load_cert_chain(*identity)
@@ -51,7 +51,7 @@ class PythonClient:
 
     def connect(self, seconds=15, session=None):
         """A TLS connection. The caller closes it."""
-        raw = socket.create_connection((self.address, 443), timeout=seconds)
+        raw = socket.create_connection((self.address, 443), timeout=seconds, source_address=self.source and (self.source, 0))
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         port = raw.getsockname()[1]
         tls = self.context.wrap_socket(

@@ -81,6 +81,11 @@ def profile(name, when_down):
     return {"name": name, "type": "tls", "select_new_server_when_persistent_server_down": when_down}
 
 
+def by_address(name):
+    """A profile by address, under which the hosts of a network of 16 addresses are one client."""
+    return {"name": name, "type": "client-ip", "ipv4_mask": 28, "ipv6_mask": 124, "timeout": "5m"}
+
+
 def toml(tables, path=()):
     """TOML of nested dicts; a list of dicts is an array of tables, except that certificates stay inline, of servers and clients."""
     lines, below = [], []

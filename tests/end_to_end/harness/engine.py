@@ -194,6 +194,11 @@ class Records:
         self.read()
         return next((record for record in reversed(self.all[mark:]) if record.port == port), None)
 
+    def since(self, mark, count, seconds=10):
+        """The records behind a mark, once there are so many."""
+        until(f"{count} records", lambda: self.mark() >= mark + count, seconds)
+        return self.all[mark:]
+
     def of(self, port, mark=0, seconds=10):
         """The record of the connection from this client port. It is written when the connection ends."""
         return until(f"the engine's record of the connection from port {port}", lambda: self.find(port, mark), seconds)

@@ -24,6 +24,8 @@ UNREACHABLE = ("198.18.77.77", 8000)
 SHOP, BANK, STRICT, PROXY1, PROXY2, TO_REFUSING, TO_UNREACHABLE, TO_UNANSWERED, HASTY = range(10, 19)
 # Those whose clients have certificates.
 CERTIFIED, ASKING, TELLING = range(40, 43)
+# Whose clients are known by their addresses.
+BY_ADDRESS = 43
 
 
 def at(service):
@@ -58,7 +60,7 @@ class Trial:
     def settings(**ticket_keys):
         settings = config.base(**ticket_keys)
         settings["health_monitor"] = [config.monitor("connect")]
-        settings["persistence_profile"] = [config.profile("move", "immediate"), config.profile("wait", "never")]
+        settings["persistence_profile"] = [config.profile("move", "immediate"), config.profile("wait", "never"), config.by_address("address")]
         settings["pool"] = [
             config.pool("web", WEB, monitor="connect"),
             config.pool("proxied", {"proxied": PROXIED}),
@@ -79,14 +81,15 @@ class Trial:
             config.service(
                 "hasty", HASTY, "web", *stems, handshake_timeout="1s", idle_timeout="2s", half_closed_timeout="2s", profile="move"
             ),
+            config.service("by-address", BY_ADDRESS, "web", *stems, profile="address"),
             config.service("certified", CERTIFIED, "web", *stems, profile="move", client_certificates=config.clients("required")),
             config.service("asking", ASKING, "web", *stems, profile="move", client_certificates=config.clients("optional")),
             config.service("telling", TELLING, "proxied", *stems, proxy_protocol="v2-ssl", client_certificates=config.clients("optional")),
         ]
         return settings
 
-    def client(self, version="1.3", address=None, identity=None):
-        return PythonClient(self.world, version, address or at(SHOP), self.authority.certificate, identity=identity)
+    def client(self, version="1.3", address=None, identity=None, source=None):
+        return PythonClient(self.world, version, address or at(SHOP), self.authority.certificate, identity=identity, source=source)
 
     def openssl(self, version="1.3", address=None, identity=None):
         return OpensslClient(self.world, version, address or at(SHOP), self.authority.certificate, identity=identity)
@@ -102,6 +105,14 @@ class Trial:
         with self.client(version, address, identity).connect() as tls:
             tls.sendall(command.encode() + b"\n")
             return read_all(tls).decode(), tls.getsockname()
+
+    def reload(self):
+        """Has the engine read its files anew, and waits until every lane uses them."""
+        versions = "sealane_lane_configuration_version"
+        before = min(self.engine.metrics().select(versions))
+        self.engine.write()
+        self.engine.reload()
+        until("the new configuration", lambda: min(self.engine.metrics().select(versions)) > before, 10)
 
     def ended(self, port, mark, *ends):
         """Requires that the engine's record of a connection says that it ended in one of these ways."""
