@@ -46,6 +46,14 @@ fn main() -> ExitCode {
             k7_an_etcd_that_dies_and_comes_back_empty_gets_the_ring_again,
         ),
         (
+            "what_somebody_else_writes_below_the_prefix_is_not_in_the_way",
+            what_somebody_else_writes_below_the_prefix_is_not_in_the_way,
+        ),
+        (
+            "more_keys_of_engines_than_there_may_be_are_an_alarm_until_they_are_gone",
+            more_keys_of_engines_than_there_may_be_are_an_alarm_until_they_are_gone,
+        ),
+        (
             "k7_garbage_and_rings_of_before_are_refused_and_the_leader_puts_its_own_back",
             k7_garbage_and_rings_of_before_are_refused_and_the_leader_puts_its_own_back,
         ),
@@ -193,6 +201,22 @@ fn overwrite(etcd: &Etcd, bytes: &[u8]) {
     });
 }
 
+/// Puts 1,100 keys there that no engine has written, or takes them away.
+fn crowd(etcd: &Etcd, below: &str, is_there: bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut client = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
+        for number in 0..1100 {
+            let key = format!("{below}{number}");
+            if is_there {
+                client.put(key, "garbage", None).await.unwrap();
+            } else {
+                client.delete(key, None).await.unwrap();
+            }
+        }
+    });
+}
+
 fn stored(etcd: &Etcd) -> Vec<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -280,6 +304,29 @@ fn k7_an_etcd_that_dies_and_comes_back_empty_gets_the_ring_again() {
     assert!(engines.iter().all(|engine| engine.version() == version && engine.active() == active));
     let late = cluster.engine("late", &etcd.endpoint());
     assert_eq!((late.version(), late.active()), (version, active), "whoever comes now gets it");
+}
+
+fn what_somebody_else_writes_below_the_prefix_is_not_in_the_way() {
+    let etcd = Etcd::start();
+    let cluster = Cluster::new(3 * SECOND);
+    // Before all that engines write, in the order in which etcd gives keys.
+    crowd(&etcd, "/sealane/test/a", true);
+    let mut engines = vec![cluster.engine("a", &etcd.endpoint()), cluster.engine("b", &etcd.endpoint())];
+    wait("a rotation", &mut engines, all_have(2));
+}
+
+fn more_keys_of_engines_than_there_may_be_are_an_alarm_until_they_are_gone() {
+    let etcd = Etcd::start();
+    let cluster = Cluster::new(60 * SECOND);
+    let mut engines = vec![cluster.engine("a", &etcd.endpoint()), cluster.engine("b", &etcd.endpoint())];
+    crowd(&etcd, "/sealane/test/engines/x", true);
+    wait("the alarm", &mut engines, |engines| {
+        engines.iter().all(|engine| engine.alarms().contains(&Alarm::Unreachable))
+    });
+    crowd(&etcd, "/sealane/test/engines/x", false);
+    wait("its end", &mut engines, |engines| {
+        engines.iter().all(|engine| engine.alarms().is_empty()) && engines.iter().any(Engine::leads)
+    });
 }
 
 fn k7_garbage_and_rings_of_before_are_refused_and_the_leader_puts_its_own_back() {

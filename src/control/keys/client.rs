@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use etcd_client::{
-    Certificate, Compare, CompareOp, ConnectOptions, GetOptions, Identity, PutOptions, TlsOptions, Txn, TxnOp,
+    Certificate, Compare, CompareOp, ConnectOptions, GetOptions, Identity, KeyValue, PutOptions, ResponseHeader,
+    TlsOptions, Txn, TxnOp,
 };
 use zeroize::Zeroizing;
 
@@ -19,8 +20,8 @@ pub const LEASE_SECONDS: u64 = 10;
 const REQUEST_MAX: Duration = Duration::from_secs(2);
 /// How long the word that an engine leaves may take.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
-/// Most keys that are read below the prefix: those of a thousand engines.
-const KEYS_MAX: i64 = 1026;
+/// Most engines of a cluster. With more, or with that many strange keys among theirs, nobody knows for whom to wait, and nothing is rotated.
+const ENGINES_MAX: i64 = 1024;
 /// The longest PEM or password file, in bytes.
 const FILE_MAX: u64 = 1 << 20;
 
@@ -33,13 +34,16 @@ pub enum Failed {
     /// It answered that it would not, or nobody could be reached.
     #[error("{}", causes(.0))]
     Refused(#[from] etcd_client::Error),
+    /// More than [`ENGINES_MAX`] keys of engines.
+    #[error("it has more than {ENGINES_MAX} keys below {0}: somebody else writes there")]
+    Crowded(String),
 }
 
 impl Failed {
     /// Whether it is no use to try again: a user or a password is wrong.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Silent => false,
+            Self::Silent | Self::Crowded(_) => false,
             Self::Refused(error) => matches!(
                 error,
                 etcd_client::Error::GRpcStatus(status) if status.message().contains("authentication failed")
@@ -179,32 +183,39 @@ impl Client {
         let _ = tokio::time::timeout(LEAVE_MAX, self.etcd.lease_revoke(self.lease)).await;
     }
 
-    /// Everything below the prefix, at one revision.
+    /// The ring, who leads and who lives, at one revision. Each is asked for by its name, so that nothing else below the prefix is in the way.
     ///
     /// # Errors
     /// [`Failed`] says why not.
     pub async fn look(&mut self) -> Result<Look, Failed> {
-        let everything = GetOptions::new().with_prefix().with_limit(KEYS_MAX);
-        let answer = timed(self.etcd.get(self.key(""), Some(everything))).await?;
         let (ring, leader, engines) = (self.key("ring"), self.key("leader"), self.key("engines/"));
-        let mut look = Look::default();
+        let answer = timed(self.etcd.get(ring, None)).await?;
+        let revision = answer.header().map_or(0, ResponseHeader::revision);
+        let then = GetOptions::new().with_revision(revision);
+        let stored = |found: &KeyValue| Stored { bytes: found.value().to_vec(), revision: found.mod_revision() };
+        let mut look = Look { ring: answer.kvs().first().map(stored), ..Look::default() };
+        let answer = timed(self.etcd.get(leader, Some(then.clone()))).await?;
+        look.leader = match answer.kvs().first() {
+            None => Leader::Nobody,
+            Some(found) if found.lease() == self.lease => Leader::Own,
+            Some(_) => Leader::Other,
+        };
+        let everybody = then.with_prefix().with_limit(ENGINES_MAX);
+        let answer = timed(self.etcd.get(engines.clone(), Some(everybody))).await?;
+        if answer.more() {
+            return Err(Failed::Crowded(engines));
+        }
         for found in answer.kvs() {
-            let key = found.key();
-            if key == ring.as_bytes() {
-                look.ring = Some(Stored { bytes: found.value().to_vec(), revision: found.mod_revision() });
-            } else if key == leader.as_bytes() {
-                look.leader = if found.lease() == self.lease { Leader::Own } else { Leader::Other };
-            } else if let Some(name) = key.strip_prefix(engines.as_bytes())
-                // Without a lease it is no engine, and nobody would ever hear of it again.
-                && found.lease() != 0
-            {
-                let acknowledged = found.value_str().ok().and_then(|version| version.parse().ok());
-                look.engines.push(Peer {
-                    name: String::from_utf8_lossy(name).into_owned(),
-                    acknowledged: acknowledged.unwrap_or(0),
-                    is_own: found.lease() == self.lease,
-                });
-            }
+            // Without a lease it is no engine, and nobody would ever hear of it again.
+            let Some(name) = found.key().strip_prefix(engines.as_bytes()).filter(|_| found.lease() != 0) else {
+                continue;
+            };
+            let acknowledged = found.value_str().ok().and_then(|version| version.parse().ok());
+            look.engines.push(Peer {
+                name: String::from_utf8_lossy(name).into_owned(),
+                acknowledged: acknowledged.unwrap_or(0),
+                is_own: found.lease() == self.lease,
+            });
         }
         Ok(look)
     }

@@ -1,6 +1,6 @@
 //! The ring in etcd: a thread that looks there a few times a second for a [`Mirror`], and writes what it says.
 //!
-//! It looks instead of being told: one read of a few kilobytes at one revision shows everything, so that a connection that was lost, a history that was
+//! It looks instead of being told: three small reads at one revision show everything, so that a connection that was lost, a history that was
 //! compacted and an etcd that was rolled back need no care of their own. Nothing here is waited for by control: it takes the newest [`Report`] whenever
 //! it likes. The thread runs on control's core.
 
