@@ -12,8 +12,8 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
 use crate::base::{Duration, Instant, UnixTime};
 use crate::lane::Station;
 use crate::nic::memory;
+use crate::sim::outcome::{Outcome, Visit};
 use crate::sim::server::{HEAD, pattern};
-use crate::sim::world::{Outcome, Visit};
 use crate::tcp::{Close, ConnectionId, Event, Readable};
 
 /// Wall time for rustls, set from the world's clock before each call.

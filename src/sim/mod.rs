@@ -11,6 +11,7 @@ pub mod clock;
 pub mod engine;
 pub mod host;
 pub mod network;
+pub mod outcome;
 pub mod pair;
 pub mod router;
 pub mod server;
@@ -19,8 +20,9 @@ pub mod world;
 
 pub use engine::Identity;
 pub use network::Conditions;
+pub use outcome::{Outcome, Visit};
 pub use router::Narrow;
-pub use world::{Outcome, Setup, Visit, World};
+pub use world::{Setup, World};
 
 #[cfg(test)]
 mod tests;

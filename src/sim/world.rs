@@ -17,10 +17,11 @@ use crate::sim::clock::Clock;
 use crate::sim::engine::{Backing, Engine, IDLE, Identity, SERVICE_ADDRESS, SERVICE_PORT, Site, SiteServer};
 use crate::sim::host::{Host, addresses, mac};
 use crate::sim::network::{Conditions, Network};
+use crate::sim::outcome::Outcome;
 use crate::sim::router::Narrow;
 use crate::sim::server::Server;
 use crate::sim::spread::{Spread, To};
-use crate::tcp::{self, Close, ConnectionId, Token};
+use crate::tcp::{self, ConnectionId, Token};
 use crate::ticket::{Ring, Schedule};
 
 /// How long a visit may take in virtual time before it counts as lost.
@@ -70,44 +71,6 @@ impl Default for Setup {
             on_limit: OnLimit::Refuse,
             tls12: false,
             abrupt: false,
-        }
-    }
-}
-
-/// A visit that was served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Visit {
-    /// The number of the server that answered.
-    pub server: u32,
-    /// Whether the client resumed an earlier session.
-    pub resumed: bool,
-}
-
-/// What came of a visit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Every byte came, both ways.
-    Served(Visit),
-    /// The connection ended before that.
-    Cut(Close),
-    /// The stream ended in order, but bytes were missing or wrong.
-    Incomplete,
-    /// The client's TLS refused what it got.
-    TlsFailed,
-    /// Nothing came of it in a long time.
-    Lost,
-}
-
-impl Outcome {
-    /// The visit, when it was served.
-    ///
-    /// # Panics
-    /// When it was not.
-    #[track_caller]
-    pub fn served(self) -> Visit {
-        match self {
-            Self::Served(visit) => visit,
-            Self::Cut(_) | Self::Incomplete | Self::TlsFailed | Self::Lost => panic!("not served: {self:?}"),
         }
     }
 }
@@ -356,6 +319,12 @@ impl World {
     /// A lane of every engine stands still from now on: it takes no breath, and what comes for it is lost.
     pub fn halt_lane(&mut self, lane: usize) {
         self.halted = Some(lane);
+    }
+
+    /// What time it is.
+    #[cfg(test)]
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
     }
 
     /// The lanes of the first engine.
