@@ -393,9 +393,24 @@ impl<Q: QueuePair, C> Lane<Q, C> {
 
 #[cfg(test)]
 impl<Q: QueuePair, C> Lane<Q, C> {
-    /// Leaves no room in the ring of another lane.
-    pub(crate) fn fill_words(&mut self, lane: LaneId) {
-        while self.station.steering.tell(lane, Word::numbered(0)).is_ok() {}
+    /// Leaves no room in the ring of a lane; gives how many words that took.
+    pub(crate) fn fill_words(&mut self, lane: LaneId) -> usize {
+        std::iter::from_fn(|| self.station.steering.tell(lane, Word::numbered(0)).ok()).count()
+    }
+
+    /// So many connections of one new client that another lane has ask this one at once; gives how many of them may wait at most.
+    pub(crate) fn ask_at_once(&mut self, service: ServiceId, of: LaneId, count: u64, now: Instant) -> u64 {
+        for number in 0..count {
+            let asker = Asker { lane: of, index: 0, number };
+            let (network, timeout) = (Network::default(), Duration::from_secs(60));
+            self.on_word(Word::Ask { asker, service, network, timeout }, now);
+        }
+        PARKED_MAX as u64
+    }
+
+    /// Most words that a breath takes.
+    pub(crate) fn words_a_breath(&self) -> usize {
+        WORDS_A_BREATH
     }
 
     /// Says so many words to a lane that takes none, and gives how many wait at most.

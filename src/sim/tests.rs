@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::base::{Duration, LaneId};
+use crate::base::{Duration, LaneId, ServiceId};
 use crate::persistence::client_ip::Settings;
 use crate::persistence::{Method, Reason};
 use crate::sim::{Identity, Outcome, Setup, World};
@@ -73,4 +73,32 @@ fn words_that_must_not_get_lost_wait_for_room_up_to_their_bound() {
     let most = u64::try_from(lane.owe_words(LaneId(1), 70_000)).unwrap();
     assert_eq!((counted(&world, "words_waiting"), counted(&world, "words_dropped")), (most, 70_000 - most));
     assert!(most < 70_000);
+}
+
+#[test]
+fn connections_that_wait_for_another_one_of_their_client_are_bounded_and_give_up() {
+    let mut world = world(1);
+    world.halt_lane(1);
+    let now = world.now();
+    let lane = &mut world.lanes()[0];
+    let most = lane.ask_at_once(ServiceId(1), LaneId(1), 1000, now);
+    assert!(most < 999);
+    // The first decides, some wait, and the others go on as if nobody knew them.
+    let told = |world: &World| ["answered_new", "waited", "crowded_out"].map(|name| counted(world, name));
+    assert_eq!(told(&world), [1, most, 999 - most]);
+    assert_eq!(counted(&world, "entries"), 1);
+    // The first never says what it has decided. Those who wait have left by then, and whoever comes later decides.
+    world.run_for(Duration::from_secs(2));
+    let now = world.now();
+    world.lanes()[0].ask_at_once(ServiceId(1), LaneId(1), 2, now);
+    assert_eq!(told(&world), [2, most + 1, 999 - most]);
+}
+
+#[test]
+fn a_breath_takes_a_bounded_number_of_words() {
+    let mut world = world(1);
+    let [first, second] = world.lanes().as_mut_slice() else { panic!("a world has two lanes") };
+    second.fill_words(LaneId(0));
+    first.breath();
+    assert_eq!(second.fill_words(LaneId(0)), first.words_a_breath());
 }
