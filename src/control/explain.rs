@@ -176,7 +176,7 @@ pub fn ask(configuration: &Configuration) -> Option<Vec<Reported>> {
 }
 
 /// The servers in a page of metrics. Names of pools and servers have no character that OpenMetrics would escape.
-fn read(page: &str) -> Vec<Reported> {
+pub fn read(page: &str) -> Vec<Reported> {
     let samples = |family: &'static str| {
         page.lines().filter_map(move |line| {
             let (labels, value) = line.strip_prefix(family)?.strip_prefix('{')?.rsplit_once("} ")?;

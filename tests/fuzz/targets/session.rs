@@ -1,5 +1,5 @@
 //! Feeds `sealane ticket inspect` what a user may give it: sessions of `openssl s_client -sess_out` as PEM and DER, tickets in hexadecimal,
-//! base64 and raw.
+//! base64 and raw; and the page of metrics that an engine, or whoever is at its address, answers with.
 //!
 //! A ticket that is found is no longer than the input, DER means the same inside PEM, and what is shown never holds the session's secret.
 
@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use sealane::base::ServiceId;
+use sealane::control::explain;
 use sealane::control::keys::Names;
 use sealane::control::keys::inspect::{NoTicket, inspect, ticket_in};
 use sealane::ticket::seal::key_id;
@@ -19,12 +20,14 @@ use sealane_fuzz::{SCOPE, ring};
 static RING: LazyLock<Ring> = LazyLock::new(ring);
 
 fuzz_target!(|input: &[u8]| {
+    let page = String::from_utf8_lossy(input);
+    assert!(explain::read(&page).len() <= page.lines().count());
     let found = ticket_in(input);
     if let Ok(ticket) = &found {
         assert!(ticket.len() <= input.len());
         let scopes = [("other".to_owned(), Scope { service: ServiceId(9), ..SCOPE }), ("shop".to_owned(), SCOPE)];
         let inspection = inspect(&RING, &scopes, ticket);
-        let shown = inspection.shown(&RING, &Names::default()).to_string();
+        let shown = inspection.shown(&RING, &Names::default(), false).to_string();
         assert!(shown.lines().count() >= 2 && shown.is_ascii());
         if let Ok((_, envelope)) = &inspection.outcome {
             let secret = String::from_utf8_lossy(&envelope.session);
