@@ -13,7 +13,10 @@ mod client_certificates;
 mod fault;
 mod keys;
 mod model;
+mod monitors;
+mod named;
 mod pools;
+mod profiles;
 mod reader;
 mod sections;
 mod services;
@@ -141,8 +144,8 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     prove_networks(report, &ports);
     // What cannot be reached over ports that are wrong themselves is not to blame.
     let proven_ports: &[Located<Port>] = if report.count() == faults { &ports } else { &[] };
-    let monitors = pools::monitors(report, &mut root);
-    let profiles = pools::profiles(report, &mut root);
+    let monitors = monitors::monitors(report, &mut root);
+    let profiles = profiles::profiles(report, &mut root);
     let pools = pools::pools(report, &mut root, &monitors, proven_ports);
     let around = services::Surroundings { directory, machine, ports: proven_ports, pools: &pools, profiles: &profiles };
     let services = services::services(report, &mut root, &around);

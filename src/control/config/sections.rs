@@ -18,6 +18,7 @@ use crate::base::Duration;
 use crate::control::identity;
 use crate::lane::Poll;
 
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const HOUR: Duration = Duration::from_secs(3600);

@@ -10,9 +10,10 @@ use zeroize::Zeroizing;
 
 use super::fault::{Report, Wrong, wrong};
 use super::model::{ADDRESSES_MAX, CERTIFICATES_MAX, Pool, Port, SERVICES_MAX, VirtualService};
-use super::pools::{Named, endpoint};
+use super::named::Named;
+use super::pools::endpoint;
 use super::reader::{Located, Section, boolean, choice, duration, integer, name, text};
-use super::sections::duplicate;
+use super::sections::{MILLISECOND, MINUTE, duplicate};
 use super::{Machine, client_certificates};
 use crate::base::{Duration, UnixTime};
 use crate::control::{identity, publish};
@@ -26,8 +27,6 @@ pub(super) const PEM_MAX: u64 = 1 << 20;
 /// How long before its end a certificate is warned of.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 86_400);
 
-const MILLISECOND: Duration = Duration::from_millis(1);
-const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// What a service may refer to, and what it is proven against.
