@@ -87,7 +87,8 @@ fn faults(text: &str, directory: &Path) -> Vec<String> {
     }
 }
 
-/// One case of `faults.txt`: a sentence, lines of tap.toml to take out (`-`), what to put in for the last (`+`), what is said (`=`).
+/// One case of `faults.txt`: a sentence, lines of tap.toml to take out (`-`), what to put in for the last (`+`), what is said (`=`), about which line: the first that is put
+/// in is `+1`.
 struct Case {
     sentence: String,
     text: String,
@@ -114,7 +115,15 @@ fn case(paragraph: &str) -> Case {
     }
     text.splice(at..at, into);
     let sentence = paragraph.lines().next().unwrap().to_owned();
-    Case { sentence, text: text.join("\n"), expected: all("= ") }
+    Case { sentence, text: text.join("\n"), expected: all("= ").iter().map(|fault| numbered(fault, at)).collect() }
+}
+
+/// A fault with the number of its line, which is given from the line behind the first `lines`.
+fn numbered(fault: &str, lines: usize) -> String {
+    let parts = fault.strip_prefix("sealane.toml:").and_then(|rest| rest.split_once(": "));
+    let Some((from_there, what)) = parts else { return fault.to_owned() };
+    let line = lines.checked_add_signed(from_there.parse().unwrap()).unwrap();
+    format!("sealane.toml:{line}: {what}")
 }
 
 #[test]
