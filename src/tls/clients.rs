@@ -40,7 +40,7 @@ pub enum Mode {
     Required,
 }
 
-/// The CAs that clients' certificates are verified by.
+/// The CAs that certificates are verified by: those of clients, and of servers.
 pub struct Authorities {
     certificates: Vec<CertificateDer<'static>>,
     names: Vec<Vec<u8>>,
@@ -81,6 +81,15 @@ impl Authorities {
     /// When the first of them expires.
     pub fn not_after(&self) -> UnixTime {
         self.not_after
+    }
+
+    /// The same as rustls verifies by them.
+    pub(super) fn roots(&self) -> Result<RootCertStore, Invalid> {
+        let mut roots = RootCertStore::empty();
+        for certificate in &self.certificates {
+            roots.add(certificate.clone()).map_err(|error| Invalid::Authority(error.to_string()))?;
+        }
+        Ok(roots)
     }
 }
 
@@ -126,10 +135,9 @@ impl ClientCertificates {
     /// # Errors
     /// [`Invalid`] says what is wrong.
     pub fn new(mode: Mode, authorities: &Authorities, lists: &[RevocationLists]) -> Result<Self, Invalid> {
-        let mut roots = RootCertStore::empty();
+        let roots = authorities.roots()?;
         let mut hash = Sha256::new();
         for certificate in &authorities.certificates {
-            roots.add(certificate.clone()).map_err(|error| Invalid::Authority(error.to_string()))?;
             hash.update(Sha256::digest(certificate));
         }
         let has_list = |name: &Vec<u8>| lists.iter().any(|lists| lists.issuers().contains(name));

@@ -14,7 +14,7 @@ use crate::persistence::tls::Returning;
 use crate::persistence::{self, Decision, Method, Reason};
 use crate::ticket::vault::Vault;
 use crate::ticket::{KeyId, Mapping, Ring, Scope, ServiceKeys, TlsVersion};
-use crate::tls::notes::Notes;
+use crate::tls::notes::{self, Notes};
 use crate::tls::ticketer::{Counters, Terms};
 
 thread_local! {
@@ -40,7 +40,6 @@ impl Desk {
             counters: Arc::clone(&counters),
             step: Step::default(),
             backend: None,
-            notes: None,
         };
         Self { papers: Some(Box::new(papers)), counters }
     }
@@ -71,11 +70,9 @@ impl Desk {
         papers.step = *step;
         papers.step.opens = 0;
         papers.backend = Some(Rc::clone(backend));
-        papers.notes = notes.take();
         LAID_OUT.set(Some(papers));
-        let result = call();
+        let result = notes::during(notes, call);
         let mut papers = LAID_OUT.take().expect("nobody else takes the papers");
-        *notes = papers.notes.take();
         *step = papers.step;
         papers.backend = None;
         self.papers = Some(papers);
@@ -114,8 +111,6 @@ pub(super) struct Papers {
     pub(super) step: Step,
     /// Where the session's client may go.
     pub(super) backend: Option<Rc<Backend>>,
-    /// What is noted of the session's handshake.
-    pub(super) notes: Option<Box<Notes>>,
 }
 
 /// Most services whose keys are kept; at one more, all are derived anew. A lane rarely serves as many.

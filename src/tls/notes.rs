@@ -1,8 +1,12 @@
-//! What is noted while rustls shakes hands, on the desk that is laid out: what the client asks for, and the keys that are agreed on.
+//! What is noted while rustls shakes hands: what a client asks for, and the keys that are agreed on.
 //!
-//! rustls gives its keys away only at the price of deriving them again, some 10 µs. So its cipher suites are wrapped: where a desk is laid out, a key becomes a
+//! Whoever calls into rustls lays out the notes of one session for the length of the call, in a thread-local: rustls calls back without any context.
+//!
+//! rustls gives its keys away only at the price of deriving them again, some 10 µs. So its cipher suites are wrapped: where notes are laid out, a key becomes a
 //! cipher of ours, which stays with the notes and is lent to rustls; anywhere else they do what they do. The last ciphers of a handshake are those of the session's
 //! data; what made their keys (for KeyUpdate) comes by the key log.
+
+use std::cell::RefCell;
 
 use rustls::crypto::CipherSuiteCommon;
 use rustls::crypto::cipher::{
@@ -15,10 +19,13 @@ use rustls::{
     Tls12CipherSuite, Tls13CipherSuite,
 };
 
-use crate::base::Piece;
+use crate::base::{Piece, UnixTime};
 use crate::ticket::{Credential, TlsVersion};
 use crate::tls::cipher::{Cipher, HEADER, Kind, OVERHEAD_MAX, Unopened};
-use crate::tls::desk;
+
+thread_local! {
+    static LAID_OUT: RefCell<Option<Box<Notes>>> = const { RefCell::new(None) };
+}
 
 /// What is noted of one session's handshake.
 #[derive(Default)]
@@ -30,9 +37,11 @@ pub(super) struct Notes {
     /// To seal and to open with.
     pub(super) seal: Option<Cipher>,
     pub(super) open: Option<Cipher>,
-    /// The traffic secrets of TLS 1.3, ours and the client's.
+    /// The traffic secrets of TLS 1.3.
     pub(super) server_secret: Option<OkmBlock>,
     pub(super) client_secret: Option<OkmBlock>,
+    /// The wall clock by which a server's certificate is verified, where we are the client.
+    pub(super) now: Option<UnixTime>,
 }
 
 /// What certificates a client has shown.
@@ -98,9 +107,17 @@ fn common_of(common: &CipherSuiteCommon) -> CipherSuiteCommon {
     CipherSuiteCommon { suite, hash_provider, confidentiality_limit }
 }
 
+/// Runs `call` into rustls with the notes of a session laid out, if it has any. Only a pointer moves.
+pub(super) fn during<R>(notes: &mut Option<Box<Notes>>, call: impl FnOnce() -> R) -> R {
+    LAID_OUT.set(notes.take());
+    let result = call();
+    *notes = LAID_OUT.take();
+    result
+}
+
 /// Gives `what` the notes of the session that shakes hands; `None` where there is none.
-fn note<R>(what: impl FnOnce(&mut Notes) -> R) -> Option<R> {
-    desk::with(|papers| papers.notes.as_deref_mut().map(what)).flatten()
+pub(super) fn note<R>(what: impl FnOnce(&mut Notes) -> R) -> Option<R> {
+    LAID_OUT.with_borrow_mut(|notes| notes.as_deref_mut().map(what))
 }
 
 /// Notes a ClientHello; the second of a handshake says no more than the first.

@@ -2,7 +2,7 @@
 //! acknowledged.
 //!
 //! The keys are those that rustls's handshake has agreed on. What is allowed after a handshake, and how often, is what rustls allows: application data, alerts,
-//! KeyUpdate in TLS 1.3, and one refused renegotiation in TLS 1.2.
+//! KeyUpdate in TLS 1.3, and one refused renegotiation in TLS 1.2. A server may send tickets besides.
 
 use std::ops::Range;
 
@@ -14,6 +14,7 @@ use crate::base::Piece;
 use crate::ticket::TlsVersion;
 use crate::tls::cipher::{Cipher, HEADER, Kind, PLAINTEXT_MAX, Unopened};
 use crate::tls::failure::Failure;
+use crate::tls::messages::Messages;
 use crate::tls::notes::Notes;
 
 /// Most bytes behind a header (RFC 5246 6.2.3; TLS 1.3 allows fewer).
@@ -28,8 +29,9 @@ const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
 const UPDATE_NOT_REQUESTED: u8 = 0;
 const UPDATE_REQUESTED: u8 = 1;
 
-/// The handshake message that would begin a renegotiation.
+/// The handshake messages that would begin a renegotiation: a client's, with a body of any length, and a server's, without one.
 const CLIENT_HELLO: u8 = 1;
+const HELLO_REQUEST: [u8; 4] = [0; 4];
 
 /// Levels of alerts.
 const WARNING: u8 = 1;
@@ -70,7 +72,7 @@ pub(super) struct Broken {
 }
 
 impl Broken {
-    const fn by_peer(alert: Alert) -> Self {
+    pub(super) const fn by_peer(alert: Alert) -> Self {
         Self { failure: Failure::Protocol, alert: Some(alert) }
     }
 
@@ -110,9 +112,22 @@ pub(super) fn len(bytes: &[u8]) -> Result<Option<usize>, Broken> {
     Ok(Some(HEADER + len))
 }
 
+/// Which side of a session we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Server,
+    /// We want a ticket, or none.
+    Client {
+        wants_ticket: bool,
+    },
+}
+
 /// A session's keys in both directions.
 pub(super) struct Records {
     version: TlsVersion,
+    /// What a server sends behind its handshake; of a client nothing but KeyUpdates is taken.
+    messages: Option<Box<Messages>>,
+    is_client: bool,
     seal: Cipher,
     open: Cipher,
     /// How many records one key may seal.
@@ -127,27 +142,37 @@ pub(super) struct Records {
     empty_left: u8,
     warnings_left: u8,
     renegotiations_left: u8,
+    /// The alert by which the peer has ended the session.
+    alert_received: Option<u8>,
 }
 
 struct Secrets {
     suite: CipherSuite,
     hkdf: &'static dyn Hkdf,
     key_len: usize,
-    server: OkmBlock,
-    client: OkmBlock,
+    ours: OkmBlock,
+    theirs: OkmBlock,
 }
 
 impl Records {
     /// Takes over the keys of a session whose handshake has just ended; `None` if there are none that we know.
-    pub(super) fn new(suite: SupportedCipherSuite, version: TlsVersion, notes: Notes) -> Option<Self> {
+    pub(super) fn new(suite: SupportedCipherSuite, version: TlsVersion, notes: Notes, side: Side) -> Option<Self> {
+        let (ours, theirs) = match side {
+            Side::Server => (notes.server_secret, notes.client_secret),
+            Side::Client { .. } => (notes.client_secret, notes.server_secret),
+        };
+        let messages = match (side, version) {
+            (Side::Client { wants_ticket }, TlsVersion::Tls13) => Some(Box::new(Messages::new(wants_ticket))),
+            (Side::Client { .. }, TlsVersion::Tls12) | (Side::Server, _) => None,
+        };
         let secrets = match suite {
             SupportedCipherSuite::Tls12(_) => None,
             SupportedCipherSuite::Tls13(suite) => Some(Box::new(Secrets {
                 suite: suite.common.suite,
                 hkdf: suite.hkdf_provider,
                 key_len: suite.aead_alg.key_len(),
-                server: notes.server_secret?,
-                client: notes.client_secret?,
+                ours: ours?,
+                theirs: theirs?,
             })),
         };
         let limit = match suite {
@@ -156,6 +181,8 @@ impl Records {
         };
         Some(Self {
             version,
+            messages,
+            is_client: side != Side::Server,
             seal: notes.seal?,
             open: notes.open?,
             seal_max: limit.min(SEQ_MAX),
@@ -166,6 +193,7 @@ impl Records {
             empty_left: EMPTY_MAX,
             warnings_left: WARNINGS_MAX,
             renegotiations_left: 1,
+            alert_received: None,
         })
     }
 
@@ -183,7 +211,7 @@ impl Records {
         let payload = body.get(content.clone()).unwrap_or_default();
         match kind {
             // RFC 8446 5.1: nothing comes between the pieces of a handshake message, and an empty record is of application data.
-            Some(Kind::Data | Kind::Alert) if self.message_len > 0 => unexpected,
+            Some(Kind::Data | Kind::Alert) if self.is_within_message() => unexpected,
             Some(Kind::Alert | Kind::Handshake) if payload.is_empty() => unexpected,
             Some(Kind::Data) => self.on_data(HEADER + content.start..HEADER + content.end),
             Some(Kind::Handshake) => self.on_handshake(payload),
@@ -199,14 +227,32 @@ impl Records {
         }
         self.empty_left = EMPTY_MAX;
         self.key_updates_left = KEY_UPDATES_MAX;
+        if let Some(messages) = &mut self.messages {
+            messages.on_data();
+        }
         Ok(Content::Data(content))
+    }
+
+    fn is_within_message(&self) -> bool {
+        self.message_len > 0 || self.messages.as_ref().is_some_and(|messages| messages.is_within())
     }
 
     fn on_handshake(&mut self, payload: &[u8]) -> Result<Content, Broken> {
         self.empty_left = EMPTY_MAX;
-        match self.version {
-            TlsVersion::Tls13 => self.on_key_update(payload),
-            TlsVersion::Tls12 => {
+        match (self.version, &mut self.messages) {
+            (TlsVersion::Tls13, Some(messages)) => match messages.on_payload(payload)? {
+                Some(request) => self.on_update(request),
+                None => Ok(Content::Nothing),
+            },
+            (TlsVersion::Tls13, None) => self.on_key_update(payload),
+            (TlsVersion::Tls12, _) if self.is_client => {
+                if payload != HELLO_REQUEST {
+                    return Err(Broken::by_peer(Alert::UnexpectedMessage));
+                }
+                self.renegotiations_left = spend(self.renegotiations_left)?;
+                Ok(Content::Renegotiation)
+            }
+            (TlsVersion::Tls12, _) => {
                 let &[CLIENT_HELLO, a, b, c, ref rest @ ..] = payload else {
                     return Err(Broken::by_peer(Alert::UnexpectedMessage));
                 };
@@ -236,13 +282,17 @@ impl Records {
             _ => return Err(Broken::by_peer(Alert::UnexpectedMessage)),
         };
         self.message_len = 0;
+        self.on_update(request)
+    }
+
+    fn on_update(&mut self, request: u8) -> Result<Content, Broken> {
         self.key_updates_left = spend(self.key_updates_left)?;
         match request {
             UPDATE_NOT_REQUESTED => {}
             UPDATE_REQUESTED => self.update_owed = true,
             _ => return Err(Broken::by_peer(Alert::IllegalParameter)),
         }
-        self.open = self.secrets.as_mut().and_then(|secrets| secrets.next_of_client()).ok_or(NO_CIPHER)?;
+        self.open = self.secrets.as_mut().and_then(|secrets| secrets.next_of_theirs()).ok_or(NO_CIPHER)?;
         Ok(Content::Nothing)
     }
 
@@ -256,6 +306,7 @@ impl Records {
         if description == Alert::CloseNotify as u8 {
             return Ok(Content::Closed);
         }
+        self.alert_received = Some(description);
         if level == FATAL {
             return failed(None);
         }
@@ -265,6 +316,16 @@ impl Records {
             return failed(Some(Alert::DecodeError));
         }
         Ok(Content::Nothing)
+    }
+
+    /// What a server sends behind its handshake.
+    pub(super) fn messages(&mut self) -> Option<&mut Messages> {
+        self.messages.as_deref_mut()
+    }
+
+    /// The last alert of the peer's but close_notify.
+    pub(super) fn alert_received(&self) -> Option<u8> {
+        self.alert_received
     }
 
     /// What must go before the next record of data: a KeyUpdate, if one is owed or the keys have sealed almost all that they may.
@@ -281,7 +342,7 @@ impl Records {
                 let [kind, a, b, c] = KEY_UPDATE;
                 let message = Piece::from(&[kind, a, b, c, UPDATE_NOT_REQUESTED][..]);
                 let sealed = self.seal(Kind::Handshake, message)?;
-                self.seal = self.secrets.as_mut().and_then(|secrets| secrets.next_of_server()).ok_or(NO_CIPHER)?;
+                self.seal = self.secrets.as_mut().and_then(|secrets| secrets.next_of_ours()).ok_or(NO_CIPHER)?;
                 self.update_owed = false;
                 Ok(Some(sealed))
             }
@@ -319,14 +380,14 @@ impl Records {
 }
 
 impl Secrets {
-    fn next_of_server(&mut self) -> Option<Cipher> {
-        self.server = self.following(&self.server)?;
-        self.cipher_of(&self.server)
+    fn next_of_ours(&mut self) -> Option<Cipher> {
+        self.ours = self.following(&self.ours)?;
+        self.cipher_of(&self.ours)
     }
 
-    fn next_of_client(&mut self) -> Option<Cipher> {
-        self.client = self.following(&self.client)?;
-        self.cipher_of(&self.client)
+    fn next_of_theirs(&mut self) -> Option<Cipher> {
+        self.theirs = self.following(&self.theirs)?;
+        self.cipher_of(&self.theirs)
     }
 
     /// RFC 8446 7.2.

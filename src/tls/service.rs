@@ -161,7 +161,7 @@ impl Service {
 }
 
 impl Versions {
-    fn of_rustls(self) -> &'static [&'static SupportedProtocolVersion] {
+    pub(super) fn of_rustls(self) -> &'static [&'static SupportedProtocolVersion] {
         static TLS13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
         static BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
         match self {

@@ -9,21 +9,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus};
-use rustls::{CommonState, Error, HandshakeKind, ProtocolVersion};
+use rustls::{Error, HandshakeKind};
 
 use crate::balance::Backend;
 use crate::base::{EngineId, Piece, ServerId};
 use crate::persistence::{Decision, Reason};
 use crate::ticket::{KeyId, TlsVersion};
-use crate::tls::cipher::{HEADER, OVERHEAD_MAX, PLAINTEXT_MAX};
+use crate::tls::channel::Channel;
 use crate::tls::clients::Client;
 use crate::tls::desk::Step;
 use crate::tls::failure::{ClientFault, Failure};
-use crate::tls::input::Input;
 use crate::tls::notes::{Admission, Hello, Notes, Shown};
-use crate::tls::record::{Alert, Broken, Content, RECORD_MAX, Records};
+use crate::tls::record::{Broken, RECORD_MAX, Records, Side};
 use crate::tls::service::iana_name;
+use crate::tls::turn::{self, Turn, first_record, version_of};
 use crate::tls::{Desk, Service};
 
 /// Most bytes that an established session keeps of what it was given: the longest record.
@@ -52,12 +51,7 @@ pub struct Session {
     /// What the client asked for, from the ClientHello to the handshake's end.
     server_name: Option<Box<str>>,
     has_asked: bool,
-    input: Input,
-    /// Handshake messages and alerts to transmit, and how much of them has been.
-    output: Vec<u8>,
-    transmitted: usize,
-    peer_has_closed: bool,
-    has_closed: bool,
+    channel: Channel,
 }
 
 enum State {
@@ -66,17 +60,9 @@ enum State {
     /// Messages of the handshake flow. rustls has been shown so many bytes of the input.
     Handshake { connection: Box<UnbufferedServerConnection>, shown: usize, notes: Option<Box<Notes>> },
     /// Application data flows.
-    Open(Box<Records>),
+    Open,
     /// The alert is among the output, and what was decrypted before may still be read.
     Over(Failure),
-}
-
-/// What rustls wants after a step of the handshake.
-enum Turn {
-    /// Another step.
-    Again,
-    /// Nothing: it waits for a record, or the handshake has ended.
-    Idle,
 }
 
 /// What [`Session::advance`] came to.
@@ -125,11 +111,7 @@ impl Session {
             step: Step::default(),
             server_name: None,
             has_asked: false,
-            input: Input::default(),
-            output: Vec::new(),
-            transmitted: 0,
-            peer_has_closed: false,
-            has_closed: false,
+            channel: Channel::default(),
         }
     }
 
@@ -142,12 +124,11 @@ impl Session {
         let Some(first) = bytes.first() else { return Ok(0) };
         match &mut self.state {
             // RFC 8446 5.1: a stream begins with a handshake record. Whoever sends another first byte does not read alerts either.
-            State::Hello if self.input.bytes.is_empty() && *first != HANDSHAKE_RECORD => {
+            State::Hello if self.channel.input.bytes.is_empty() && *first != HANDSHAKE_RECORD => {
                 Err(self.over(Failure::NotTls))
             }
-            State::Hello | State::Handshake { .. } => Ok(self.input.take(bytes, HANDSHAKE_MAX)),
-            State::Open(_) if self.peer_has_closed => Ok(bytes.len()),
-            State::Open(_) => Ok(self.input.take_records(bytes)),
+            State::Hello | State::Handshake { .. } => Ok(self.channel.input.take(bytes, HANDSHAKE_MAX)),
+            State::Open => Ok(self.channel.take_records(bytes)),
             State::Over(failure) => Err(*failure),
         }
     }
@@ -161,7 +142,7 @@ impl Session {
         match &mut self.state {
             State::Hello => self.begin(desk, backend),
             State::Handshake { .. } => self.shake_hands(desk, backend),
-            State::Open(_) => self.open_records().map(|()| Progress::Open).map_err(|broken| self.fail(broken)),
+            State::Open => self.channel.open_records().map(|()| Progress::Open).map_err(|broken| self.fail(broken)),
             State::Over(failure) => Err(*failure),
         }
     }
@@ -175,7 +156,7 @@ impl Session {
     pub fn is_handshaking(&self) -> bool {
         match &self.state {
             State::Hello | State::Handshake { .. } => true,
-            State::Open(_) | State::Over(_) => false,
+            State::Open | State::Over(_) => false,
         }
     }
 
@@ -183,34 +164,28 @@ impl Session {
     pub fn awaits_hello(&self) -> bool {
         match &self.state {
             State::Hello => true,
-            State::Handshake { .. } | State::Open(_) | State::Over(_) => false,
+            State::Handshake { .. } | State::Open | State::Over(_) => false,
         }
     }
 
     /// Hands handshake messages and alerts to `take`, which gives how many bytes it took, until it takes less than it is given or nothing is left.
-    pub fn poll_transmit(&mut self, mut take: impl FnMut(&[u8]) -> usize) {
-        let rest = self.output.get(self.transmitted..).unwrap_or_default();
-        if !rest.is_empty() {
-            self.transmitted += take(rest).min(rest.len());
-        }
-        if self.transmitted == self.output.len() {
-            (self.output, self.transmitted) = (Vec::new(), 0);
-        }
+    pub fn poll_transmit(&mut self, take: impl FnMut(&[u8]) -> usize) {
+        self.channel.poll_transmit(take);
     }
 
     /// Whether something waits to be transmitted.
     pub fn has_output(&self) -> bool {
-        self.transmitted < self.output.len()
+        self.channel.has_output()
     }
 
     /// Bytes of decrypted data that wait to be taken.
     pub fn readable(&self) -> usize {
-        self.input.plaintext().len()
+        self.channel.input.plaintext().len()
     }
 
     /// Takes decrypted data, at most so many bytes and at least one: without a copy if that is all that waits.
     pub fn take(&mut self, most: usize) -> Option<Piece> {
-        self.input.take_plaintext(most)
+        self.channel.input.take_plaintext(most)
     }
 
     /// Encrypts data for the client, which `take` gives: at most as many bytes as it is told, so that the record has at most `room`. Gives how many bytes that were and
@@ -224,38 +199,17 @@ impl Session {
         room: usize,
         take: impl FnOnce(usize) -> Option<Piece>,
     ) -> Result<Option<(usize, Piece)>, Failure> {
-        let fits = room.saturating_sub(OVERHEAD_MAX).min(PLAINTEXT_MAX);
-        let State::Open(records) = &mut self.state else { return Ok(None) };
-        if self.has_closed || fits == 0 || self.transmitted < self.output.len() {
-            return Ok(None);
-        }
-        match records.update() {
-            Ok(None) => {}
-            Ok(Some(update)) => {
-                self.output.extend(update.bytes());
-                return Ok(None);
-            }
-            Err(broken) => return Err(self.fail(broken)),
-        }
-        let Some(plaintext) = take(fits).filter(|plaintext| !plaintext.is_empty()) else { return Ok(None) };
-        let taken = plaintext.len();
-        let sealed = records.seal_data(plaintext).map_err(|broken| self.fail(broken))?;
-        Ok(Some((taken, sealed)))
+        self.channel.seal(room, take).map_err(|broken| self.fail(broken))
     }
 
     /// Sends close_notify behind what was sealed. Once is enough, more does nothing.
     pub fn close(&mut self) {
-        if let State::Open(records) = &mut self.state
-            && !std::mem::replace(&mut self.has_closed, true)
-        {
-            // It errs only where no record can be sealed at all.
-            self.output.extend(records.seal_alert(Alert::CloseNotify).unwrap_or_default().bytes());
-        }
+        self.channel.close();
     }
 
     /// Whether the client has sent close_notify. Without it, the end of its stream is a truncation.
     pub fn peer_has_closed(&self) -> bool {
-        self.peer_has_closed
+        self.channel.peer_has_closed
     }
 
     /// Server name that the client asked for, from its ClientHello to the end of the handshake, which then [has it](Handshake::server_name). Not known of a client
@@ -266,7 +220,7 @@ impl Session {
 
     /// Begins a handshake once there is a whole record: until then, whoever connects costs no more than what it sends.
     fn begin(&mut self, desk: &mut Desk, backend: &Rc<Backend>) -> Result<Progress, Failure> {
-        let Some(shown) = first_record(&self.input.bytes) else { return Ok(Progress::Handshaking) };
+        let Some(shown) = first_record(&self.channel.input.bytes) else { return Ok(Progress::Handshaking) };
         match UnbufferedServerConnection::new(Arc::clone(self.service.config())) {
             Ok(connection) => {
                 let notes = Some(Box::default());
@@ -285,13 +239,10 @@ impl Session {
             let State::Handshake { connection, shown, notes } = &mut self.state else {
                 return Err(self.over(Failure::Internal));
             };
-            let input = &mut self.input.bytes;
-            let output = &mut self.output;
-            let (discard, took) = desk.during(&mut self.step, notes, backend, || {
-                let UnbufferedStatus { discard, state } =
-                    connection.process_tls_records(input.get_mut(..*shown).unwrap_or_default());
-                (discard, state.and_then(|state| take_turn(state, output)))
-            });
+            let input = &mut self.channel.input.bytes;
+            let output = &mut self.channel.output;
+            let (discard, took) =
+                desk.during(&mut self.step, notes, backend, || turn::take(&mut **connection, input, *shown, output));
             input.drain(..discard.min(input.len()));
             *shown = shown.saturating_sub(discard);
             let hello = notes.as_mut().and_then(|notes| notes.hello.take());
@@ -333,25 +284,27 @@ impl Session {
             self.on_hello(desk, hello);
         }
         if admission == Some(Admission::Refused) {
-            self.output.extend(UNRECOGNIZED_NAME);
+            self.channel.output.extend(UNRECOGNIZED_NAME);
             return self.over(Failure::UnknownServerName);
         }
-        let said = self.output.len();
+        let said = self.channel.output.len();
         if let State::Handshake { connection, shown, notes } = &mut self.state {
-            let (input, output) = (&mut self.input.bytes, &mut self.output);
-            desk.during(&mut self.step, notes, backend, || collect_alert(connection, input, *shown, output));
+            let (input, output) = (&mut self.channel.input.bytes, &mut self.channel.output);
+            desk.during(&mut self.step, notes, backend, || {
+                turn::collect_alert(&mut **connection, input, *shown, output)
+            });
         }
         let failure = Failure::of(error);
         if (failure, self.step.version) == (Failure::Client(ClientFault::Missing), Some(TlsVersion::Tls12)) {
             // certificate_required is of TLS 1.3; RFC 5246 7.4.6 has handshake_failure for it. No key protects the alert yet.
-            self.output.truncate(said);
-            self.output.extend(HANDSHAKE_FAILURE);
+            self.channel.output.truncate(said);
+            self.channel.output.extend(HANDSHAKE_FAILURE);
         }
         if !has_nothing_in_common {
             return self.over(failure);
         }
-        if self.output.len() == said {
-            self.output.extend(HANDSHAKE_FAILURE);
+        if self.channel.output.len() == said {
+            self.channel.output.extend(HANDSHAKE_FAILURE);
         }
         self.over(Failure::NothingInCommon)
     }
@@ -359,7 +312,7 @@ impl Session {
     /// Shows rustls another record; whether there is a whole one.
     fn show_another(&mut self) -> bool {
         let State::Handshake { shown, .. } = &mut self.state else { return false };
-        let next = first_record(self.input.bytes.get(*shown..).unwrap_or_default());
+        let next = first_record(self.channel.input.bytes.get(*shown..).unwrap_or_default());
         *shown += next.unwrap_or(0);
         next.is_some()
     }
@@ -376,9 +329,9 @@ impl Session {
         let version = version_of(&connection);
         let suite = connection.negotiated_cipher_suite();
         let Some((version, suite)) = version.zip(suite) else { return Err(Failure::Internal) };
-        let records = Records::new(suite, version, *notes).ok_or(Failure::Internal)?;
-        self.state = State::Open(Box::new(records));
-        self.input.begin_records();
+        let records = Records::new(suite, version, *notes, Side::Server).ok_or(Failure::Internal)?;
+        self.state = State::Open;
+        self.channel.begin_records(records);
         let ticket = self.step.opened;
         // Only here where no ticket was issued that needed it earlier. Nobody connects to a server before (H2).
         let decision = desk.decide(&mut self.step, self.service.terms(), backend);
@@ -400,7 +353,7 @@ impl Session {
             false => desk.counters().handshakes_full.increment(),
         }
         // Data may have come with the Finished message.
-        self.open_records().map_err(|broken| self.fail(broken))?;
+        self.channel.open_records().map_err(|broken| self.fail(broken))?;
         Ok(Progress::Established(handshake))
     }
 
@@ -424,44 +377,23 @@ impl Session {
         Ok(())
     }
 
-    /// Opens all whole records that have come.
-    fn open_records(&mut self) -> Result<(), Broken> {
-        let State::Open(records) = &mut self.state else { return Ok(()) };
-        while !self.peer_has_closed {
-            let Some((content, at)) = self.input.open_next(records)? else { break };
-            match content {
-                Content::Data(range) => self.input.add_plaintext(at + range.start..at + range.end),
-                Content::Closed => self.peer_has_closed = true,
-                Content::Renegotiation => self.output.extend(records.seal_alert(Alert::NoRenegotiation)?.bytes()),
-                Content::Nothing => {}
-            }
-        }
-        if self.peer_has_closed {
-            self.input.forget_records();
-        }
-        self.input.release();
-        Ok(())
-    }
-
-    /// A record has ended the session: its alert goes out under the session's keys.
+    /// A record has ended the session.
     fn fail(&mut self, broken: Broken) -> Failure {
-        if let (State::Open(records), Some(alert)) = (&mut self.state, broken.alert) {
-            self.output.extend(records.seal_alert(alert).unwrap_or_default().bytes());
-        }
+        self.channel.fail(broken);
         self.over(broken.failure)
     }
 
     /// Has the session's keys seal no more than so many records.
     #[cfg(test)]
     pub(super) fn set_seal_max(&mut self, most: u64) {
-        if let State::Open(records) = &mut self.state {
+        if let Some(records) = self.channel.records() {
             records.set_seal_max(most);
         }
     }
 
     fn over(&mut self, failure: Failure) -> Failure {
         self.state = State::Over(failure);
-        self.input.forget_records();
+        self.channel.end();
         failure
     }
 }
@@ -471,77 +403,9 @@ impl std::fmt::Debug for Session {
         let state = match &self.state {
             State::Hello => "Hello".to_owned(),
             State::Handshake { .. } => "Handshake".to_owned(),
-            State::Open(_) => "Open".to_owned(),
+            State::Open => "Open".to_owned(),
             State::Over(failure) => format!("Over({failure:?})"),
         };
         f.debug_struct("Session").field("state", &state).field("step", &self.step).finish_non_exhaustive()
-    }
-}
-
-/// Where the first record ends, if it is whole. What is wrong with it is for rustls to say, also when that is its length.
-fn first_record(bytes: &[u8]) -> Option<usize> {
-    let [_, _, _, high, low, ..] = *bytes else { return None };
-    let len = HEADER + usize::from(u16::from_be_bytes([high, low]));
-    let end = if len > RECORD_MAX { HEADER } else { len };
-    (end <= bytes.len()).then_some(end)
-}
-
-/// Does what rustls wants.
-fn take_turn<D>(state: ConnectionState<'_, '_, D>, output: &mut Vec<u8>) -> Result<Turn, Error> {
-    match state {
-        ConnectionState::EncodeTlsData(data) => encode(data, output).map(|()| Turn::Again),
-        // It goes out in order, behind what was encoded before.
-        ConnectionState::TransmitTlsData(data) => {
-            data.done();
-            Ok(Turn::Again)
-        }
-        ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => Ok(Turn::Idle),
-        // Early data is refused (H4), and no record behind the Finished message is shown to rustls.
-        ConnectionState::ReadEarlyData(_)
-        | ConnectionState::ReadTraffic(_)
-        | ConnectionState::PeerClosed
-        | ConnectionState::Closed
-        | _ => Err(Error::General("a state that the handshake does not have".to_owned())),
-    }
-}
-
-fn encode<D>(mut data: EncodeTlsData<'_, D>, output: &mut Vec<u8>) -> Result<(), Error> {
-    let begin = output.len();
-    match data.encode(&mut []) {
-        Ok(_) | Err(EncodeError::AlreadyEncoded) => Ok(()),
-        Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => {
-            output.resize(begin + required_size, 0);
-            let written = data.encode(output.get_mut(begin..).unwrap_or_default());
-            written.map(|_| ()).map_err(|error| Error::General(error.to_string()))
-        }
-    }
-}
-
-/// The alert that rustls has for the client after an error. It wants to see the same input as before, though it works on it no more.
-fn collect_alert(
-    connection: &mut UnbufferedServerConnection,
-    input: &mut Vec<u8>,
-    mut shown: usize,
-    output: &mut Vec<u8>,
-) {
-    while let UnbufferedStatus { discard, state: Ok(ConnectionState::EncodeTlsData(data)) } =
-        connection.process_tls_records(input.get_mut(..shown).unwrap_or_default())
-    {
-        if encode(data, output).is_err() {
-            return;
-        }
-        input.drain(..discard.min(input.len()));
-        shown = shown.saturating_sub(discard);
-    }
-}
-
-fn version_of(connection: &CommonState) -> Option<TlsVersion> {
-    let version = connection.protocol_version()?;
-    if version == ProtocolVersion::TLSv1_3 {
-        Some(TlsVersion::Tls13)
-    } else if version == ProtocolVersion::TLSv1_2 {
-        Some(TlsVersion::Tls12)
-    } else {
-        None
     }
 }

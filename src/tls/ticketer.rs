@@ -21,7 +21,7 @@ use crate::persistence::{self, Profile, Reason};
 use crate::ticket::{self, Envelope, Refusal, TICKET_MAX, TlsVersion};
 use crate::tls::clients::{self, ClientCertificates, Stale};
 use crate::tls::desk::{self, Opened, Papers};
-use crate::tls::notes::Shown;
+use crate::tls::notes::{Shown, note, note_client};
 use crate::tls::service::Tickets;
 
 /// S4: tickets that cost cryptography, in one ClientHello. What the header alone refuses is not counted: it costs less than a hash.
@@ -158,7 +158,7 @@ impl Ticketer {
 
     /// Opens a ticket, or counts why not.
     fn open(&self, papers: &mut Papers, ticket: &[u8]) -> Option<Vec<u8>> {
-        let Papers { counters, step, now, keys, notes, .. } = papers;
+        let Papers { counters, step, now, keys, .. } = papers;
         // S5: also by the seal, but a limit that comes first is checked first.
         if ticket.len() > TICKET_MAX {
             counters.refused_length.increment();
@@ -207,9 +207,7 @@ impl Ticketer {
         counters.opened.increment();
         // The last one wins: rustls tries no other after the one that it selects.
         let Envelope { version, mapping, original_handshake, issuer, issued, client, mut session } = envelope;
-        if let Some(notes) = notes {
-            notes.client = client.map_or(Shown::Nothing, Shown::Credential);
-        }
+        note_client(client.map_or(Shown::Nothing, Shown::Credential));
         step.opened = Some(Opened { version, mapping, original_handshake, issued, issuer, key_id });
         Some(std::mem::take(&mut *session))
     }
@@ -230,13 +228,14 @@ impl Ticketer {
             papers.counters.withheld_refused.increment();
             return None;
         }
-        let client = match papers.notes.as_ref().map(|notes| &notes.client) {
-            Some(Shown::Credential(credential)) => Some(credential.clone()),
-            Some(Shown::Nothing) | None => None,
-            Some(Shown::TooMuch) => {
-                papers.counters.withheld_length.increment();
-                return None;
-            }
+        let shown = note(|notes| match &notes.client {
+            Shown::Credential(credential) => Some(Some(credential.clone())),
+            Shown::Nothing => Some(None),
+            Shown::TooMuch => None,
+        });
+        let Some(client) = shown.unwrap_or(Some(None)) else {
+            papers.counters.withheld_length.increment();
+            return None;
         };
         let previous = opened.and_then(|opened| opened.mapping);
         let mapping = persistence::tls::mapping_to_seal(&decision, previous.as_ref(), backend.pool(), now);
@@ -271,11 +270,11 @@ impl ProducesTickets for Ticketer {
             let session = papers.step.opened.map(|opened| {
                 self.terms.session_max(opened.version).saturating_sub(papers.now.since(opened.original_handshake))
             });
-            let client = papers.notes.as_ref().and_then(|notes| match &notes.client {
+            let client = note(|notes| match &notes.client {
                 Shown::Credential(credential) => Some(credential.not_after.since(papers.now)),
                 Shown::Nothing | Shown::TooMuch => None,
             });
-            session.into_iter().chain(client).min()
+            session.into_iter().chain(client.flatten()).min()
         });
         let whole = self.terms.tickets.lifetime.min(LIFETIME_MAX);
         let lifetime = rest.flatten().map_or(whole, |rest| whole.min(rest));
