@@ -206,7 +206,7 @@ fn a_right_file_becomes_typed_values() {
     assert_eq!(configuration.ports[0].device, Device::Virtual("net_tap0,iface=sealane0".to_owned()));
     let service = &configuration.services[0];
     assert_eq!(service.pool.servers[1].address.to_string(), "198.18.0.1:8002");
-    assert_eq!(service.pool.monitor.as_ref().unwrap().timeout, Duration::from_secs(4));
+    assert_eq!(service.pool.monitors[0].timeout, Duration::from_secs(4));
     assert_eq!(service.profile.as_ref().unwrap().name, "sticky");
     assert_eq!((service.tickets, service.certificates.len()), (2, 2));
     assert_eq!(service.alpn, [b"http/1.1"]);

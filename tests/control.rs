@@ -10,12 +10,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sealane::balance::{Board, Loads};
+use sealane::balance::{Board, Health, Loads, Slot};
 use sealane::base::{Duration, Flow, Instant, LaneId, Random, UnixTime};
 use sealane::control::config::{self, Machine};
 use sealane::control::publish::{self, Shared};
 use sealane::control::{Command, Control, Parts, admin, identity, keys, run};
-use sealane::health::{Cause, Verdict};
+use sealane::health::{Cause, Finding, Outcome, Verdict};
 use sealane::lane::{self, Clock, Handle, Lane, Order, Record, Snapshot, Steering};
 use sealane::nic::memory;
 use sealane::persistence::Reason;
@@ -175,9 +175,9 @@ fn every_lane_finds_keys_and_a_configuration_of_its_own() {
     assert_eq!((first.version, second.version), (1, 1));
     assert!(!Arc::ptr_eq(&first.services[0], &second.services[0]));
     assert!(!Arc::ptr_eq(&first.services[0].tls, &second.services[0].tls));
-    assert!(!Arc::ptr_eq(&first.pools[0].0, &second.pools[0].0));
+    assert!(!Arc::ptr_eq(&first.pools[0].pool, &second.pools[0].pool));
     assert!(
-        Arc::ptr_eq(&first.pools[0].0, first.services[0].tls.pool()),
+        Arc::ptr_eq(&first.pools[0].pool, first.services[0].tls.pool()),
         "a service and its monitor mean the same pool"
     );
     let port = &first.ports[0];
@@ -194,7 +194,7 @@ fn a_reload_reaches_every_lane_and_servers_keep_their_place() {
     let [after, other] = bench.snapshots();
     assert_eq!((after.version, other.version), (2, 2));
     let slot = |snapshot: &Snapshot, name: &str| {
-        snapshot.pools[0].0.servers.iter().find(|server| server.name == name).map(|server| server.slot)
+        snapshot.pools[0].pool.servers.iter().find(|server| server.name == name).map(|server| server.slot)
     };
     assert_eq!(slot(&before, "b"), slot(&after, "b"));
     assert_eq!(slot(&after, "a"), None);
@@ -411,15 +411,41 @@ fn a_drain_ends_at_its_timeout_and_at_once_when_asked_twice() {
     assert!(bench.control.is_drained(at(1)));
 }
 
+/// What the lane says of the server at a slot after a probe came to `last`.
+fn verdict(slot: u32, last: Outcome, before: Health) -> Verdict {
+    let health = if last.is_ok() { Health::Up } else { Health::Down };
+    let lasted = Duration::from_secs(3);
+    let findings = vec![Finding { monitor: "connect".into(), health, last: Some(last), lasted }];
+    Verdict { pool: "web".into(), server: "a".into(), slot: Slot(slot), health, before, lasted, findings }
+}
+
+#[test]
+fn the_newest_verdict_on_each_server_is_there_to_be_read_with_its_reasons_until_a_reload_takes_it_away() {
+    let mut bench = Bench::new();
+    for (slot, last) in [(0, Ok(())), (1, Err(Cause::TimedOut)), (0, Err(Cause::Refused))] {
+        bench.handles[0].verdicts.push(verdict(slot, last, Health::Unknown)).unwrap();
+    }
+    bench.breathe(250);
+    let view = bench.control.view();
+    let reasons = |slot| view.borrow().health.of(Slot(slot)).map(|seen| seen.verdict.reasons());
+    assert_eq!(reasons(0).unwrap(), "connect: refused");
+    assert_eq!(reasons(1).unwrap(), "connect: timed out");
+    assert_eq!(view.borrow().health.of(Slot(0)).unwrap().since(), UnixTime(WALL.0 - 3));
+    assert!(bench.metrics().contains("sealane_control_health_changes_total 3"));
+
+    let gone = Verdict { health: Health::Unknown, findings: Vec::new(), ..verdict(0, Ok(()), Health::Down) };
+    bench.handles[0].verdicts.push(gone).unwrap();
+    bench.breathe(500);
+    assert_eq!(reasons(0), None);
+    assert!(bench.metrics().contains("sealane_control_health_changes_total 3"), "a server that left went nowhere");
+}
+
 #[test]
 fn metrics_name_lanes_ports_and_servers() {
     let mut bench = Bench::new();
     bench.handles[1].counters.lane.busy_nanoseconds.add(1_500_000_000);
     bench.handles[0].counters.links[0].arp_requests_sent.add(3);
-    bench.handles[0]
-        .verdicts
-        .push(Verdict { pool: "web".to_owned(), server: "a".to_owned(), up: false, cause: Some(Cause::Refused) })
-        .unwrap();
+    bench.handles[0].verdicts.push(verdict(0, Err(Cause::Refused), Health::Up)).unwrap();
     bench.breathe(250);
     let metrics = bench.metrics();
     for line in [

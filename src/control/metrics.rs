@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::balance::{Board, Health, Loads};
 use crate::base::counter::{Kind, Reading};
 use crate::base::{LaneId, PortId, UnixTime};
+use crate::control::health;
 use crate::control::keys::{Alarm, Alarms, file};
 use crate::control::publish::Placed;
 use crate::lane::{self, Handle};
@@ -58,6 +59,8 @@ pub struct View {
     pub configuration_version: u64,
     /// Its servers.
     pub servers: Vec<Placed>,
+    /// What their monitors say of them.
+    pub health: health::Table,
     /// The version of the ticket key ring.
     pub ring_version: u64,
     /// The key that seals.

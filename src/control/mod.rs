@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod events;
 pub mod explain;
+pub mod health;
 pub mod identity;
 pub mod keys;
 pub mod metrics;

@@ -9,6 +9,7 @@ use crate::balance::{self, Board, Loads, Slot, Slots, slots::SlotsFull};
 use crate::control::config::{Configuration, KeySource, Pool, Port, SERVERS_MAX, TicketKeys, VirtualService};
 use crate::control::keys::inspect;
 use crate::control::{config, identity};
+use crate::health::{Monitor, MonitoredPool};
 use crate::lane::Snapshot;
 use crate::persistence::Profile;
 use crate::ticket::{Schedule, Scope};
@@ -85,7 +86,8 @@ pub fn snapshots(
     let snapshots: Vec<_> =
         (0..lanes).map(|_| snapshot(configuration, version, macs, shared)).collect::<Result<_, _>>()?;
     // Nothing can fail any more. A lane that counts by a limit follows it at once; one that a limit is new to begins to count with its snapshot.
-    for server in snapshots.first().into_iter().flat_map(|snapshot| &snapshot.pools).flat_map(|(pool, _)| &pool.servers)
+    for server in
+        snapshots.first().into_iter().flat_map(|snapshot| &snapshot.pools).flat_map(|monitored| &monitored.pool.servers)
     {
         shared.loads.set_limit(server.slot, server.max_connections);
     }
@@ -102,13 +104,14 @@ fn snapshot(
     let mut pools = Vec::new();
     for pool in &configuration.pools {
         let placed = placed_pool(pool, &configuration.ticket_keys, &mut shared.slots)?;
-        pools.push((Arc::new(placed), pool.monitor.clone()));
+        let monitors = pool.monitors.iter().map(|monitor| Arc::new(Monitor::clone(monitor))).collect();
+        pools.push(MonitoredPool { pool: Arc::new(placed), monitors, monitors_up_min: pool.monitors_up_min });
     }
     let mut services = Vec::new();
     for service in &configuration.services {
-        let found = pools.iter().find(|(pool, _)| pool.id == service.pool.id);
+        let found = pools.iter().find(|monitored| monitored.pool.id == service.pool.id);
         let pool = match found {
-            Some((pool, _)) => Arc::clone(pool),
+            Some(monitored) => Arc::clone(&monitored.pool),
             None => Arc::new(placed_pool(&service.pool, &configuration.ticket_keys, &mut shared.slots)?),
         };
         let profile = service.profile.as_ref().map(|profile| Arc::new(Profile::clone(profile)));
@@ -146,8 +149,10 @@ fn placed_pool(pool: &Pool, keys: &TicketKeys, slots: &mut Slots) -> Result<bala
     let servers = pool.servers.iter().map(place).collect::<Result<_, SlotsFull>>()?;
     let placed = balance::Pool::new(pool.id, pool.name.clone(), pool.algorithm, servers);
     // Keys that nobody else has are those of an engine that is alone.
-    let interval =
-        pool.monitor.as_ref().filter(|_| !matches!(keys.source, KeySource::Own(_))).map(|monitor| monitor.interval);
+    if matches!(keys.source, KeySource::Own(_)) {
+        return Ok(placed);
+    }
+    let interval = pool.monitors.iter().map(|monitor| monitor.interval).max();
     Ok(placed.looked_at_every(interval.unwrap_or_default()))
 }
 
@@ -162,7 +167,7 @@ pub fn placed(snapshot: &Snapshot) -> Vec<Placed> {
         };
         pool.servers.iter().map(place).collect::<Vec<_>>()
     };
-    snapshot.pools.iter().flat_map(|(pool, _)| of_pool(pool)).collect()
+    snapshot.pools.iter().flat_map(|monitored| of_pool(&monitored.pool)).collect()
 }
 
 /// What a port answers for: its own addresses, and each virtual address that is in one of its networks. A virtual address in nobody's

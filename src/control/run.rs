@@ -19,7 +19,7 @@ use crate::control::outbox::Outbox;
 use crate::control::publish::{self, Shared, Unpublishable};
 use crate::control::records::{Names, Records, Written};
 use crate::control::trace::Traces;
-use crate::control::{admin, clock, keys};
+use crate::control::{admin, clock, health, keys};
 use crate::lane::Handle;
 use crate::lane::handle::{RECORDS_MAX, VERDICTS_MAX};
 use crate::ticket::Ring;
@@ -193,6 +193,7 @@ impl Control {
         let servers = snapshots.first().map(publish::placed).unwrap_or_default();
         self.view.send_modify(|view| {
             view.configuration_version = version;
+            view.health.keep(&servers);
             view.servers = servers;
         });
         for (lane, snapshot) in self.lanes.iter_mut().zip(snapshots) {
@@ -286,7 +287,7 @@ impl Control {
     pub fn on_tick(&mut self, now: Instant, wall: UnixTime) {
         self.flush();
         self.take_records(now);
-        self.take_verdicts();
+        self.take_verdicts(wall);
         if now >= self.look_at {
             self.look_at = now + LOOK;
             self.look_after_keys(wall);
@@ -315,7 +316,7 @@ impl Control {
             stop();
         }
         self.take_records(now);
-        self.take_verdicts();
+        self.take_verdicts(clock::unix_time());
         if let Some(file) = &self.configuration.engine.trace.file {
             self.traces().save_and_tell(file);
         }
@@ -342,18 +343,19 @@ impl Control {
         }
     }
 
-    fn take_verdicts(&mut self) {
+    fn take_verdicts(&mut self, wall: UnixTime) {
+        let mut news = Vec::new();
         for lane in &self.lanes {
             for _ in 0..VERDICTS_MAX {
                 let Some(verdict) = lane.handle.verdicts.pop() else { break };
-                self.counters.health_changes.increment();
-                let (pool, server) = (verdict.pool, verdict.server);
-                match (verdict.up, verdict.cause) {
-                    (true, _) => tracing::info!(pool, server, "server is up"),
-                    (false, Some(cause)) => tracing::warn!(pool, server, ?cause, "server is down"),
-                    (false, None) => tracing::warn!(pool, server, "server is down"),
+                if health::tell(&verdict) {
+                    self.counters.health_changes.increment();
                 }
+                news.push(verdict);
             }
+        }
+        if !news.is_empty() {
+            self.view.send_modify(|view| news.into_iter().for_each(|verdict| view.health.note(verdict, wall)));
         }
     }
 

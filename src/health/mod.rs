@@ -4,13 +4,17 @@
 //! call [`Monitors::on_timeout`] when [`Monitors::poll_at`] has come. One lane runs the monitors of the whole engine.
 //!
 //! A server is probed when its pool has a monitor and the operator has not disabled it; all others are
-//! [`Unknown`](crate::balance::Health::Unknown) on the board, which is usable. A new server gets its first probe within a second, and that one decides alone;
-//! from then on it takes the monitor's number of equal results in a row to change the verdict.
+//! [`Unknown`](crate::balance::Health::Unknown) on the board, which is usable. Each monitor of its pool looks at it by itself: it sends its first probe within a
+//! second, and that one decides alone; from then on it takes the monitor's number of equal results in a row to change the monitor's mind. The server is up
+//! when as many monitors find it up as its pool asks for, all of them unless told otherwise.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use crate::balance::{Health, Pool, Slot};
 use crate::base::Duration;
 
+mod checks;
 mod monitors;
 mod streak;
 #[cfg(test)]
@@ -18,11 +22,39 @@ mod tests;
 
 pub use monitors::{Monitors, PROBES_MAX, TIMERS_MAX};
 
+/// Most monitors of one pool.
+pub const MONITORS_MAX: usize = 8;
+
+/// A pool and how its servers are looked at.
+#[derive(Clone, Debug)]
+pub struct MonitoredPool {
+    /// The pool.
+    pub pool: Arc<Pool>,
+    /// Its monitors, at most [`MONITORS_MAX`], each by its own name; none if it is not monitored.
+    pub monitors: Vec<Arc<Monitor>>,
+    /// How many of them must find a server up for it to be up. Taken as one where it is less, and as all where it is more.
+    pub monitors_up_min: usize,
+}
+
+impl MonitoredPool {
+    /// A pool that nobody looks at.
+    pub fn unmonitored(pool: Arc<Pool>) -> Self {
+        Self { pool, monitors: Vec::new(), monitors_up_min: 0 }
+    }
+
+    /// A pool all of whose monitors must find a server up.
+    pub fn by_all(pool: Arc<Pool>, monitors: Vec<Arc<Monitor>>) -> Self {
+        Self { monitors_up_min: monitors.len(), pool, monitors }
+    }
+}
+
 /// A TCP connect monitor of the configuration. Times below a millisecond and counts below one are taken as these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Monitor {
     /// Name in the configuration.
     pub name: String,
+    /// Where it looks, if that is not the server's own port.
+    pub port: Option<u16>,
     /// Time between two probes of one server.
     pub interval: Duration,
     /// How long a probe may take.
@@ -31,6 +63,13 @@ pub struct Monitor {
     pub successful_checks: u32,
     /// Failures in a row that take it down.
     pub failed_checks: u32,
+}
+
+impl Monitor {
+    /// Where it looks at a server with this address.
+    pub fn target(&self, server: SocketAddr) -> SocketAddr {
+        SocketAddr::new(server.ip(), self.port.unwrap_or(server.port()))
+    }
 }
 
 /// Names one probe under way.
@@ -47,29 +86,63 @@ pub enum Probe {
 }
 
 /// Why a probe failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Cause {
     /// The server answered with a reset.
+    #[error("refused")]
     Refused,
     /// No answer in time.
+    #[error("timed out")]
     TimedOut,
     /// No route, no neighbour, or an ICMP error.
+    #[error("unreachable")]
     Unreachable,
     /// The engine had no port or table entry left for the probe. That says nothing of the server: it changes no verdict.
+    #[error("no resources")]
     NoResources,
 }
 
-/// A server's change of state, for the log.
+/// What a probe came to.
+pub type Outcome = Result<(), Cause>;
+
+/// What the monitors think of a server, whenever that has changed: for the log, and for whoever asks why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// Pool by name.
     pub pool: String,
     /// Server by name.
     pub server: String,
-    /// Whether it is up now.
-    pub up: bool,
-    /// The last probe's failure, when down.
-    pub cause: Option<Cause>,
+    /// Its place on the board.
+    pub slot: Slot,
+    /// What the board says.
+    pub health: Health,
+    /// What it said in the verdict before this one.
+    pub before: Health,
+    /// For how long it has said so.
+    pub lasted: Duration,
+    /// What each monitor of the pool has found.
+    pub findings: Vec<Finding>,
+}
+
+/// What one monitor has found out about a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Monitor by name.
+    pub monitor: String,
+    /// What it thinks of the server.
+    pub health: Health,
+    /// What its last probe came to; `None` before the first has ended.
+    pub last: Option<Outcome>,
+    /// For how long its probes have come to that.
+    pub lasted: Duration,
+}
+
+impl Verdict {
+    /// The monitors whose last probe failed, with the cause of each, for a person.
+    pub fn reasons(&self) -> String {
+        let failed = |finding: &Finding| Some(format!("{}: {}", finding.monitor, finding.last?.err()?));
+        self.findings.iter().filter_map(failed).collect::<Vec<_>>().join(", ")
+    }
 }
 
 crate::counters! {
@@ -89,7 +162,7 @@ crate::counters! {
         counter failures_unreachable,
         /// Probes that found no port or table entry in the engine
         counter failures_no_resources,
-        /// Probes given up because their server left the configuration or was disabled
+        /// Probes given up because their server or monitor left the configuration, changed or was disabled
         counter probes_dropped,
         /// Answers to probes that were over
         counter answers_late,

@@ -1,13 +1,13 @@
-//! All monitors of an engine: when each server is probed, and what its probes come to.
+//! All monitors of an engine: when each looks at a server, and what its probes come to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::balance::{Board, Health, Pool, ServerIndex, Slot, State};
+use crate::balance::{Board, Health, ServerIndex, Slot, State};
 use crate::base::{Duration, Instant, Random};
+use crate::health::checks::{Check, CheckId, Phase, Watched, joined};
 use crate::health::streak::Streak;
-use crate::health::{Cause, Counters, Monitor, Probe, ProbeId, Verdict};
+use crate::health::{Cause, Counters, Monitor, MonitoredPool, Outcome, Probe, ProbeId, Verdict};
 
 /// Most probes under way at once. Beyond it probes that are due wait, first come first served, and are counted.
 pub const PROBES_MAX: usize = 1024;
@@ -23,8 +23,8 @@ const TIME_MIN: Duration = Duration::from_millis(1);
 
 /// All monitors of an engine.
 ///
-/// What waits for `poll_probe` and `poll_verdict` is bounded by [`PROBES_MAX`] and [`TIMERS_MAX`] as long as both are drained
-/// after each call. Every call but `configure` costs the logarithm of the number of servers for each timer or probe it moves.
+/// What waits for `poll_probe` is bounded by [`PROBES_MAX`] and [`TIMERS_MAX`] as long as it is drained after each call. Verdicts may wait: there is one a server
+/// at most, the newest. Every call but `configure` costs the logarithm of the number of servers and monitors for each timer or probe it moves.
 #[derive(Debug)]
 pub struct Monitors {
     board: Arc<Board>,
@@ -32,39 +32,20 @@ pub struct Monitors {
     counters: Arc<Counters>,
     /// Ordered, so that a simulation repeats.
     watched: BTreeMap<Slot, Watched>,
-    /// When each server that is not in `waiting` wants attention: one entry a server.
-    timers: BTreeSet<(Instant, Slot)>,
-    /// Servers whose probe is due and finds [`PROBES_MAX`] under way. Empty unless so many are.
-    waiting: VecDeque<Slot>,
-    running: HashMap<ProbeId, Slot>,
+    /// Servers that are watched no more, until that has been told.
+    pub(super) gone: BTreeMap<Slot, Watched>,
+    pub(super) checks: HashMap<CheckId, Check>,
+    next_check: u64,
+    /// When each check that is not in `waiting` wants attention: one entry a check.
+    timers: BTreeSet<(Instant, CheckId)>,
+    /// Checks whose probe is due and finds [`PROBES_MAX`] under way. Empty unless so many are.
+    waiting: VecDeque<CheckId>,
+    running: HashMap<ProbeId, CheckId>,
     next_probe: u32,
     probes: VecDeque<Probe>,
-    verdicts: VecDeque<Verdict>,
+    /// Servers of which there is something new, each once.
+    pub(super) news: VecDeque<Slot>,
     tally: Tally,
-}
-
-/// A server with a monitor.
-#[derive(Debug)]
-struct Watched {
-    pool: Arc<Pool>,
-    index: ServerIndex,
-    address: SocketAddr,
-    monitor: Arc<Monitor>,
-    streak: Streak,
-    /// Its first probe has not ended yet.
-    first: bool,
-    phase: Phase,
-}
-
-/// Where a server is between two probes. `due` is when the probe should have begun.
-#[derive(Clone, Copy, Debug)]
-enum Phase {
-    /// Until `due`.
-    Resting { due: Instant },
-    /// For another server's probe to end.
-    Waiting { due: Instant },
-    /// A probe is under way.
-    Probing { probe: ProbeId, due: Instant, deadline: Instant },
 }
 
 /// Monitored servers by verdict.
@@ -83,55 +64,68 @@ impl Monitors {
             random,
             counters,
             watched: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            checks: HashMap::new(),
+            next_check: 0,
             timers: BTreeSet::new(),
             waiting: VecDeque::new(),
             running: HashMap::new(),
             next_probe: 0,
             probes: VecDeque::new(),
-            verdicts: VecDeque::new(),
+            news: VecDeque::new(),
             tally: Tally::default(),
         }
     }
 
-    /// Takes over the pools of a new configuration with the monitor of each; servers that stay keep their state.
+    /// Takes over the pools of a new configuration with the monitors of each; servers that stay keep their state.
     ///
-    /// A server stays when its slot and its address do. With another monitor it keeps its verdict, so that a reload does not send
-    /// clients to a server that is known to be down; its counts begin anew. Probes of servers that left are abandoned, and their
-    /// slots become [`Health::Unknown`]. Costs a pass over all servers.
-    pub fn configure(&mut self, pools: &[(Arc<Pool>, Option<Monitor>)], now: Instant) {
+    /// A server stays when its slot and its address do. With other monitors it keeps its verdict until they have decided, so that a reload does not send
+    /// clients to a server that is known to be down. A monitor stays by its name; with other settings it keeps its verdict and counts anew. Probes of servers
+    /// and monitors that left or changed are abandoned, and slots of servers that left become [`Health::Unknown`]. Costs a pass over all servers.
+    pub fn configure(&mut self, pools: &[MonitoredPool], now: Instant) {
         let mut old = std::mem::take(&mut self.watched);
-        for (pool, monitor) in pools {
-            let Some(monitor) = monitor else { continue };
-            let monitor = Arc::new(monitor.clone());
-            for (index, server) in (0..=u16::MAX).map(ServerIndex).zip(&pool.servers) {
+        for monitored in pools.iter().filter(|monitored| !monitored.monitors.is_empty()) {
+            for (index, server) in (0..=u16::MAX).map(ServerIndex).zip(&monitored.pool.servers) {
                 if server.state == State::Disabled || self.watched.contains_key(&server.slot) {
                     continue;
                 }
-                let (pool, monitor, address) = (Arc::clone(pool), Arc::clone(&monitor), server.address);
-                let watched = match old.remove(&server.slot) {
-                    Some(watched) if watched.address == address => {
-                        self.keep(watched, pool, index, monitor, server.slot, now)
-                    }
-                    gone => {
-                        if let Some(gone) = gone {
-                            self.forget(server.slot, &gone);
-                        }
-                        let due = self.first_due(&monitor, now);
-                        let phase = self.rest_until(server.slot, due);
-                        Watched { pool, index, address, monitor, streak: Streak::NEW, first: true, phase }
-                    }
-                };
-                self.watched.insert(server.slot, watched);
+                let slot = server.slot;
+                let known = old.remove(&slot).or_else(|| self.gone.remove(&slot));
+                let is_new = known.is_none();
+                let mut watched =
+                    known.unwrap_or_else(|| Watched::new(Arc::clone(&monitored.pool), index, server.address, now));
+                let has_moved = watched.address != server.address;
+                if has_moved {
+                    self.clear(slot, &mut watched, now);
+                    watched.address = server.address;
+                }
+                watched.pool = Arc::clone(&monitored.pool);
+                watched.index = index;
+                watched.monitors_up_min = monitored.monitors_up_min;
+                let before = std::mem::take(&mut watched.checks);
+                watched.checks = self.look(slot, before, &monitored.monitors, now);
+                self.watched.insert(slot, watched);
+                if is_new || has_moved {
+                    self.tell(slot);
+                }
             }
         }
-        for (slot, gone) in &old {
-            self.forget(*slot, gone);
+        for (slot, mut gone) in old {
+            self.clear(slot, &mut gone, now);
+            if !std::mem::replace(&mut gone.is_news, true) {
+                self.news.push_back(slot);
+            }
+            self.gone.insert(slot, gone);
         }
-        let kept = &self.watched;
-        self.waiting.retain(|slot| kept.get(slot).is_some_and(|server| matches!(server.phase, Phase::Waiting { .. })));
+        let checks = &self.checks;
+        self.waiting.retain(|id| checks.get(id).is_some_and(|check| matches!(check.phase, Phase::Waiting { .. })));
         self.tally = Tally::default();
         for server in self.watched.values() {
-            *self.tally.of(server.streak.health()) += 1;
+            *self.tally.of(server.health) += 1;
+        }
+        let slots: Vec<Slot> = self.watched.keys().copied().collect();
+        for slot in slots {
+            self.judge(slot, now);
         }
         self.start_waiting(now);
         self.show_gauges();
@@ -153,14 +147,14 @@ impl Monitors {
             if self.poll_at().is_none_or(|at| at > now) {
                 break;
             }
-            let Some((_, slot)) = self.timers.pop_first() else { break };
-            match self.watched.get(&slot).map(|server| server.phase) {
-                Some(Phase::Resting { due }) => self.on_due(slot, due, now),
+            let Some((_, check)) = self.timers.pop_first() else { break };
+            match self.checks.get(&check).map(|check| check.phase) {
+                Some(Phase::Resting { due }) => self.on_due(check, due, now),
                 Some(Phase::Probing { probe, .. }) => {
                     self.probes.push_back(Probe::Abandon(probe));
-                    self.on_result(slot, Err(Cause::TimedOut), now);
+                    self.on_outcome(check, Err(Cause::TimedOut), now);
                 }
-                Some(Phase::Waiting { .. }) | None => debug_assert!(false, "{slot:?} has a timer"),
+                Some(Phase::Waiting { .. }) | None => debug_assert!(false, "{check:?} has a timer"),
             }
         }
         self.show_gauges();
@@ -176,43 +170,51 @@ impl Monitors {
         self.probes.pop_front()
     }
 
-    /// The next change of state.
-    pub fn poll_verdict(&mut self) -> Option<Verdict> {
-        self.verdicts.pop_front()
+    /// What is new of a server, the one whose news has waited longest. What changed again since then is told once, as it is now.
+    pub fn poll_verdict(&mut self, now: Instant) -> Option<Verdict> {
+        let slot = self.news.pop_front()?;
+        let mut gone = self.gone.remove(&slot);
+        let server = self.watched.get_mut(&slot).or(gone.as_mut())?;
+        server.is_news = false;
+        let before = std::mem::replace(&mut server.told, server.health);
+        let findings = server.checks.iter().filter_map(|check| Some(self.checks.get(check)?.finding(now)));
+        Some(Verdict {
+            pool: server.pool.name.clone(),
+            server: server.pool.server(server.index).map(|server| server.name.clone()).unwrap_or_default(),
+            slot,
+            health: server.health,
+            before,
+            lasted: now.since(server.since),
+            findings: findings.collect(),
+        })
     }
 
-    fn on_answer(&mut self, probe: ProbeId, result: Result<(), Cause>, now: Instant) {
-        let Some(&slot) = self.running.get(&probe) else {
+    fn on_answer(&mut self, probe: ProbeId, outcome: Outcome, now: Instant) {
+        let Some(&check) = self.running.get(&probe) else {
             self.counters.answers_late.increment();
             return;
         };
-        self.on_result(slot, result, now);
+        self.on_outcome(check, outcome, now);
         self.show_gauges();
     }
 
-    /// A probe of the server at `slot` is over: judges, rests, and lets the next one begin.
-    fn on_result(&mut self, slot: Slot, result: Result<(), Cause>, now: Instant) {
-        let Some(server) = self.watched.get_mut(&slot) else { return };
-        let Phase::Probing { probe, due, deadline } = server.phase else { return };
+    /// A probe is over: judges, rests, and lets the next one begin.
+    fn on_outcome(&mut self, id: CheckId, outcome: Outcome, now: Instant) {
+        let Some(check) = self.checks.get_mut(&id) else { return };
+        let Phase::Probing { probe, due, deadline } = check.phase else { return };
         self.running.remove(&probe);
-        self.timers.remove(&(deadline, slot));
-        match result {
-            Ok(()) => self.counters.successes.increment(),
-            Err(Cause::Refused) => self.counters.failures_refused.increment(),
-            Err(Cause::TimedOut) => self.counters.failures_timed_out.increment(),
-            Err(Cause::Unreachable) => self.counters.failures_unreachable.increment(),
-            Err(Cause::NoResources) => self.counters.failures_no_resources.increment(),
-        }
+        self.timers.remove(&(deadline, id));
+        self.counters.on_outcome(outcome);
 
-        let before = server.streak.health();
-        let change = match result {
+        let is_news = check.note(outcome, now);
+        let change = match outcome {
             Err(Cause::NoResources) => None,
             Ok(()) | Err(Cause::Refused | Cause::TimedOut | Cause::Unreachable) => {
-                server.streak.on_result(result.is_ok(), &server.monitor)
+                check.streak.on_result(outcome.is_ok(), &check.monitor)
             }
         };
-        let interval = server.monitor.interval.max(TIME_MIN);
-        let next = if std::mem::take(&mut server.first) {
+        let interval = check.monitor.interval.max(TIME_MIN);
+        let next = if std::mem::take(&mut check.first) {
             // All first probes were close together. From the second on they spread over the whole interval.
             due + interval / 2 + below(&mut self.random, interval)
         } else {
@@ -220,59 +222,77 @@ impl Monitors {
         };
         // Rounds that were missed are not made up for.
         let due = next.max(now);
-        server.phase = Phase::Resting { due };
-        self.timers.insert((due, slot));
+        check.phase = Phase::Resting { due };
+        let slot = check.slot;
+        self.timers.insert((due, id));
 
-        if let Some(health) = change {
-            self.publish(slot, before, health, result.err());
+        if is_news {
+            self.tell(slot);
+        }
+        if change.is_some() {
+            self.judge(slot, now);
         }
         self.start_waiting(now);
     }
 
-    fn publish(&mut self, slot: Slot, before: Health, health: Health, cause: Option<Cause>) {
+    /// Publishes what the server at `slot` is by its monitors, if that has changed.
+    fn judge(&mut self, slot: Slot, now: Instant) {
+        let Some(server) = self.watched.get_mut(&slot) else { return };
+        let found = server.checks.iter().filter_map(|check| Some(self.checks.get(check)?.streak.health()));
+        let Some(health) = joined(found, server.monitors_up_min).filter(|health| *health != server.health) else {
+            return;
+        };
+        let before = std::mem::replace(&mut server.health, health);
+        server.since = now;
         self.board.publish(slot, health);
         *self.tally.of(before) -= 1;
         *self.tally.of(health) += 1;
-        let up = health.is_usable();
-        if up {
-            self.counters.went_up.increment()
-        } else {
-            self.counters.went_down.increment()
+        match health {
+            Health::Up => self.counters.went_up.increment(),
+            Health::Down => self.counters.went_down.increment(),
+            Health::Unknown => {}
         }
-        let Some(Watched { pool, index, .. }) = self.watched.get(&slot) else { return };
-        let server = pool.server(*index).map(|server| server.name.clone()).unwrap_or_default();
-        self.verdicts.push_back(Verdict { pool: pool.name.clone(), server, up, cause });
+        self.tell(slot);
     }
 
-    fn on_due(&mut self, slot: Slot, due: Instant, now: Instant) {
+    /// There is something new of a server.
+    fn tell(&mut self, slot: Slot) {
+        let Some(server) = self.watched.get_mut(&slot) else { return };
+        if !std::mem::replace(&mut server.is_news, true) {
+            self.news.push_back(slot);
+        }
+    }
+
+    fn on_due(&mut self, id: CheckId, due: Instant, now: Instant) {
         if self.running.len() < PROBES_MAX {
-            self.start(slot, due, now);
+            self.start(id, due, now);
         } else {
             self.counters.probes_delayed.increment();
-            self.waiting.push_back(slot);
-            if let Some(server) = self.watched.get_mut(&slot) {
-                server.phase = Phase::Waiting { due };
+            self.waiting.push_back(id);
+            if let Some(check) = self.checks.get_mut(&id) {
+                check.phase = Phase::Waiting { due };
             }
         }
     }
 
     fn start_waiting(&mut self, now: Instant) {
         while self.running.len() < PROBES_MAX {
-            let Some(slot) = self.waiting.pop_front() else { return };
-            if let Some(Phase::Waiting { due }) = self.watched.get(&slot).map(|server| server.phase) {
-                self.start(slot, due, now);
+            let Some(id) = self.waiting.pop_front() else { return };
+            if let Some(Phase::Waiting { due }) = self.checks.get(&id).map(|check| check.phase) {
+                self.start(id, due, now);
             }
         }
     }
 
-    fn start(&mut self, slot: Slot, due: Instant, now: Instant) {
+    fn start(&mut self, id: CheckId, due: Instant, now: Instant) {
         let probe = self.fresh_probe();
-        let Some(server) = self.watched.get_mut(&slot) else { return };
-        let deadline = now + server.monitor.timeout.max(TIME_MIN);
-        server.phase = Phase::Probing { probe, due, deadline };
-        self.timers.insert((deadline, slot));
-        self.running.insert(probe, slot);
-        self.probes.push_back(Probe::Connect(probe, server.address));
+        let Some(check) = self.checks.get_mut(&id) else { return };
+        let Some(server) = self.watched.get(&check.slot) else { return };
+        let deadline = now + check.monitor.timeout.max(TIME_MIN);
+        check.phase = Phase::Probing { probe, due, deadline };
+        self.timers.insert((deadline, id));
+        self.running.insert(probe, id);
+        self.probes.push_back(Probe::Connect(probe, check.monitor.target(server.address)));
         self.counters.probes.increment();
     }
 
@@ -287,47 +307,93 @@ impl Monitors {
         }
     }
 
-    fn keep(
-        &mut self,
-        mut server: Watched,
-        pool: Arc<Pool>,
-        index: ServerIndex,
-        monitor: Arc<Monitor>,
-        slot: Slot,
-        now: Instant,
-    ) -> Watched {
-        if *server.monitor != *monitor {
-            server.streak.restart();
-            if let Phase::Resting { due } = server.phase {
-                // A shorter interval begins now, not after the longer one.
-                self.timers.remove(&(due, slot));
-                let due = self.first_due(&monitor, now).min(due);
-                server.phase = self.rest_until(slot, due);
-                server.first = true;
-            }
+    /// The checks of a server by its monitors: those of `before` that stay, and new ones. Forgets the others.
+    fn look(&mut self, slot: Slot, mut before: Vec<CheckId>, monitors: &[Arc<Monitor>], now: Instant) -> Vec<CheckId> {
+        let mut after = Vec::with_capacity(monitors.len());
+        for monitor in monitors {
+            let is_same = |id: &CheckId| self.checks.get(id).is_some_and(|check| check.monitor.name == monitor.name);
+            let id = match before.iter().position(is_same) {
+                Some(at) => before.swap_remove(at),
+                None => self.fresh_check(slot, monitor, now),
+            };
+            self.keep(id, monitor, now);
+            after.push(id);
         }
-        Watched { pool, index, monitor, ..server }
+        for gone in before {
+            self.forget_check(gone);
+        }
+        after
     }
 
-    /// A server left the configuration, was disabled, or moved to another address.
-    fn forget(&mut self, slot: Slot, server: &Watched) {
-        self.board.publish(slot, Health::Unknown);
-        match server.phase {
+    fn fresh_check(&mut self, slot: Slot, monitor: &Arc<Monitor>, now: Instant) -> CheckId {
+        let id = CheckId(self.next_check);
+        self.next_check += 1;
+        let due = self.first_due(monitor, now);
+        let phase = self.rest_until(id, due);
+        let (monitor, streak) = (Arc::clone(monitor), Streak::NEW);
+        self.checks.insert(id, Check { slot, monitor, streak, first: true, phase, last: None, since: now });
+        id
+    }
+
+    /// A monitor that has other settings now looks anew, at once: not after an interval that may have been longer.
+    fn keep(&mut self, id: CheckId, monitor: &Arc<Monitor>, now: Instant) {
+        let Some(check) = self.checks.get_mut(&id).filter(|check| check.monitor != *monitor) else { return };
+        check.monitor = Arc::clone(monitor);
+        check.streak.restart();
+        check.first = true;
+        let phase = check.phase;
+        let first_due = self.first_due(monitor, now);
+        let due = match phase {
             Phase::Resting { due } => {
-                self.timers.remove(&(due, slot));
+                self.timers.remove(&(due, id));
+                first_due.min(due)
             }
-            Phase::Waiting { .. } => {}
-            Phase::Probing { probe, deadline, .. } => {
-                self.timers.remove(&(deadline, slot));
-                self.running.remove(&probe);
-                self.probes.push_back(Probe::Abandon(probe));
-                self.counters.probes_dropped.increment();
+            Phase::Waiting { .. } => return,
+            Phase::Probing { .. } => {
+                self.give_up(id);
+                first_due
             }
+        };
+        let phase = self.rest_until(id, due);
+        if let Some(check) = self.checks.get_mut(&id) {
+            check.phase = phase;
         }
     }
 
-    fn rest_until(&mut self, slot: Slot, due: Instant) -> Phase {
-        self.timers.insert((due, slot));
+    /// A server left the configuration, was disabled, or moved to another address: nothing is known of it.
+    fn clear(&mut self, slot: Slot, server: &mut Watched, now: Instant) {
+        self.board.publish(slot, Health::Unknown);
+        server.health = Health::Unknown;
+        server.since = now;
+        for check in std::mem::take(&mut server.checks) {
+            self.forget_check(check);
+        }
+    }
+
+    fn forget_check(&mut self, id: CheckId) {
+        match self.checks.get(&id).map(|check| check.phase) {
+            Some(Phase::Resting { due }) => {
+                self.timers.remove(&(due, id));
+            }
+            Some(Phase::Probing { .. }) => self.give_up(id),
+            // Its place among those that wait goes when all of the configuration is taken over.
+            Some(Phase::Waiting { .. }) | None => {}
+        }
+        self.checks.remove(&id);
+    }
+
+    /// Ends a check's probe without an outcome.
+    fn give_up(&mut self, id: CheckId) {
+        if let Some(Phase::Probing { probe, deadline, .. }) = self.checks.get(&id).map(|check| check.phase) {
+            self.timers.remove(&(deadline, id));
+            self.running.remove(&probe);
+            self.probes.push_back(Probe::Abandon(probe));
+            self.counters.probes_dropped.increment();
+        }
+    }
+
+    fn rest_until(&mut self, id: CheckId, due: Instant) -> Phase {
+        self.timers.insert((due, id));
         Phase::Resting { due }
     }
 
@@ -341,6 +407,19 @@ impl Monitors {
         self.counters.servers_unknown.set(self.tally.unknown);
         self.counters.probes_running.set(self.running.len().try_into().unwrap_or(u64::MAX));
         self.counters.probes_waiting.set(self.waiting.len().try_into().unwrap_or(u64::MAX));
+    }
+}
+
+impl Counters {
+    fn on_outcome(&self, outcome: Outcome) {
+        let counter = match outcome {
+            Ok(()) => &self.successes,
+            Err(Cause::Refused) => &self.failures_refused,
+            Err(Cause::TimedOut) => &self.failures_timed_out,
+            Err(Cause::Unreachable) => &self.failures_unreachable,
+            Err(Cause::NoResources) => &self.failures_no_resources,
+        };
+        counter.increment();
     }
 }
 

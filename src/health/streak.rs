@@ -60,7 +60,7 @@ mod tests {
     /// Verdict changes over a row of results: `+` success, `-` failure; `U` went up, `D` went down, `.` neither.
     fn changes(successful_checks: u32, failed_checks: u32, results: &str) -> String {
         let (interval, timeout) = (Duration::from_secs(1), Duration::from_secs(1));
-        let monitor = Monitor { name: "m".into(), interval, timeout, successful_checks, failed_checks };
+        let monitor = Monitor { name: "m".into(), port: None, interval, timeout, successful_checks, failed_checks };
         let mut streak = Streak::NEW;
         let change = |result| match streak.on_result(result == '+', &monitor) {
             None => '.',

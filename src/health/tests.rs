@@ -8,10 +8,19 @@ use crate::balance::testing::{pool, server};
 use crate::balance::{Algorithm, Board, Health, Pool, Server, Slot, State};
 use crate::base::{Counter, Generation, Instant, PoolId, Random, ServerId};
 
+mod several;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn monitor() -> Monitor {
-    Monitor { name: "tcp".into(), interval: 4 * SECOND, timeout: 2 * SECOND, successful_checks: 2, failed_checks: 3 }
+    Monitor {
+        name: "tcp".into(),
+        port: None,
+        interval: 4 * SECOND,
+        timeout: 2 * SECOND,
+        successful_checks: 2,
+        failed_checks: 3,
+    }
 }
 
 /// How a server takes a probe.
@@ -41,7 +50,9 @@ struct World {
     open_max: usize,
     /// Every probe's address with its time, in order.
     begun: Vec<(Instant, SocketAddr)>,
-    verdicts: Vec<Verdict>,
+    /// Every change of state, with the first cause if it went down.
+    verdicts: Vec<(String, Health, Option<Cause>)>,
+    told: Vec<Verdict>,
     /// Every result by address, as the model counts them.
     results: HashMap<SocketAddr, Vec<bool>>,
 }
@@ -61,12 +72,18 @@ impl World {
             open_max: 0,
             begun: Vec::new(),
             verdicts: Vec::new(),
+            told: Vec::new(),
             results: HashMap::new(),
         }
     }
 
     fn configure(&mut self, pool: &Pool, monitor: Option<Monitor>) {
-        self.monitors.configure(&[(Arc::new(pool.clone()), monitor)], self.now);
+        self.configure_with(pool, Vec::from_iter(monitor), 1);
+    }
+
+    fn configure_with(&mut self, pool: &Pool, monitors: Vec<Monitor>, monitors_up_min: usize) {
+        let monitors = monitors.into_iter().map(Arc::new).collect();
+        self.monitors.configure(&[MonitoredPool { pool: Arc::new(pool.clone()), monitors, monitors_up_min }], self.now);
         self.drain();
     }
 
@@ -89,8 +106,15 @@ impl World {
                 }
             }
         }
-        while let Some(verdict) = self.monitors.poll_verdict() {
-            self.verdicts.push(verdict);
+        while let Some(verdict) = self.monitors.poll_verdict(self.now) {
+            assert_eq!(verdict.health, self.board.health(verdict.slot), "the board says the same");
+            assert!(verdict.findings.iter().all(|finding| finding.lasted <= self.now.since(Instant::START)));
+            if verdict.health != verdict.before && verdict.health != Health::Unknown {
+                let cause = verdict.findings.iter().find_map(|finding| finding.last?.err());
+                let cause = cause.filter(|_| verdict.health == Health::Down);
+                self.verdicts.push((verdict.server.clone(), verdict.health, cause));
+            }
+            self.told.push(verdict);
         }
     }
 
@@ -154,8 +178,12 @@ fn address(n: u16) -> SocketAddr {
     server(n, 1).address
 }
 
-fn verdict(server: u16, up: bool, cause: Option<Cause>) -> Verdict {
-    Verdict { pool: "pool".into(), server: format!("s{server}"), up, cause }
+fn went_up(server: u16) -> (String, Health, Option<Cause>) {
+    (format!("s{server}"), Health::Up, None)
+}
+
+fn went_down(server: u16, cause: Cause) -> (String, Health, Option<Cause>) {
+    (format!("s{server}"), Health::Down, Some(cause))
 }
 
 /// The rule of a verdict, told over the whole history: what the model says.
@@ -191,9 +219,9 @@ fn every_server_has_a_verdict_soon_after_the_start() {
     world.run(2 * SECOND);
     assert_eq!(world.health(2), Health::Down);
     assert_eq!(world.verdicts.len(), 3);
-    assert!(world.verdicts.contains(&verdict(0, true, None)));
-    assert!(world.verdicts.contains(&verdict(1, false, Some(Cause::Refused))));
-    assert!(world.verdicts.contains(&verdict(2, false, Some(Cause::TimedOut))));
+    assert!(world.verdicts.contains(&went_up(0)));
+    assert!(world.verdicts.contains(&went_down(1, Cause::Refused)));
+    assert!(world.verdicts.contains(&went_down(2, Cause::TimedOut)));
     assert_eq!((world.value(|c| &c.servers_up), world.value(|c| &c.servers_down)), (1, 2));
     assert_eq!((world.value(|c| &c.went_up), world.value(|c| &c.went_down)), (1, 2));
 }
@@ -216,7 +244,7 @@ fn a_verdict_changes_after_the_monitors_number_of_results_in_a_row() {
     assert_eq!(world.health(0), Health::Down, "one success is not enough");
     world.run(4 * SECOND);
     assert_eq!(world.health(0), Health::Up);
-    assert_eq!(world.verdicts[verdicts..], [verdict(0, false, Some(Cause::Refused)), verdict(0, true, None)]);
+    assert_eq!(world.verdicts[verdicts..], [went_down(0, Cause::Refused), went_up(0)]);
 }
 
 #[test]
@@ -247,7 +275,7 @@ fn each_cause_is_counted_and_named() {
         world.set(0, manner);
         world.configure(&pool(Algorithm::RoundRobin, &[1]), Some(monitor()));
         world.run(4 * SECOND - Duration::from_millis(500));
-        assert_eq!(world.verdicts, [verdict(0, false, Some(cause))]);
+        assert_eq!(world.verdicts, [went_down(0, cause)]);
         assert!(counter(&world.counters).value() >= 1);
         assert_eq!(
             counter(&world.counters).value(),
@@ -269,7 +297,7 @@ fn an_engine_without_ports_blames_no_server() {
     world.set(0, Manner::Starved);
     world.run(60 * SECOND);
     assert_eq!(world.health(0), Health::Up);
-    assert_eq!(world.verdicts, [verdict(0, true, None)]);
+    assert_eq!(world.verdicts, [went_up(0)]);
 }
 
 #[test]
@@ -302,7 +330,10 @@ fn disabled_servers_and_pools_without_a_monitor_are_never_probed() {
     let mut one = pool(Algorithm::RoundRobin, &[1, 1]);
     one.servers[0].state = State::Disabled;
     let bare = Pool::new(PoolId(2), "bare".into(), Algorithm::RoundRobin, vec![server(2, 1)]);
-    world.monitors.configure(&[(Arc::new(one), Some(monitor())), (Arc::new(bare), None)], world.now);
+    world.monitors.configure(
+        &[MonitoredPool::by_all(Arc::new(one), vec![Arc::new(monitor())]), MonitoredPool::unmonitored(Arc::new(bare))],
+        world.now,
+    );
     world.run(60 * SECOND);
     assert!(world.probes_of(0).is_empty() && world.probes_of(2).is_empty() && !world.probes_of(1).is_empty());
     assert_eq!([0, 1, 2].map(|slot| world.health(slot)), [Health::Unknown, Health::Up, Health::Unknown]);
@@ -337,14 +368,14 @@ fn a_server_that_stays_keeps_its_state_over_a_reload() {
     assert_eq!([0, 1, 2, 3].map(|slot| world.health(slot)), [Health::Up, Health::Down, Health::Up, Health::Unknown]);
     assert!(world.monitors.poll_at() <= at);
     world.run(30 * SECOND);
-    assert_eq!(world.verdicts[verdicts..], [verdict(3, true, None)]);
+    assert_eq!(world.verdicts[verdicts..], [went_up(3)]);
     for server in [0, 1, 2] {
         let times = world.probes_of(server);
         assert!(times[1..].windows(2).all(|pair| pair[1].since(pair[0]) == 4 * SECOND), "the reload is not felt");
     }
     world.set(1, Manner::Answers);
     world.run(10 * SECOND);
-    assert_eq!(world.verdicts.last(), Some(&verdict(1, true, None)), "names follow the new order");
+    assert_eq!(world.verdicts.last(), Some(&went_up(1)), "names follow the new order");
 }
 
 #[test]
@@ -481,6 +512,7 @@ fn times_and_counts_of_zero_do_not_stop_time() {
     world.delay = Duration::ZERO;
     let zero = Monitor {
         name: "z".into(),
+        port: None,
         interval: Duration::ZERO,
         timeout: Duration::ZERO,
         successful_checks: 0,
@@ -513,6 +545,7 @@ fn flapping_servers_always_agree_with_the_model() {
         let count = u16::try_from(1 + pick(6)).unwrap();
         let monitor = Monitor {
             name: "m".into(),
+            port: None,
             interval: Duration::from_millis(200 + pick(5000)),
             timeout: Duration::from_millis(50 + pick(3000)),
             successful_checks: u32::try_from(1 + pick(4)).unwrap(),
@@ -537,14 +570,10 @@ fn flapping_servers_always_agree_with_the_model() {
                 let results = world.results.get(&address(server)).map_or(&[][..], Vec::as_slice);
                 let expected = model(results, &monitor);
                 assert_eq!(world.health(server.into()), expected, "seed {seed}: server {server}: {results:?}");
-                let told = world.verdicts.iter().rev().find(|verdict| verdict.server == format!("s{server}"));
+                let told = world.verdicts.iter().rev().find(|(name, ..)| *name == format!("s{server}"));
                 assert_eq!(
-                    told.map(|verdict| verdict.up),
-                    match expected {
-                        Health::Unknown => None,
-                        Health::Up => Some(true),
-                        Health::Down => Some(false),
-                    }
+                    told.map(|(_, health, _)| *health),
+                    Some(expected).filter(|health| *health != Health::Unknown)
                 );
             }
             let with = |health| (0..count).filter(|server| world.health((*server).into()) == health).count();
@@ -558,10 +587,10 @@ fn flapping_servers_always_agree_with_the_model() {
         }
         for server in 0..count {
             let mut last = None;
-            for verdict in world.verdicts.iter().filter(|verdict| verdict.server == format!("s{server}")) {
-                assert_ne!(last, Some(verdict.up), "seed {seed}: a verdict that changes nothing");
-                assert_eq!(verdict.up, verdict.cause.is_none(), "seed {seed}");
-                last = Some(verdict.up);
+            for (_, health, cause) in world.verdicts.iter().filter(|(name, ..)| *name == format!("s{server}")) {
+                assert_ne!(last, Some(*health), "seed {seed}: a verdict that changes nothing");
+                assert_eq!(*health == Health::Up, cause.is_none(), "seed {seed}");
+                last = Some(*health);
             }
         }
     }

@@ -4,11 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
-use std::sync::Arc;
 
-use crate::balance::{Pool, Slot, State};
+use crate::balance::{Slot, State};
 use crate::base::{Duration, Instant};
-use crate::health::Monitor;
+use crate::health::MonitoredPool;
 use crate::lane::Lane;
 use crate::lane::work::Connection;
 use crate::nic::QueuePair;
@@ -61,9 +60,9 @@ impl Drains {
 }
 
 impl<Q: QueuePair, C> Lane<Q, C> {
-    pub(super) fn begin_drains(&mut self, pools: &[(Arc<Pool>, Option<Monitor>)], now: Instant) {
+    pub(super) fn begin_drains(&mut self, pools: &[MonitoredPool], now: Instant) {
         let mut drained = BTreeMap::new();
-        for server in pools.iter().flat_map(|(pool, _)| &pool.servers) {
+        for server in pools.iter().flat_map(|monitored| &monitored.pool.servers) {
             if let State::Draining(draining) = server.state {
                 drained.insert(server.slot, draining.timeout);
             }

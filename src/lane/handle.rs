@@ -12,7 +12,7 @@ use crate::{health, link, persistence, relay, tcp, tls};
 /// Most ended connections that wait for control to log them. Beyond it records are dropped and counted.
 pub const RECORDS_MAX: usize = 4096;
 
-/// Most changes of server health that wait for control to log them.
+/// Most verdicts on servers that wait for control. Beyond it they wait in the monitors, the newest of each server.
 pub const VERDICTS_MAX: usize = 1024;
 
 /// Control's end of one lane.
@@ -26,7 +26,7 @@ pub struct Handle {
     pub counters: Arc<Counters>,
     /// Ended connections, oldest first.
     pub records: Arc<ArrayQueue<Record>>,
-    /// Changes of server health, oldest first, from the lane that runs the monitors.
+    /// What is new of servers' health, oldest first, from the lane that runs the monitors, the only one that pushes.
     pub verdicts: Arc<ArrayQueue<health::Verdict>>,
     /// What its TCP connections have just done, for control to read at any time.
     pub trace: Arc<tcp::trace::Trace>,
@@ -143,8 +143,6 @@ crate::counters! {
         gauge handshakes_waiting,
         /// Connection records that found the queue to control full
         counter records_dropped,
-        /// Changes of server health that found the queue to control full
-        counter verdicts_dropped,
         /// Configuration version in force
         gauge configuration_version,
         /// Version of the ticket key ring in force

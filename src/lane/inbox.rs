@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 
-use crate::balance::Pool;
-use crate::health::Monitor;
+use crate::health::MonitoredPool;
 use crate::link;
 use crate::relay::Service;
 use crate::ticket::Ring;
@@ -19,8 +18,8 @@ pub struct Snapshot {
     pub ports: Vec<link::Settings>,
     /// Virtual services.
     pub services: Vec<Arc<Service>>,
-    /// Pools, each with its health monitor if it has one.
-    pub pools: Vec<(Arc<Pool>, Option<Monitor>)>,
+    /// Pools, each with its health monitors.
+    pub pools: Vec<MonitoredPool>,
 }
 
 /// One message from control.

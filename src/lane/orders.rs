@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::balance::Backend;
 use crate::base::{Instant, PoolId};
+use crate::health::MonitoredPool;
 use crate::lane::work::Front;
 use crate::lane::{Lane, Order, Snapshot};
 use crate::nic::QueuePair;
@@ -31,12 +32,13 @@ impl<Q: QueuePair, C> Lane<Q, C> {
 
     fn configure(&mut self, snapshot: Snapshot, now: Instant) {
         self.station.configure(snapshot.ports);
-        self.loads.configure(snapshot.pools.iter().map(|(pool, _)| &**pool));
+        self.loads.configure(snapshot.pools.iter().map(|monitored| &*monitored.pool));
         self.begin_drains(&snapshot.pools, now);
         self.turn_away_waiting(&snapshot.pools, now);
-        let backend = |pool| Rc::new(Backend::new(Arc::clone(pool), Arc::clone(&self.board), Rc::clone(&self.loads)));
+        let backend =
+            |pool: &_| Rc::new(Backend::new(Arc::clone(pool), Arc::clone(&self.board), Rc::clone(&self.loads)));
         let backends: HashMap<PoolId, Rc<Backend>> =
-            snapshot.pools.iter().map(|(pool, _)| (pool.id, backend(pool))).collect();
+            snapshot.pools.iter().map(|MonitoredPool { pool, .. }| (pool.id, backend(pool))).collect();
         let old = std::mem::take(&mut self.fronts);
         for address in old.values().flat_map(|front| &front.service.addresses) {
             if !snapshot.services.iter().any(|service| service.addresses.contains(address)) {

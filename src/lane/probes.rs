@@ -52,10 +52,12 @@ impl<Q: QueuePair, C> Lane<Q, C> {
                 Probe::Abandon(id) => self.end_probe(id, now),
             }
         }
-        while let Some(verdict) = self.probes.as_mut().and_then(|probes| probes.monitors.poll_verdict()) {
-            if self.handle.verdicts.push(verdict).is_err() {
-                self.counters.lane.verdicts_dropped.increment();
-            }
+        // What control has no room for waits, and is told as it is then.
+        while !self.handle.verdicts.is_full()
+            && let Some(verdict) = self.probes.as_mut().and_then(|probes| probes.monitors.poll_verdict(now))
+        {
+            let pushed = self.handle.verdicts.push(verdict);
+            debug_assert!(pushed.is_ok(), "nobody else pushes");
         }
     }
 

@@ -1,11 +1,10 @@
 //! Clients that wait for a place at their server, in the order in which they began to; and what connections have at servers, taken and given back.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
 
 use crate::balance::{Admission, Pool, Slot, State};
 use crate::base::Instant;
-use crate::health::Monitor;
+use crate::health::MonitoredPool;
 use crate::lane::Lane;
 use crate::lane::work::{Claim, Connection};
 use crate::nic::QueuePair;
@@ -106,7 +105,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
     }
 
     /// Refuses those who wait for a server that their mapping may not reach any more (P6): one that a reload removed, disabled or drains.
-    pub(super) fn turn_away_waiting(&mut self, pools: &[(Arc<Pool>, Option<Monitor>)], now: Instant) {
+    pub(super) fn turn_away_waiting(&mut self, pools: &[MonitoredPool], now: Instant) {
         if self.queue.count == 0 {
             return;
         }
@@ -115,7 +114,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             State::Draining(draining) => draining.admission == Admission::AllowPersisted,
             State::Disabled => false,
         };
-        let servers = pools.iter().flat_map(|(pool, _)| &pool.servers);
+        let servers = pools.iter().flat_map(|monitored| &monitored.pool.servers);
         let open: HashSet<Slot> =
             servers.filter(|server| takes_persisted(server.state)).map(|server| server.slot).collect();
         let closed = self.queue.waiting.iter().filter(|(slot, _)| !open.contains(slot));

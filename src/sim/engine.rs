@@ -7,7 +7,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::balance::{Algorithm, Board, Loads, Pool, Server as PoolServer, Slot, State};
 use crate::base::{Duration, EngineId, Generation, LaneId, PoolId, Random, ServerId, ServiceId};
-use crate::health::{Monitor, Monitors};
+use crate::health::{Monitor, MonitoredPool, Monitors};
 use crate::lane::{self, Clock, Handle, Lane, Order, Poll, Snapshot, Steering};
 use crate::link;
 use crate::nic::Offload;
@@ -216,13 +216,19 @@ impl Site {
         let pool = Arc::new(self.pool());
         let monitor = Monitor {
             name: "connect".into(),
+            port: None,
             interval: self.probes.0,
             timeout: self.probes.1,
             successful_checks: 1,
             failed_checks: 3,
         };
         let services = (0..self.services).map(|number| Arc::new(self.service(number, &pool))).collect();
-        Snapshot { version, ports: vec![self.port.clone()], services, pools: vec![(pool, Some(monitor))] }
+        Snapshot {
+            version,
+            ports: vec![self.port.clone()],
+            services,
+            pools: vec![MonitoredPool::by_all(pool, vec![Arc::new(monitor)])],
+        }
     }
 
     fn service(&self, number: u32, pool: &Arc<Pool>) -> Service {

@@ -238,7 +238,9 @@ pub struct Pool {
     /// Servers, at least one.
     pub servers: Vec<Server>,
     /// How they are monitored, if they are.
-    pub monitor: Option<Monitor>,
+    pub monitors: Vec<Arc<Monitor>>,
+    /// How many monitors must find a server up.
+    pub monitors_up_min: usize,
 }
 
 /// `[[pool.server]]`

@@ -1,14 +1,17 @@
 //! `[[health_monitor]]`: how the servers of pools are looked at.
 
+use std::sync::Arc;
+
 use super::fault::{Report, wrong};
 use super::named::Named;
 use super::reader::{Section, choice, duration, integer};
+
 use super::sections::{HOUR, MILLISECOND};
 use crate::base::Duration;
 use crate::health::Monitor;
 
 /// Reads every `[[health_monitor]]`.
-pub(super) fn monitors(report: &mut Report, root: &mut Section<'_>) -> Named<Monitor> {
+pub(super) fn monitors(report: &mut Report, root: &mut Section<'_>) -> Named<Arc<Monitor>> {
     Named::read(report, root, "health_monitor", |report, section, name| {
         section.required(report, "type", "\"tcp\"", choice(&[("tcp", ())]));
         let interval = section.or(report, "interval", Duration::from_secs(10), duration(100 * MILLISECOND..=HOUR));
@@ -29,12 +32,14 @@ pub(super) fn monitors(report: &mut Report, root: &mut Section<'_>) -> Named<Mon
                 wrong(what, "a probe must end before the next begins: write less"),
             );
         }
-        Some(Monitor {
+        let port = section.optional(report, "port", integer(1..=i64::from(u16::MAX)));
+        Some(Arc::new(Monitor {
             name: name?.to_owned(),
+            port: port.map(|port| port.value),
             interval: interval.value,
             timeout: timeout.value,
             successful_checks: successful_checks.value,
             failed_checks: failed_checks.value,
-        })
+        }))
     })
 }

@@ -14,13 +14,13 @@ use super::sections::{HOUR, duplicate};
 use crate::balance::{Admission, Algorithm, Draining, State};
 use crate::base::{Duration, Generation};
 use crate::control::identity;
-use crate::health::Monitor;
+use crate::health::{MONITORS_MAX, Monitor};
 
 /// Reads every `[[pool]]`.
 pub(super) fn pools(
     report: &mut Report,
     root: &mut Section<'_>,
-    monitors: &Named<Monitor>,
+    monitors: &Named<Arc<Monitor>>,
     ports: &[Located<Port>],
 ) -> Named<Arc<Pool>> {
     let mut room = SERVERS_MAX;
@@ -31,8 +31,7 @@ pub(super) fn pools(
             Algorithm::RoundRobin,
             choice(&[("round-robin", Algorithm::RoundRobin), ("least-connections", Algorithm::LeastConnections)]),
         );
-        let monitor = section.optional(report, "health_monitor", self::name);
-        let monitor = monitor.map(|name| monitors.find(report, section.key("health_monitor"), &name).cloned());
+        let (monitors, monitors_up_min) = monitored_by(report, section, monitors);
         let draining = draining(report, section);
         let servers = servers(report, section, name.unwrap_or_default(), room, draining, ports);
         room = room.saturating_sub(servers.len());
@@ -47,7 +46,8 @@ pub(super) fn pools(
             name,
             algorithm: algorithm.value,
             servers,
-            monitor: monitor.flatten(),
+            monitors,
+            monitors_up_min,
         }))
     })
 }
@@ -74,6 +74,33 @@ impl Word {
             Self::Disabled => State::Disabled,
         }
     }
+}
+
+/// The monitors that look at the pool's servers, and how many of them must find one up.
+fn monitored_by(
+    report: &mut Report,
+    pool: &mut Section<'_>,
+    monitors: &Named<Arc<Monitor>>,
+) -> (Vec<Arc<Monitor>>, usize) {
+    let names = pool.one_or_more(report, "health_monitor", MONITORS_MAX, name).unwrap_or_default();
+    let mut found: Vec<Arc<Monitor>> = Vec::new();
+    for name in &names {
+        if names.iter().filter(|other| other.value == name.value && other.line <= name.line).count() > 1 {
+            let what = format!("has {:?} twice", name.value);
+            report.fault(name.line, pool.key("health_monitor"), wrong(what, "name each monitor once"));
+            break;
+        }
+        found.extend(monitors.find(report, pool.key("health_monitor"), name).cloned());
+    }
+    let all = names.len();
+    let most = i64::try_from(MONITORS_MAX).unwrap_or(i64::MAX);
+    let up_min = pool.or(report, "monitors_up_min", all, integer(1..=most));
+    if up_min.value > all {
+        let what = format!("is {}, and the pool has {all} health monitors", up_min.value);
+        let remedy = "write no more than that, or leave it out for all of them";
+        report.fault(up_min.line, pool.key("monitors_up_min"), wrong(what, remedy));
+    }
+    (found, up_min.value)
 }
 
 /// How the pool's servers are drained.

@@ -120,6 +120,20 @@ impl<'t> Section<'t> {
         Some(right)
     }
 
+    /// The value of `key`, or the values where it is a list, those that are right; `None` without the key.
+    pub(super) fn one_or_more<T>(
+        &mut self,
+        report: &mut Report,
+        key: &'static str,
+        max: usize,
+        convert: impl Fn(&DeValue<'_>) -> Result<T, Wrong>,
+    ) -> Option<Vec<Located<T>>> {
+        if self.value(report, key)?.0.is_array() {
+            return self.list(report, key, max, convert);
+        }
+        Some(self.optional(report, key, convert).into_iter().collect())
+    }
+
     /// The values of the list `key`, which must be there and have at least one.
     pub(super) fn required_list<T>(
         &mut self,

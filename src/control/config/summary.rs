@@ -32,8 +32,13 @@ impl fmt::Display for Configuration {
             )?;
         }
         for pool in &self.pools {
-            let monitor =
-                pool.monitor.as_ref().map_or("not monitored".to_owned(), |monitor| format!("monitor {}", monitor.name));
+            let names = pool.monitors.iter().map(|monitor| monitor.name.as_str()).collect::<Vec<_>>().join(", ");
+            let monitor = match pool.monitors.len() {
+                0 => "not monitored".to_owned(),
+                1 => format!("monitor {names}"),
+                all if pool.monitors_up_min == all => format!("monitors {names}"),
+                _ => format!("monitors {names}, {} of which must find a server up", pool.monitors_up_min),
+            };
             let servers = pool
                 .servers
                 .iter()
