@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use sealane::balance::{Board, Loads};
+use sealane::balance::{Board, Failover, Loads};
 use sealane::base::{Duration, EngineId, LaneId, Random, UnixTime};
 use sealane::lane::{self, Clock, Handle, Lane, Order, Poll, Steering, SystemClock};
 use sealane::load::{Arrivals, Cipher, Clients, Generator, Group, Identity, Mode, Packets, Plan};
@@ -188,6 +188,7 @@ pub(crate) fn engine(identity: &sim::Identity, lanes: u16, arrival: Arrival) -> 
             policy: SelectNewServer::Immediate,
             on_limit: OnLimit::Switch,
             servers: vec![SiteServer::new(number, server(number))],
+            failover: Failover::default(),
             port,
             services: 1,
             idle: IDLE,

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use sealane::balance::{Board, Loads};
+use sealane::balance::{Board, Failover, Loads};
 use sealane::base::{Duration, EngineId, Instant, Random};
 use sealane::lane::{NoConnection, Order};
 use sealane::load::{
@@ -118,6 +118,7 @@ impl World {
             policy: SelectNewServer::Immediate,
             on_limit: OnLimit::Switch,
             servers: (0..).zip(&servers).map(|(number, server)| SiteServer::new(number, *server)).collect(),
+            failover: Failover::default(),
             port,
             services: size.services,
             idle: FOR_EVER,

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::balance::{Admission, Balancer, Board, LaneLoads, Pool, Server, ServerIndex, State};
+use crate::base::PoolId;
 
 /// How often a lane chooses anew when another lane takes the last place of the server that it has chosen. Each time somebody else got a place, so more than a few in a
 /// row take a lane that stands still; then the pool counts as full.
@@ -19,6 +20,10 @@ pub struct Backend {
     board: Arc<Board>,
     loads: Rc<LaneLoads>,
     balancer: RefCell<Balancer>,
+    /// Where clients go while the pool is down.
+    backup: Option<Rc<Backend>>,
+    /// The pool that this one is the backup of.
+    stands_in_for: Option<PoolId>,
 }
 
 /// What a server is to the clients that are persisted to it.
@@ -39,7 +44,7 @@ pub enum Standing {
 /// Why a new client gets no server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outage {
-    /// None is enabled and up.
+    /// Fewer than it needs are enabled and up.
     Down,
     /// All that are have no place.
     Full,
@@ -49,7 +54,25 @@ impl Backend {
     /// The pool as the lane of `loads` uses it, with `board`.
     pub fn new(pool: Arc<Pool>, board: Arc<Board>, loads: Rc<LaneLoads>) -> Self {
         let balancer = RefCell::new(Balancer::new(&pool, loads.lane()));
-        Self { pool, board, loads, balancer }
+        Self { pool, board, loads, balancer, backup: None, stands_in_for: None }
+    }
+
+    /// The same with `backup` to take its clients while it is down.
+    #[must_use]
+    pub fn backed_by(self, backup: Arc<Pool>) -> Self {
+        let backup = Self::new(backup, Arc::clone(&self.board), Rc::clone(&self.loads));
+        Self { backup: Some(Rc::new(Self { stands_in_for: Some(self.pool.id), ..backup })), ..self }
+    }
+
+    /// Where clients go now: here, or to the backup while this pool is down. Costs a pass over the servers until enough are found to be up, and nothing without
+    /// a backup.
+    pub fn in_force(self: &Rc<Self>) -> &Rc<Self> {
+        self.backup.as_ref().filter(|_| self.is_down()).unwrap_or(self)
+    }
+
+    /// Whether this is the backup of that pool.
+    pub fn stands_in_for(&self, pool: PoolId) -> bool {
+        self.stands_in_for == Some(pool)
     }
 
     /// The pool.
@@ -59,9 +82,14 @@ impl Backend {
 
     /// A place for a new client, at the server whose turn it is.
     pub fn choose(&self) -> Option<ServerIndex> {
+        self.choose_other(&[])
+    }
+
+    /// The same, at none of the servers that were `tried`.
+    pub fn choose_other(&self, tried: &[ServerIndex]) -> Option<ServerIndex> {
         let mut balancer = self.balancer.borrow_mut();
         for _ in 0..CHOICES_MAX {
-            let server = balancer.peek(&self.pool, &self.board, &self.loads)?;
+            let server = balancer.peek(&self.pool, &self.board, &self.loads, tried)?;
             if self.take(server) {
                 balancer.commit(&self.pool, &self.board, &self.loads, server);
                 return Some(server);
@@ -73,7 +101,7 @@ impl Backend {
     /// The server that [`choose`](Self::choose) would name.
     #[cfg(test)]
     pub(crate) fn next(&self) -> Option<ServerIndex> {
-        self.balancer.borrow().peek(&self.pool, &self.board, &self.loads)
+        self.balancer.borrow().peek(&self.pool, &self.board, &self.loads, &[])
     }
 
     /// A place at this server, if it has one.
@@ -102,17 +130,27 @@ impl Backend {
         }
     }
 
+    /// Whether fewer servers than the pool needs are enabled and up. It is up with one, if it does not say otherwise.
+    pub fn is_down(&self) -> bool {
+        let needed = usize::from(self.pool.failover.servers_up_min.max(1));
+        self.usable().take(needed).count() < needed
+    }
+
+    /// Whether it is down though some server is up. Costs nothing in a pool that is up with one.
+    pub fn is_short(&self) -> bool {
+        self.pool.failover.servers_up_min > 1 && self.is_down()
+    }
+
+    fn usable(&self) -> impl Iterator<Item = &Server> {
+        let is_usable = |server: &&Server| server.state == State::Enabled && self.board.health(server.slot).is_usable();
+        self.pool.servers.iter().filter(is_usable)
+    }
+
     /// Whether no new client gets a server here, and why. Costs a pass over the servers that are of no use.
     pub fn outage(&self) -> Option<Outage> {
-        let mut outage = Some(Outage::Down);
-        for server in &self.pool.servers {
-            if server.state == State::Enabled && self.board.health(server.slot).is_usable() {
-                if !self.loads.is_full(server.slot) {
-                    return None;
-                }
-                outage = Some(Outage::Full);
-            }
+        if self.is_down() {
+            return Some(Outage::Down);
         }
-        outage
+        self.usable().all(|server| self.loads.is_full(server.slot)).then_some(Outage::Full)
     }
 }

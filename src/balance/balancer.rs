@@ -52,18 +52,19 @@ impl Balancer {
         let (all, unlimited) = (Board::new(0), LaneLoads::new(Arc::new(Loads::new(0, 0)), lane));
         let ahead = if owed_max == 0 { 0 } else { i32::from(lane.0) % owed_max.min(OFFSET_MAX) };
         for _ in 0..ahead {
-            if let Some(server) = balancer.in_turn(&all, &unlimited) {
+            if let Some(server) = balancer.in_turn(&all, &unlimited, &[]) {
                 balancer.commit(pool, &all, &unlimited, server);
             }
         }
         balancer
     }
 
-    /// The server that the next new client would get; `None` when none is usable. Changes nothing: see [`commit`](Self::commit).
-    pub fn peek(&self, pool: &Pool, board: &Board, loads: &LaneLoads) -> Option<ServerIndex> {
+    /// The server that the next new client would get, one that is none of those `tried`; `None` when none is usable. Changes nothing: see
+    /// [`commit`](Self::commit).
+    pub fn peek(&self, pool: &Pool, board: &Board, loads: &LaneLoads, tried: &[ServerIndex]) -> Option<ServerIndex> {
         match pool.algorithm {
-            Algorithm::RoundRobin => self.noted(board, loads).or_else(|| self.in_turn(board, loads)),
-            Algorithm::LeastConnections => self.least_loaded(board, loads),
+            Algorithm::RoundRobin => self.noted(board, loads, tried).or_else(|| self.in_turn(board, loads, tried)),
+            Algorithm::LeastConnections => self.least_loaded(board, loads, tried),
         }
     }
 
@@ -78,19 +79,21 @@ impl Balancer {
             turn.owed = (turn.owed - sum).max(-self.owed_max);
         }
         self.next = match pool.algorithm {
-            Algorithm::RoundRobin => self.in_turn(board, loads),
+            Algorithm::RoundRobin => self.in_turn(board, loads, &[]),
             Algorithm::LeastConnections => None,
         };
     }
 
     /// Who is next as long as no client is taken. A server that has come up since then waits for the one after.
-    fn noted(&self, board: &Board, loads: &LaneLoads) -> Option<ServerIndex> {
-        self.next.filter(|next| self.turns.get(usize::from(next.0)).is_some_and(|turn| turn.is_usable(board, loads)))
+    fn noted(&self, board: &Board, loads: &LaneLoads, tried: &[ServerIndex]) -> Option<ServerIndex> {
+        self.next
+            .filter(|next| !tried.contains(next))
+            .filter(|next| self.turns.get(usize::from(next.0)).is_some_and(|turn| turn.is_usable(board, loads)))
     }
 
-    fn in_turn(&self, board: &Board, loads: &LaneLoads) -> Option<ServerIndex> {
+    fn in_turn(&self, board: &Board, loads: &LaneLoads, tried: &[ServerIndex]) -> Option<ServerIndex> {
         let mut best: Option<(i32, ServerIndex)> = None;
-        for (index, turn) in self.usable(board, loads) {
+        for (index, turn) in self.usable(board, loads, tried) {
             if best.is_none_or(|(most, _)| turn.due() > most) {
                 best = Some((turn.due(), index));
             }
@@ -98,7 +101,7 @@ impl Balancer {
         best.map(|(_, index)| index)
     }
 
-    fn least_loaded(&self, board: &Board, loads: &LaneLoads) -> Option<ServerIndex> {
+    fn least_loaded(&self, board: &Board, loads: &LaneLoads, tried: &[ServerIndex]) -> Option<ServerIndex> {
         struct Best {
             load: u128,
             weight: u128,
@@ -106,7 +109,7 @@ impl Balancer {
             index: ServerIndex,
         }
         let mut best: Option<Best> = None;
-        for (index, turn) in self.usable(board, loads) {
+        for (index, turn) in self.usable(board, loads, tried) {
             let this = Best { load: loads.total(turn.slot).into(), weight: turn.weight.into(), due: turn.due(), index };
             let better = best.as_ref().is_none_or(|best| {
                 // load / weight, without the division.
@@ -125,8 +128,10 @@ impl Balancer {
         &'a self,
         board: &'a Board,
         loads: &'a LaneLoads,
+        tried: &'a [ServerIndex],
     ) -> impl Iterator<Item = (ServerIndex, &'a Turn)> + 'a {
-        (0..=u16::MAX).map(ServerIndex).zip(&self.turns).filter(|(_, turn)| turn.is_usable(board, loads))
+        let servers = (0..=u16::MAX).map(ServerIndex).zip(&self.turns);
+        servers.filter(move |(index, turn)| turn.is_usable(board, loads) && !tried.contains(index))
     }
 }
 
@@ -178,8 +183,8 @@ mod tests {
         /// A new client on `lane`; its connection stays open.
         fn client(&mut self, lane: usize) -> Option<usize> {
             let (loads, balancer) = &mut self.lanes[lane];
-            let server = balancer.peek(&self.pool, &self.board, loads)?;
-            assert_eq!(balancer.peek(&self.pool, &self.board, loads), Some(server), "peek changes nothing");
+            let server = balancer.peek(&self.pool, &self.board, loads, &[])?;
+            assert_eq!(balancer.peek(&self.pool, &self.board, loads, &[]), Some(server), "peek changes nothing");
             assert!(loads.take(Slot(server.0.into())), "a server that is named has a place");
             balancer.commit(&self.pool, &self.board, loads, server);
             Some(server.0.into())

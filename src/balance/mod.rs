@@ -8,6 +8,7 @@
 pub mod backend;
 pub mod balancer;
 pub mod board;
+pub mod failover;
 pub mod loads;
 pub mod pool;
 pub mod slots;
@@ -15,6 +16,7 @@ pub mod slots;
 pub use backend::{Backend, Outage, Standing};
 pub use balancer::Balancer;
 pub use board::{Board, Health, Slot};
+pub use failover::{Failover, PoolDownAction};
 pub use loads::{LaneLoads, Loads};
 pub use pool::{Admission, Algorithm, Draining, Pool, Server, ServerIndex, State};
 pub use slots::{Slots, SlotsFull};

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::balance::Slot;
+use crate::balance::{Failover, Slot};
 use crate::base::{Duration, Generation, PoolId, ServerId};
 
 /// A server's place in one snapshot of its pool. Never leaves the engine.
@@ -48,7 +48,7 @@ pub enum State {
     Enabled,
     /// Its open connections end by themselves or at a timeout, and it gets no new clients.
     Draining(Draining),
-    /// Nothing. Connections that are open live on.
+    /// Nothing. Connections that are open are reset.
     Disabled,
 }
 
@@ -89,6 +89,8 @@ pub struct Pool {
     pub algorithm: Algorithm,
     /// How long another engine's word that a server is up counts against this one's that it is down: until both have looked again. Zero where there is no other.
     pub disagreement_max: Duration,
+    /// What it does when its servers fail.
+    pub failover: Failover,
     /// The servers, at most [`SERVERS_MAX`]. Not to be changed once the pool is made: [`find`](Self::find) would not follow.
     pub servers: Vec<Server>,
     /// Where each incarnation stands, sorted.
@@ -112,13 +114,19 @@ impl Pool {
             .collect();
         index.sort_unstable();
         index.dedup_by_key(|(id, generation, _)| (*id, *generation));
-        Self { id, name, algorithm, disagreement_max: Duration::ZERO, servers, index }
+        Self { id, name, algorithm, disagreement_max: Duration::ZERO, failover: Failover::default(), servers, index }
     }
 
     /// The same pool in a cluster of engines whose monitors look at servers this often.
     #[must_use]
     pub fn looked_at_every(self, interval: Duration) -> Self {
         Self { disagreement_max: interval, ..self }
+    }
+
+    /// The same pool, which does this when its servers fail.
+    #[must_use]
+    pub fn failing_over(self, failover: Failover) -> Self {
+        Self { failover, ..self }
     }
 
     /// The server at `index`, if this snapshot has it.

@@ -1,15 +1,14 @@
-//! Servers that are drained: when their time is up, and the resets of what is still open then.
+//! Servers that are drained: when their time is up, and the resets of what is still open then. One that is disabled is one whose time is up at once.
 //!
 //! Until then a drain costs its lane nothing, and its connections know nothing of it. Then the lane looks at all its connections once, a few in each breath.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use crate::balance::{Slot, State};
 use crate::base::{Duration, Instant};
 use crate::health::MonitoredPool;
 use crate::lane::Lane;
-use crate::lane::work::Connection;
 use crate::nic::QueuePair;
 use crate::relay::End;
 
@@ -23,6 +22,8 @@ pub(super) struct Drains {
     began: HashMap<Slot, Instant>,
     /// When the time of each is up that has one.
     due: BTreeSet<(Instant, Slot)>,
+    /// Those of them that are disabled.
+    disabled: HashSet<Slot>,
     /// Connections from this one on, down to the first, are to be looked at.
     sweep: usize,
 }
@@ -62,9 +63,17 @@ impl Drains {
 impl<Q: QueuePair, C> Lane<Q, C> {
     pub(super) fn begin_drains(&mut self, pools: &[MonitoredPool], now: Instant) {
         let mut drained = BTreeMap::new();
+        self.drains.disabled.clear();
         for server in pools.iter().flat_map(|monitored| &monitored.pool.servers) {
-            if let State::Draining(draining) = server.state {
-                drained.insert(server.slot, draining.timeout);
+            match server.state {
+                State::Enabled => {}
+                State::Draining(draining) => {
+                    drained.insert(server.slot, draining.timeout);
+                }
+                State::Disabled => {
+                    drained.insert(server.slot, Some(Duration::ZERO));
+                    self.drains.disabled.insert(server.slot);
+                }
             }
         }
         // A drain that was over may be called off, or last longer now. Those that are over all the same are found so within this breath.
@@ -84,15 +93,13 @@ impl<Q: QueuePair, C> Lane<Q, C> {
         let some = self.drains.next_some();
         let any = !some.is_empty();
         for index in some {
-            if self.connections.get(index).is_some_and(|connection| self.is_at_drained(connection)) {
-                self.cut(index, End::ServerDrained, now);
+            let server = self.connections.get(index).and_then(|connection| connection.claim.slot());
+            if let Some(slot) = server.filter(|slot| self.loads.is_drained(*slot)) {
+                let is_disabled = self.drains.disabled.contains(&slot);
+                self.cut(index, if is_disabled { End::ServerDisabled } else { End::ServerDrained }, now);
             }
         }
         any
-    }
-
-    fn is_at_drained(&self, connection: &Connection) -> bool {
-        connection.claim.slot().is_some_and(|slot| self.loads.is_drained(slot))
     }
 }
 

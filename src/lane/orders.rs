@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::balance::Backend;
+use crate::balance::{Backend, Pool, PoolDownAction};
 use crate::base::{Instant, PoolId};
 use crate::health::MonitoredPool;
 use crate::lane::work::Front;
@@ -35,10 +35,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
         self.loads.configure(snapshot.pools.iter().map(|monitored| &*monitored.pool));
         self.begin_drains(&snapshot.pools, now);
         self.turn_away_waiting(&snapshot.pools, now);
-        let backend =
-            |pool: &_| Rc::new(Backend::new(Arc::clone(pool), Arc::clone(&self.board), Rc::clone(&self.loads)));
-        let backends: HashMap<PoolId, Rc<Backend>> =
-            snapshot.pools.iter().map(|MonitoredPool { pool, .. }| (pool.id, backend(pool))).collect();
+        let backends = self.backends(&snapshot.pools);
         let old = std::mem::take(&mut self.fronts);
         for address in old.values().flat_map(|front| &front.service.addresses) {
             if !snapshot.services.iter().any(|service| service.addresses.contains(address)) {
@@ -56,6 +53,22 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             probes.monitors.configure(&snapshot.pools, now);
         }
         self.counters.lane.configuration_version.set(snapshot.version);
+    }
+
+    /// Every pool as this lane uses it.
+    fn backends(&self, pools: &[MonitoredPool]) -> HashMap<PoolId, Rc<Backend>> {
+        let backend = |pool: &Arc<Pool>| {
+            let backend = Backend::new(Arc::clone(pool), Arc::clone(&self.board), Rc::clone(&self.loads));
+            let backup = match pool.failover.pool_down_action {
+                PoolDownAction::BackupPool(backup) => pools.iter().find(|monitored| monitored.pool.id == backup),
+                PoolDownAction::Reset | PoolDownAction::TlsAlert => None,
+            };
+            match backup {
+                Some(backup) => backend.backed_by(Arc::clone(&backup.pool)),
+                None => backend,
+            }
+        };
+        pools.iter().map(|MonitoredPool { pool, .. }| (pool.id, Rc::new(backend(pool)))).collect()
     }
 
     /// An address may have moved from one service to another: its listener carries the service's identity.

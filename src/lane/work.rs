@@ -196,7 +196,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
         connection.queued = false;
         let is_undecided = connection.claim == Claim::Undecided;
         if is_undecided && let Some(front) = self.fronts.get(&connection.relay.service().id) {
-            connection.backend = Rc::clone(&front.backend);
+            connection.backend = Rc::clone(front.backend.in_force());
         }
         let Connection { relay, backend, .. } = &mut **connection;
         let next = relay.work(&mut self.station.stack, &mut self.desk, backend, &self.counters.relay, now);
@@ -212,7 +212,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             Next::Again => self.wake(index),
             Next::Recall => self.recall(index, now),
             Next::Connect(server) => self.connect(index, server, now),
-            Next::FallBack => self.fall_back(index, now),
+            Next::TryOther => self.try_other(index, now),
             Next::Over(end) => self.finish(index, end, now),
         }
     }
@@ -234,15 +234,16 @@ impl<Q: QueuePair, C> Lane<Q, C> {
         self.wake(index);
     }
 
-    /// Opens it to another server than the one that was decided for, at which the connection has no place any more.
-    fn fall_back(&mut self, index: usize, now: Instant) {
+    /// Opens it to another server than those that were tried, at which the connection has no place any more.
+    fn try_other(&mut self, index: usize, now: Instant) {
+        self.release(index);
         let Some(connection) = self.connections.get_mut(index) else { return };
-        let chosen = connection.backend.choose();
-        connection.relay.on_fallen_back(chosen);
+        let chosen = connection.backend.choose_other(connection.relay.tried());
+        connection.relay.on_other_server(chosen);
         match chosen.and_then(|server| Some((server, connection.backend.pool().server(server)?.slot))) {
             Some((server, slot)) => {
                 connection.claim = Claim::Place(slot);
-                self.counters.relay.fallen_back.increment();
+                self.counters.relay.connects_retried.increment();
                 self.connect(index, server, now);
             }
             None => self.wake(index),
@@ -275,7 +276,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             connection.timer = None;
             if connection.relay.deadline() > now {
                 self.arm(index);
-            } else if connection.relay.gives_up_server(&mut self.station.stack, now) {
+            } else if connection.relay.gives_up_server(connection.backend.pool(), &mut self.station.stack, now) {
                 self.release(index);
                 self.wake(index);
             } else {

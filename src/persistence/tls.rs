@@ -27,9 +27,18 @@ impl Returning {
 /// Whoever gets a server has a place there from now on, or waits for one: see [`Decision::must_wait`]. Who decides this gives back either.
 pub fn decide(returning: Option<&Returning>, profile: Option<&Profile>, backend: &Backend, now: UnixTime) -> Decision {
     let other = |reason| other(backend, reason);
+    if backend.is_short() {
+        return Decision { server: None, reason: Reason::PoolDown };
+    }
     let Some(profile) = profile else { return other(Reason::Off) };
     let Some(returning) = returning else { return other(Reason::NoMapping) };
     let mapping = &returning.mapping;
+    // Its server's pool is down, and this is the backup of that.
+    if backend.stands_in_for(mapping.pool)
+        && profile.select_new_server_when_persistent_server_down != SelectNewServer::Immediate
+    {
+        return refused(backend, Reason::RefusedDown);
+    }
     let Some((index, server)) = mapped(mapping, backend.pool()) else { return other(Reason::SwitchedRemoved) };
     if profile.max_mapping_age.is_some_and(|max| now.since(mapping.assigned) > max) {
         return other(Reason::SwitchedAged);

@@ -69,8 +69,8 @@ crate::counters! {
         counter decided_pool_down,
         /// Clients turned away because no server had a place
         counter decided_pool_full,
-        /// Disputed servers that did not answer, so that another one served the connection
-        counter fallen_back,
+        /// Connections that were tried again at another server because one could not be connected to
+        counter connects_retried,
         /// Clients that wait for a place at their server
         gauge waiting,
         /// Clients that waited and got a place
@@ -133,6 +133,8 @@ crate::counters! {
         counter ended_idle_timed_out,
         /// Connections cut because their server was drained and the time was up
         counter ended_server_drained,
+        /// Connections cut because the operator disabled their server
+        counter ended_server_disabled,
         /// Connections cut because the engine stopped
         counter ended_drained,
     }
@@ -217,6 +219,7 @@ impl Counters {
             End::ServerReset => &self.ended_server_reset,
             End::IdleTimedOut => &self.ended_idle_timed_out,
             End::ServerDrained => &self.ended_server_drained,
+            End::ServerDisabled => &self.ended_server_disabled,
             End::Drained => &self.ended_drained,
         };
         ended.increment();

@@ -39,6 +39,8 @@ pub enum End {
     IdleTimedOut,
     /// The server was drained, and the time for that was up.
     ServerDrained,
+    /// The operator disabled the server.
+    ServerDisabled,
     /// The engine stopped before the connection ended.
     Drained,
 }
@@ -76,6 +78,7 @@ impl End {
             Self::ServerReset => "server-reset",
             Self::IdleTimedOut => "idle-timed-out",
             Self::ServerDrained => "server-drained",
+            Self::ServerDisabled => "server-disabled",
             Self::Drained => "drained",
         }
     }

@@ -10,10 +10,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::balance::{Backend, ServerIndex};
+use crate::balance::{Backend, Pool, PoolDownAction, ServerIndex};
 use crate::base::{Duration, Instant, UnixTime};
 use crate::persistence::tls::Returning;
-use crate::persistence::{self, Decision, OnLimit, Reason};
+use crate::persistence::{self, Decision, OnLimit, Reason, SelectNewServer};
 use crate::relay::{Counters, End, Service};
 use crate::tcp::{self, Close, ConnectionId, Readable, Stack};
 use crate::ticket::Mapping;
@@ -43,8 +43,8 @@ pub enum Next {
     Recall,
     /// A connection to this server: answer with [`Relay::on_connecting`] or [`Relay::on_no_connection`].
     Connect(ServerIndex),
-    /// Another server than the one that was decided for, which is disputed and does not answer: answer with [`Relay::on_fallen_back`].
-    FallBack,
+    /// A connection to another server than those that it [has tried](Relay::tried) in vain: answer with [`Relay::on_other_server`].
+    TryOther,
     /// Nothing more: it has ended so, and neither leg exists any longer.
     Over(End),
 }
@@ -78,8 +78,10 @@ pub struct Relay {
     handshake: Option<Handshake>,
     /// A client that had to wait has its place.
     admitted: bool,
-    /// How a disputed server did not answer.
-    unanswered: Option<End>,
+    /// How the last connection to a server failed, until there is another.
+    failed: Option<End>,
+    /// Servers that were connected to in vain.
+    tried: Vec<ServerIndex>,
     began: Instant,
     established: Option<Instant>,
     moved: Instant,
@@ -101,7 +103,8 @@ impl Relay {
             end: None,
             handshake: None,
             admitted: false,
-            unanswered: None,
+            failed: None,
+            tried: Vec::new(),
             began: now,
             established: None,
             moved: now,
@@ -201,25 +204,37 @@ impl Relay {
             Side::Client => self.client = None,
             Side::Server => self.server = None,
         }
-        if side == Side::Server && self.may_fall_back() {
-            self.unanswered = end;
+        if side == Side::Server && self.stage == Stage::Connecting {
+            self.failed = end;
         } else {
             self.end = self.end.or(end);
         }
     }
 
-    /// Whether a server that does not answer is not the end: it was disputed whether it is up, nothing has been said to it, and it is the first one.
-    fn may_fall_back(&self) -> bool {
-        self.stage == Stage::Connecting
-            && self.unanswered.is_none()
-            && self.handshake.as_ref().is_some_and(|handshake| handshake.decision.reason == Reason::Disputed)
+    /// Whether a server that cannot be connected to is not the end: nothing has been said to it, the client may go to another one, and not too many have been
+    /// tried. The mapping stays: tickets left with the handshake.
+    fn may_try_other(&self, pool: &Pool) -> bool {
+        let Some(handshake) = self.handshake.as_ref().filter(|_| self.stage == Stage::Connecting) else { return false };
+        let most = match handshake.decision.reason {
+            // Whether it is up was disputed, so that another one is asked in any case.
+            Reason::Disputed => pool.failover.connect_retries.max(1),
+            _ if self.is_bound_to_server() => 0,
+            _ => pool.failover.connect_retries,
+        };
+        self.tried.len() < usize::from(most)
+    }
+
+    /// Whether the profile allows its clients no other server than theirs: from the first connection on, whose tickets name it.
+    fn is_bound_to_server(&self) -> bool {
+        let select = self.service.tls.profile().map(|profile| profile.select_new_server_when_persistent_server_down);
+        select.is_some_and(|select| select != SelectNewServer::Immediate)
     }
 
     /// Whether a server that has not answered in time is given up for another one: [`work`](Self::work) is wanted then.
-    pub fn gives_up_server(&mut self, stack: &mut Stack, now: Instant) -> bool {
-        let gives_up = self.may_fall_back();
+    pub fn gives_up_server(&mut self, pool: &Pool, stack: &mut Stack, now: Instant) -> bool {
+        let gives_up = self.may_try_other(pool);
         if gives_up {
-            self.unanswered = Some(End::ServerTimedOut);
+            self.failed = Some(End::ServerTimedOut);
             self.moved = now;
             if let Some(server) = self.server.take() {
                 stack.abort(server, now);
@@ -228,11 +243,28 @@ impl Relay {
         gives_up
     }
 
-    /// What [`Next::FallBack`] asked for: a server with a place for this connection, if there is one. The mapping stays.
-    pub fn on_fallen_back(&mut self, server: Option<ServerIndex>) {
+    /// The server cannot be connected to: another one, or the end.
+    fn on_failed(&mut self, end: End, pool: &Pool) -> Next {
+        if !self.may_try_other(pool) {
+            self.end = self.end.or(Some(end));
+            return Next::Wait;
+        }
+        let server = self.handshake.as_ref().and_then(|handshake| handshake.decision.server);
+        self.tried.extend(server);
+        Next::TryOther
+    }
+
+    /// The servers that were connected to in vain.
+    pub fn tried(&self) -> &[ServerIndex] {
+        &self.tried
+    }
+
+    /// What [`Next::TryOther`] asked for: a server with a place for this connection, if there is one.
+    pub fn on_other_server(&mut self, server: Option<ServerIndex>) {
+        let failed = self.failed.take();
         match (server, &mut self.handshake) {
             (Some(server), Some(handshake)) => handshake.decision.server = Some(server),
-            (Some(_) | None, _) => self.end = self.end.or(self.unanswered),
+            (Some(_) | None, _) => self.end = self.end.or(failed),
         }
     }
 
@@ -260,9 +292,9 @@ impl Relay {
         self.moved = now;
     }
 
-    /// There will be no connection to the server.
+    /// There will be no connection to this server.
     pub fn on_no_connection(&mut self, end: End) {
-        self.end = self.end.or(Some(end));
+        self.failed = Some(end);
     }
 
     /// Does what can be done now, in bounded time: at most one handshake step, at most [`WORK_MAX`] bytes each way.
@@ -279,9 +311,12 @@ impl Relay {
         let next = match self.stage {
             _ if self.end.is_some() && self.stage != Stage::Closing => Next::Wait,
             Stage::Handshake => self.shake(stack, desk, backend, counters, now),
-            Stage::Queued => self.go_on(),
-            Stage::Connecting if self.unanswered.is_some() && self.server.is_none() => Next::FallBack,
-            Stage::Recalling | Stage::Connecting => Next::Wait,
+            Stage::Queued => self.go_on(backend, stack, now),
+            Stage::Connecting => match self.failed {
+                Some(end) => self.on_failed(end, backend.pool()),
+                None => Next::Wait,
+            },
+            Stage::Recalling => Next::Wait,
             Stage::Open => self.pump(stack, desk, backend, now),
             Stage::Closing => {
                 self.drop_input(stack, now);
@@ -328,7 +363,7 @@ impl Relay {
             Ok(Progress::Handshaking | Progress::Open) => Next::Again,
             Ok(Progress::Established(handshake)) => {
                 counters.on_handshake(&handshake);
-                self.on_established(handshake, now)
+                self.on_established(handshake, backend, stack, now)
             }
             Err(failure) => {
                 self.fail(End::Tls(failure), stack, now);
@@ -337,7 +372,7 @@ impl Relay {
         }
     }
 
-    fn on_established(&mut self, handshake: Handshake, now: Instant) -> Next {
+    fn on_established(&mut self, handshake: Handshake, backend: &Backend, stack: &mut Stack, now: Instant) -> Next {
         let decision = handshake.decision;
         self.handshake = Some(handshake);
         self.established = Some(now);
@@ -346,8 +381,8 @@ impl Relay {
             self.stage = Stage::Recalling;
             return Next::Recall;
         }
-        self.on_decided(decision);
-        self.go_on()
+        self.stage = Stage::Queued;
+        self.go_on(backend, stack, now)
     }
 
     /// What [`Next::Recall`] asked for: decides where the client goes. Gives the mapping that it has from now on, if it has another one than before.
@@ -370,28 +405,34 @@ impl Relay {
         handshake.wanted = mapping.map(|mapping| mapping.server);
         counters.on_decided(decision.reason);
         self.moved = now;
-        self.on_decided(decision);
+        self.stage = Stage::Queued;
         let kept = persistence::tls::mapping_to_seal(&decision, mapping, backend.pool(), unix);
         kept.filter(|kept| mapping != Some(kept))
     }
 
-    fn on_decided(&mut self, decision: Decision) {
-        self.stage = Stage::Queued;
-        if decision.server.is_none() {
-            let is_outage = [Reason::PoolDown, Reason::PoolFull].contains(&decision.reason);
-            self.end = Some(if is_outage { End::NoServer } else { End::Refused });
+    /// There is no server for the client. It learns of it by a reset, or by an alert where its pool is down and says so: a reset can come from anybody.
+    fn turn_away(&mut self, reason: Reason, backend: &Backend, stack: &mut Stack, now: Instant) {
+        if ![Reason::PoolDown, Reason::PoolFull].contains(&reason) {
+            self.end = Some(End::Refused);
+        } else if backend.pool().failover.pool_down_action == PoolDownAction::TlsAlert {
+            self.session.turn_away();
+            self.fail(End::NoServer, stack, now);
+        } else {
+            self.end = Some(End::NoServer);
         }
     }
 
-    /// Asks for the connection to the server, if the client has a place there.
-    fn go_on(&mut self) -> Next {
-        match self.chosen() {
-            Some(server) => {
-                self.stage = Stage::Connecting;
-                Next::Connect(server)
-            }
-            None => Next::Wait,
+    /// It is decided where the client goes: asks for the connection to the server, if the client has a place there.
+    fn go_on(&mut self, backend: &Backend, stack: &mut Stack, now: Instant) -> Next {
+        if let Some(server) = self.chosen() {
+            self.stage = Stage::Connecting;
+            return Next::Connect(server);
         }
+        let decision = self.handshake.as_ref().map(|handshake| handshake.decision);
+        if let Some(Decision { server: None, reason }) = decision {
+            self.turn_away(reason, backend, stack, now);
+        }
+        Next::Wait
     }
 
     /// The session has failed: the alert, then FIN, so that the alert arrives; the server learns of it by a reset.

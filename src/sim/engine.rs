@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
-use crate::balance::{Algorithm, Board, Loads, Pool, Server as PoolServer, Slot, State};
+use crate::balance::{Algorithm, Board, Failover, Loads, Pool, Server as PoolServer, Slot, State};
 use crate::base::{Duration, EngineId, Generation, LaneId, PoolId, Random, ServerId, ServiceId};
 use crate::health::{Monitor, MonitoredPool, Monitors};
 use crate::lane::{self, Clock, Handle, Lane, Order, Poll, Snapshot, Steering};
@@ -142,6 +142,7 @@ impl<C: Clock + Clone> Engine<C> {
             policy: SelectNewServer::Immediate,
             on_limit: OnLimit::Refuse,
             servers: vec![SiteServer::new(0, server)],
+            failover: Failover::default(),
             port,
             services: 1,
             idle: IDLE,
@@ -170,12 +171,26 @@ pub struct SiteServer {
     pub state: State,
     /// Most connections at once.
     pub max_connections: Option<u32>,
+    /// It is in the backup pool.
+    pub is_backup: bool,
 }
+
+/// The services' pool, and the one that [`Failover`] may name as its backup.
+pub const POOL: PoolId = PoolId(1);
+/// The same.
+pub const BACKUP: PoolId = PoolId(2);
 
 impl SiteServer {
     /// The first incarnation of a server, which may be used without bounds.
     pub fn new(number: u16, address: SocketAddr) -> Self {
-        Self { number, address, generation: Generation(0), state: State::Enabled, max_connections: None }
+        Self {
+            number,
+            address,
+            generation: Generation(0),
+            state: State::Enabled,
+            max_connections: None,
+            is_backup: false,
+        }
     }
 
     /// Its place on the health board and in the loads.
@@ -197,6 +212,8 @@ pub struct Site {
     pub on_limit: OnLimit,
     /// The servers.
     pub servers: Vec<SiteServer>,
+    /// What the services' pool does when they fail.
+    pub failover: Failover,
     /// The port; it answers for the service's address if that is in it.
     pub port: link::Settings,
     /// How many services there are, each at an address of its own: see [`service_address`].
@@ -213,7 +230,8 @@ impl Site {
     /// # Panics
     /// When the identity is not a certificate with its key.
     pub fn snapshot(&self, version: u64) -> Snapshot {
-        let pool = Arc::new(self.pool());
+        let pool = Arc::new(self.pool(POOL, false).failing_over(self.failover));
+        let backup = Arc::new(self.pool(BACKUP, true));
         let monitor = Monitor {
             name: "connect".into(),
             port: None,
@@ -223,12 +241,9 @@ impl Site {
             failed_checks: 3,
         };
         let services = (0..self.services).map(|number| Arc::new(self.service(number, &pool))).collect();
-        Snapshot {
-            version,
-            ports: vec![self.port.clone()],
-            services,
-            pools: vec![MonitoredPool::by_all(pool, vec![Arc::new(monitor)])],
-        }
+        let monitors = vec![Arc::new(monitor)];
+        let pools = [pool, backup].map(|pool| MonitoredPool::by_all(pool, monitors.clone())).into();
+        Snapshot { version, ports: vec![self.port.clone()], services, pools }
     }
 
     fn service(&self, number: u32, pool: &Arc<Pool>) -> Service {
@@ -278,8 +293,9 @@ impl Site {
         }
     }
 
-    fn pool(&self) -> Pool {
-        let servers = self.servers.iter().map(|member| PoolServer {
+    fn pool(&self, id: PoolId, is_backup: bool) -> Pool {
+        let servers = self.servers.iter().filter(|member| member.is_backup == is_backup);
+        let servers = servers.map(|member| PoolServer {
             id: ServerId(u64::from(member.number) + 100),
             generation: member.generation,
             name: format!("server-{}", member.number),
@@ -289,7 +305,8 @@ impl Site {
             max_connections: member.max_connections,
             slot: member.slot(),
         });
-        Pool::new(PoolId(1), "web".into(), Algorithm::RoundRobin, servers.collect()).looked_at_every(self.probes.0)
+        let name = if is_backup { "backup" } else { "web" };
+        Pool::new(id, name.into(), Algorithm::RoundRobin, servers.collect()).looked_at_every(self.probes.0)
     }
 }
 

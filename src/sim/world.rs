@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::balance::{Board, Health, Loads, Slot, State};
+use crate::balance::{Board, Failover, Health, Loads, Slot, State};
 use crate::base::{Duration, EngineId, Generation, Instant, Random};
 use crate::lane::{Handle, Lane, Order, Record, Snapshot};
 use crate::nic::Offload;
@@ -41,6 +41,10 @@ pub struct Setup {
     pub offload: Offload,
     /// Servers.
     pub servers: u16,
+    /// So many of them, the last ones, are in the backup pool.
+    pub backups: u16,
+    /// What the pool of the others does when they fail.
+    pub failover: Failover,
     /// Clients.
     pub clients: usize,
     /// The network's faults.
@@ -64,6 +68,8 @@ impl Default for Setup {
             lanes: 2,
             offload: Offload::default(),
             servers: 4,
+            backups: 0,
+            failover: Failover::default(),
             clients: 8,
             conditions: Conditions::default(),
             method: Method::Tls,
@@ -169,7 +175,7 @@ impl World {
             visits_before: 0,
             certificate: identity.clone(),
             ring,
-            configured: (0..setup.servers).map(|number| SiteServer::new(number, server_address(number))).collect(),
+            configured: (0..setup.servers).map(|number| site_server(number, &setup)).collect(),
             has_service: true,
             version: 0,
             trace: Sha256::new(),
@@ -371,7 +377,7 @@ impl World {
     /// The configuration names a server (again), as this generation.
     pub fn add_server(&mut self, number: u16, generation: Generation) {
         self.configured.retain(|server| server.number != number);
-        self.configured.push(SiteServer { generation, ..SiteServer::new(number, server_address(number)) });
+        self.configured.push(SiteServer { generation, ..site_server(number, &self.setup) });
         self.configure();
     }
 
@@ -647,6 +653,7 @@ impl World {
             policy: self.setup.policy,
             on_limit: self.setup.on_limit,
             servers: self.configured.clone(),
+            failover: self.setup.failover,
             port,
             services: u32::from(self.has_service),
             idle: IDLE,
@@ -660,6 +667,11 @@ impl World {
 fn client_address(client: usize) -> IpAddr {
     let last = u8::try_from(client + 1).expect("as many clients as a neighbour table holds");
     IpAddr::from([198, 18, 1, last])
+}
+
+fn site_server(number: u16, setup: &Setup) -> SiteServer {
+    let is_backup = number >= setup.servers - setup.backups;
+    SiteServer { is_backup, ..SiteServer::new(number, server_address(number)) }
 }
 
 fn server_address(number: u16) -> std::net::SocketAddr {

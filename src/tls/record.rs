@@ -59,6 +59,7 @@ pub(super) enum Alert {
     RecordOverflow = 22,
     IllegalParameter = 47,
     DecodeError = 50,
+    InternalError = 80,
     UserCanceled = 90,
     NoRenegotiation = 100,
 }
@@ -363,7 +364,8 @@ impl Records {
             | Alert::BadRecordMac
             | Alert::RecordOverflow
             | Alert::IllegalParameter
-            | Alert::DecodeError => FATAL,
+            | Alert::DecodeError
+            | Alert::InternalError => FATAL,
         };
         self.seal(Kind::Alert, Piece::from(&[level, alert as u8][..]))
     }

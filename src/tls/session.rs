@@ -207,6 +207,15 @@ impl Session {
         self.channel.close();
     }
 
+    /// Ends an open session with a fatal internal_error alert: the client can be served by nobody.
+    pub fn turn_away(&mut self) {
+        if let State::Open(_) = &self.state
+            && !std::mem::replace(&mut self.has_closed, true)
+        {
+            self.fail(Broken { failure: Failure::Internal, alert: Some(Alert::InternalError) });
+        }
+    }
+
     /// Whether the client has sent close_notify. Without it, the end of its stream is a truncation.
     pub fn peer_has_closed(&self) -> bool {
         self.channel.peer_has_closed
