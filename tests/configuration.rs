@@ -88,7 +88,7 @@ fn faults(text: &str, directory: &Path) -> Vec<String> {
 }
 
 /// One case of `faults.txt`: a sentence, lines of tap.toml to take out (`-`), what to put in for the last (`+`), what is said (`=`), about which line: the first that is put
-/// in is `+1`.
+/// in is `+1`. A number without a sign is that of tap.toml.
 struct Case {
     sentence: String,
     text: String,
@@ -122,6 +122,9 @@ fn case(paragraph: &str) -> Case {
 fn numbered(fault: &str, lines: usize) -> String {
     let parts = fault.strip_prefix("sealane.toml:").and_then(|rest| rest.split_once(": "));
     let Some((from_there, what)) = parts else { return fault.to_owned() };
+    if !from_there.starts_with(['+', '-']) {
+        return fault.to_owned();
+    }
     let line = lines.checked_add_signed(from_there.parse().unwrap()).unwrap();
     format!("sealane.toml:{line}: {what}")
 }

@@ -147,7 +147,7 @@ fn placed_pool(pool: &Pool, keys: &TicketKeys, slots: &mut Slots) -> Result<bala
         })
     };
     let servers = pool.servers.iter().map(place).collect::<Result<_, SlotsFull>>()?;
-    let placed = balance::Pool::new(pool.id, pool.name.clone(), pool.algorithm, servers);
+    let placed = balance::Pool::new(pool.id, pool.name.clone(), pool.algorithm, servers).failing_over(pool.failover);
     // Keys that nobody else has are those of an engine that is alone.
     if matches!(keys.source, KeySource::Own(_)) {
         return Ok(placed);

@@ -215,11 +215,14 @@ impl Relay {
     /// tried. The mapping stays: tickets left with the handshake.
     fn may_try_other(&self, pool: &Pool) -> bool {
         let Some(handshake) = self.handshake.as_ref().filter(|_| self.stage == Stage::Connecting) else { return false };
-        let most = match handshake.decision.reason {
-            // Whether it is up was disputed, so that another one is asked in any case.
-            Reason::Disputed => pool.failover.connect_retries.max(1),
-            _ if self.is_bound_to_server() => 0,
-            _ => pool.failover.connect_retries,
+        let retries = pool.failover.connect_retries;
+        let most = if handshake.decision.reason == Reason::Disputed {
+            // Another engine says that it is up: that is not worth more than one try.
+            retries.max(1)
+        } else if self.is_bound_to_server() {
+            0
+        } else {
+            retries
         };
         self.tried.len() < usize::from(most)
     }

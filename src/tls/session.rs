@@ -20,7 +20,7 @@ use crate::tls::clients::Client;
 use crate::tls::desk::Step;
 use crate::tls::failure::{ClientFault, Failure};
 use crate::tls::notes::{Admission, Hello, Notes, Shown};
-use crate::tls::record::{Broken, RECORD_MAX, Records, Side};
+use crate::tls::record::{Alert, Broken, RECORD_MAX, Records, Side};
 use crate::tls::service::iana_name;
 use crate::tls::turn::{self, Turn, first_record, version_of};
 use crate::tls::{Desk, Service};
@@ -209,9 +209,7 @@ impl Session {
 
     /// Ends an open session with a fatal internal_error alert: the client can be served by nobody.
     pub fn turn_away(&mut self) {
-        if let State::Open(_) = &self.state
-            && !std::mem::replace(&mut self.has_closed, true)
-        {
+        if matches!(self.state, State::Open) {
             self.fail(Broken { failure: Failure::Internal, alert: Some(Alert::InternalError) });
         }
     }

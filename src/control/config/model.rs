@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::fault::Fault;
-use crate::balance::{Algorithm, State};
+use crate::balance::{Algorithm, Failover, State};
 use crate::base::{Duration, EngineId, Generation, PoolId, ServerId, ServiceId};
 use crate::control::keys::etcd;
 use crate::health::Monitor;
@@ -237,6 +237,8 @@ pub struct Pool {
     pub algorithm: Algorithm,
     /// Servers, at least one.
     pub servers: Vec<Server>,
+    /// What it does when they fail.
+    pub failover: Failover,
     /// How they are monitored, if they are.
     pub monitors: Vec<Arc<Monitor>>,
     /// How many monitors must find a server up.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use toml::de::DeValue;
 
+use super::failover::{failover, prove_backups};
 use super::fault::{Report, Wrong, wrong};
 use super::model::{Pool, Port, SERVERS_MAX, Server};
 use super::named::Named;
@@ -24,7 +25,8 @@ pub(super) fn pools(
     ports: &[Located<Port>],
 ) -> Named<Arc<Pool>> {
     let mut room = SERVERS_MAX;
-    Named::read(report, root, "pool", |report, section, name| {
+    let mut backups = Vec::new();
+    let pools = Named::read(report, root, "pool", |report, section, name| {
         let algorithm = section.or(
             report,
             "algorithm",
@@ -40,6 +42,7 @@ pub(super) fn pools(
             let key = section.key("server");
             report.warning(section.line, key, wrong(what, "write state = \"enabled\" for one of them"));
         }
+        let failover = failover(report, section, &servers, &mut backups);
         let name = name?.to_owned();
         Some(Arc::new(Pool {
             id: identity::pool(&name),
@@ -48,8 +51,11 @@ pub(super) fn pools(
             servers,
             monitors,
             monitors_up_min,
+            failover,
         }))
-    })
+    });
+    prove_backups(report, &pools, &backups);
+    pools
 }
 
 /// Most connections that a server may be limited to: more than all lanes together have.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::model::{Configuration, KeySource};
+use crate::balance::PoolDownAction;
 
 impl fmt::Display for Configuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,7 +46,12 @@ impl fmt::Display for Configuration {
                 .map(|server| format!("{} {}", server.name, server.address))
                 .collect::<Vec<_>>()
                 .join(", ");
-            writeln!(f, "pool {}: {servers}; {monitor}", pool.name)?;
+            let backup = match pool.failover.pool_down_action {
+                PoolDownAction::BackupPool(backup) => self.pools.iter().find(|pool| pool.id == backup),
+                PoolDownAction::Reset | PoolDownAction::TlsAlert => None,
+            };
+            let backup = backup.map_or(String::new(), |backup| format!("; backup pool {}", backup.name));
+            writeln!(f, "pool {}: {servers}; {monitor}{backup}", pool.name)?;
         }
         let keys = &self.ticket_keys;
         let source = match &keys.source {

@@ -7,6 +7,7 @@
 - `client_certificates`: clients that prove who they are, or fail to.
 - `client_ip`: clients that are known by their address.
 - `servers`: servers that refuse, reset or say nothing, and clients that do so.
+- `failover`: servers that do not connect while there are others, and pools that are down.
 - `closing`: the ends of connections, each way.
 - `reload`: SIGHUP.
 - `limits`: servers that are full, drained or disabled.
@@ -16,9 +17,9 @@
 - `after`: everything has been given back. Runs last, always.
 """
 
-from . import after, client_certificates, client_ip, closing, cluster, frames, handshakes, limits, reach, reload, servers, tickets, trace, volume
+from . import after, client_certificates, client_ip, closing, cluster, failover, frames, handshakes, limits, reach, reload, servers, tickets, trace, volume
 
-MODULES = (reach, frames, handshakes, tickets, client_certificates, client_ip, servers, closing, reload, limits, trace, cluster, volume, after)
+MODULES = (reach, frames, handshakes, tickets, client_certificates, client_ip, servers, failover, closing, reload, limits, trace, cluster, volume, after)
 
 
 def all_cases():

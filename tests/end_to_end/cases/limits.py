@@ -4,9 +4,9 @@ import concurrent.futures
 import contextlib
 
 from harness import config
-from harness.clients import HandshakeFailed
+from harness.clients import HandshakeFailed, told
 from harness.trial import WEB
-from harness.wait import TimedOut, until
+from harness.wait import until
 
 POOL, HOST = "small", 60
 SERVERS = {name: WEB[name] for name in ("a", "b")}
@@ -15,37 +15,15 @@ SERVERS = {name: WEB[name] for name in ("a", "b")}
 @contextlib.contextmanager
 def _small(trial, max_connections, policy="immediate", **profile):
     """A service with two servers that have so many places each. Gives its pool's table."""
-    settings = trial.engine.settings
     pool = config.pool(POOL, SERVERS, monitor="connect")
     for server in pool["server"]:
         server["max_connections"] = max_connections
-    added = {
-        "pool": pool,
-        "persistence_profile": config.profile(POOL, policy) | profile,
-        "virtual_service": config.service(POOL, HOST, POOL, "shop-ecdsa", profile=POOL),
-    }
-    try:
-        for kind, table in added.items():
-            settings[kind].append(table)
-        _reload(trial)
+    with trial.added(
+        pool=pool,
+        persistence_profile=config.profile(POOL, policy) | profile,
+        virtual_service=config.service(POOL, HOST, POOL, "shop-ecdsa", profile=POOL),
+    ):
         yield pool
-    finally:
-        for kind, table in added.items():
-            settings[kind].remove(table)
-        _reload(trial)
-
-
-def _reload(trial):
-    """Has every lane take the configuration."""
-    name = "sealane_lane_configuration_version"
-    before = trial.engine.metrics().select(name)
-    trial.engine.write()
-    trial.engine.reload()
-    try:
-        until("every lane to have the new configuration", lambda: min(trial.engine.metrics().select(name)) > max(before), 10)
-    except TimedOut as error:
-        trial.engine.records.read()
-        raise AssertionError(f"{error}; the engine said: {trial.engine.records.lines[-3:]}") from None
 
 
 def _client(trial, version="1.3"):
@@ -191,7 +169,7 @@ def a_reload_drains_a_server_and_its_time_is_up(trial):
             port = held.getsockname()[1]
             next(table for table in pool["server"] if table["name"] == server)["state"] = "draining"
             pool["drain_timeout"] = "never"
-            _reload(trial)
+            trial.reload()
             switched = client.visit(keep=False)
             assert switched.resumed and switched.server != server, switched
             _record(trial, switched.port, mark, "switched-draining", "finished")
@@ -199,7 +177,7 @@ def a_reload_drains_a_server_and_its_time_is_up(trial):
             assert held.recv(100) == b"still here"
             # Its persisted clients may come, until the time is up.
             pool |= {"drain_admission": "allow-persisted", "drain_timeout": "1h"}
-            _reload(trial)
+            trial.reload()
             same = client.visit(keep=False)
             assert same.resumed and same.server == server, same
             _record(trial, same.port, mark, "persisted-draining", "finished")
@@ -208,7 +186,7 @@ def a_reload_drains_a_server_and_its_time_is_up(trial):
                 assert new.server and new.server != server, new
             with trial.counted("sealane_relay_ended_server_drained_total"):
                 pool["drain_timeout"] = "0s"
-                _reload(trial)
+                trial.reload()
                 trial.ended(port, mark, "server-drained")
             try:
                 left = held.recv(100)
@@ -219,20 +197,26 @@ def a_reload_drains_a_server_and_its_time_is_up(trial):
             assert last.resumed and last.server != server, last
 
 
-def a_disabled_server_gets_nobody_and_keeps_what_is_open(trial):
+def a_disabled_server_gets_nobody_and_what_is_open_is_reset(trial):
     with trial.undisturbed(), _small(trial, 0, "never") as pool:
         client, server = _client(trial)
         mark = trial.engine.records.mark()
         table = next(table for table in pool["server"] if table["name"] == server)
         with _hold(client) as held:
-            table["state"] = "disabled"
-            _reload(trial)
+            port = held.getsockname()[1]
+            with trial.counted("sealane_relay_ended_server_disabled_total"):
+                table["state"] = "disabled"
+                trial.reload()
+                trial.ended(port, mark, "server-disabled")
+            try:
+                left = held.recv(100)
+                raise AssertionError(f"the connection lives: {left}")
+            except OSError as error:
+                assert told(held, error) == "reset", error
             refused = client.visit()
             assert refused.refused, refused
             _record(trial, refused.port, mark, "refused-disabled", "refused")
-            held.sendall(b"still here")
-            assert held.recv(100) == b"still here"
         table["state"] = "enabled"
-        _reload(trial)
+        trial.reload()
         back = client.visit()
         assert back.resumed and back.server == server, back

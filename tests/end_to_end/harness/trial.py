@@ -132,6 +132,32 @@ class Trial:
             grown = self.engine.metrics().matching(pattern) - before
             raise AssertionError(f"metrics {pattern} grew by {grown:g} and not by {least}") from None
 
+    def reload(self):
+        """Has every lane take the configuration as it is now."""
+        name = "sealane_lane_configuration_version"
+        before = self.engine.metrics().select(name)
+        self.engine.write()
+        self.engine.reload()
+        try:
+            until("every lane to have the new configuration", lambda: min(self.engine.metrics().select(name)) > max(before), 10)
+        except TimedOut as error:
+            self.engine.records.read()
+            raise AssertionError(f"{error}; the engine said: {self.engine.records.lines[-3:]}") from None
+
+    @contextlib.contextmanager
+    def added(self, **tables):
+        """The configuration with these tables more, each by the name of its list; one table or several."""
+        listed = [(kind, table) for kind, some in tables.items() for table in (some if isinstance(some, list) else [some])]
+        try:
+            for kind, table in listed:
+                self.engine.settings[kind].append(table)
+            self.reload()
+            yield
+        finally:
+            for kind, table in listed:
+                self.engine.settings[kind].remove(table)
+            self.reload()
+
     @contextlib.contextmanager
     def undisturbed(self):
         """Requires that another client's visits, the whole time, all go well and stay on one server."""
