@@ -15,7 +15,7 @@ use crate::persistence::Profile;
 use crate::ticket::{Schedule, Scope};
 use crate::{link, relay, tcp, tls};
 
-/// Places on the health board: as many as one configuration may use, and as many again for servers that reloads bring.
+/// Places on the health board: as many as one configuration may use, and as many again for servers that reloads bring while connections to others go on.
 pub const SLOTS_MAX: usize = 2 * SERVERS_MAX;
 
 /// Most neighbours that a lane remembers on one port.
@@ -83,13 +83,15 @@ pub fn snapshots(
     shared: &mut Shared,
     lanes: usize,
 ) -> Result<Vec<Snapshot>, Unpublishable> {
+    shared.slots.take_back();
     let snapshots: Vec<_> =
         (0..lanes).map(|_| snapshot(configuration, version, macs, shared)).collect::<Result<_, _>>()?;
     // Nothing can fail any more. A lane that counts by a limit follows it at once; one that a limit is new to begins to count with its snapshot.
-    for server in
-        snapshots.first().into_iter().flat_map(|snapshot| &snapshot.pools).flat_map(|monitored| &monitored.pool.servers)
-    {
-        shared.loads.set_limit(server.slot, server.max_connections);
+    for pool in snapshots.iter().flat_map(|snapshot| &snapshot.pools).map(|monitored| &monitored.pool) {
+        shared.slots.publish(pool);
+        for server in &pool.servers {
+            shared.loads.set_limit(server.slot, server.max_connections);
+        }
     }
     Ok(snapshots)
 }
