@@ -12,6 +12,7 @@ mod meet;
 #[path = "common/unsealed.rs"]
 mod unsealed;
 
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -90,7 +91,7 @@ impl Bench {
         let mut desk = Desk::new(EngineId(1), ring, random, Arc::new(Counters::default()));
         desk.set_time(now);
         let loads = Rc::new(LaneLoads::new(Arc::new(Loads::new(1, 1)), LaneId(0)));
-        let backend = Backend::new(Arc::clone(&settings.pool), Arc::new(Board::new(1)), loads);
+        let backend = Backend::new(Arc::clone(&settings.pool), Arc::new(Board::new(1)), loads, Random::from_seed(2));
         Self {
             limit: Arc::new(limit),
             service: Arc::new(Service::new(settings).expect("the settings are right")),
@@ -121,7 +122,11 @@ impl Bench {
         for at in 0..=count {
             let theirs = meet(&limit_client, || rustls_of(&self.limit));
             let Self { service, desk, backend, .. } = self;
-            let mine = meet(&our_client, || Ours { session: Session::new(service), desk, backend });
+            let mine = meet(&our_client, || Ours {
+                session: Session::new(service, Ipv4Addr::LOCALHOST.into()),
+                desk,
+                backend,
+            });
             if at > 0 {
                 let kind = Some(if resumes { HandshakeKind::Resumed } else { HandshakeKind::Full });
                 assert_eq!((theirs.client.handshake_kind(), mine.client.handshake_kind()), (kind, kind));

@@ -1,11 +1,13 @@
 //! A pool as one lane uses it: where a client may go, and its place there.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::balance::balancer::Field;
 use crate::balance::{Admission, Balancer, Board, LaneLoads, Pool, Server, ServerIndex, State};
-use crate::base::PoolId;
+use crate::base::{PoolId, Random};
 
 /// How often a lane chooses anew when another lane takes the last place of the server that it has chosen. Each time somebody else got a place, so more than a few in a
 /// row take a lane that stands still; then the pool counts as full.
@@ -51,16 +53,16 @@ pub enum Outage {
 }
 
 impl Backend {
-    /// The pool as the lane of `loads` uses it, with `board`.
-    pub fn new(pool: Arc<Pool>, board: Arc<Board>, loads: Rc<LaneLoads>) -> Self {
-        let balancer = RefCell::new(Balancer::new(&pool, loads.lane()));
+    /// The pool as the lane of `loads` uses it, with `board` and the lane's own `random`.
+    pub fn new(pool: Arc<Pool>, board: Arc<Board>, loads: Rc<LaneLoads>, random: Random) -> Self {
+        let balancer = RefCell::new(Balancer::new(&pool, loads.lane(), random));
         Self { pool, board, loads, balancer, backup: None, stands_in_for: None }
     }
 
     /// The same with `backup` to take its clients while it is down.
     #[must_use]
-    pub fn backed_by(self, backup: Arc<Pool>) -> Self {
-        let backup = Self::new(backup, Arc::clone(&self.board), Rc::clone(&self.loads));
+    pub fn backed_by(self, backup: Arc<Pool>, random: Random) -> Self {
+        let backup = Self::new(backup, Arc::clone(&self.board), Rc::clone(&self.loads), random);
         Self { backup: Some(Rc::new(Self { stands_in_for: Some(self.pool.id), ..backup })), ..self }
     }
 
@@ -80,28 +82,32 @@ impl Backend {
         &self.pool
     }
 
-    /// A place for a new client, at the server whose turn it is.
-    pub fn choose(&self) -> Option<ServerIndex> {
-        self.choose_other(&[])
+    /// A place for a new client from this address, at the server that the pool's algorithm names.
+    pub fn choose(&self, client: IpAddr) -> Option<ServerIndex> {
+        self.choose_other(client, &[])
     }
 
     /// The same, at none of the servers that were `tried`.
-    pub fn choose_other(&self, tried: &[ServerIndex]) -> Option<ServerIndex> {
+    pub fn choose_other(&self, client: IpAddr, tried: &[ServerIndex]) -> Option<ServerIndex> {
         let mut balancer = self.balancer.borrow_mut();
         for _ in 0..CHOICES_MAX {
-            let server = balancer.peek(&self.pool, &self.board, &self.loads, tried)?;
+            let server = balancer.choose(client, self.field(tried))?;
             if self.take(server) {
-                balancer.commit(&self.pool, &self.board, &self.loads, server);
+                balancer.on_taken(server, self.field(&[]));
                 return Some(server);
             }
         }
         None
     }
 
-    /// The server that [`choose`](Self::choose) would name.
+    /// The server that [`choose`](Self::choose) would name, where no chance is in it.
     #[cfg(test)]
-    pub(crate) fn next(&self) -> Option<ServerIndex> {
-        self.balancer.borrow().peek(&self.pool, &self.board, &self.loads, &[])
+    pub(crate) fn next(&self, client: IpAddr) -> Option<ServerIndex> {
+        self.balancer.borrow_mut().choose(client, self.field(&[]))
+    }
+
+    fn field<'a>(&'a self, tried: &'a [ServerIndex]) -> Field<'a> {
+        Field { board: &self.board, loads: &self.loads, tried }
     }
 
     /// A place at this server, if it has one.

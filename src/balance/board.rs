@@ -1,6 +1,6 @@
 //! The health board: each server's state, written by the lane that runs the monitors, read by all lanes without locks.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// A server's place on the board, held for as long as any configuration names the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,22 +27,50 @@ impl Health {
     }
 }
 
-/// The board. One byte a server: readers see every verdict whole, and the last one as soon as the cache line reaches them.
+/// What part of its ratio a server gets of new clients, in 256ths: less than all of it while it warms up or has failed clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Share(u16);
+
+impl Share {
+    /// All of it.
+    pub const FULL: Self = Self(256);
+    /// The least: a trickle, by which a server proves itself.
+    pub const LEAST: Self = Self(16);
+
+    /// The share nearest to `part` of the whole, between [`LEAST`](Self::LEAST) and [`FULL`](Self::FULL).
+    pub fn of(part: f64) -> Self {
+        let (least, full) = (f64::from(Self::LEAST.0), f64::from(Self::FULL.0));
+        // Within 16 and 256; what is no number is nothing.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the bounds of a share")]
+        let share = (part * full).round().max(least).min(full) as u16;
+        Self(share)
+    }
+
+    /// How many 256ths.
+    pub fn parts(self) -> u16 {
+        self.0
+    }
+}
+
+/// The board. Two bytes a server: readers see every verdict whole, and the last one as soon as the cache line reaches them.
 ///
 /// Verdicts are rare, so neighbours share cache lines and readers keep them.
 #[derive(Debug)]
 pub struct Board {
-    states: Box<[AtomicU8]>,
+    states: Box<[AtomicU16]>,
 }
 
-const UNKNOWN: u8 = 0;
-const UP: u8 = 1;
-const DOWN: u8 = 2;
+/// The lowest two bits are the verdict, the others what the share lacks, so that a server of which nothing is known has the whole.
+const VERDICT: u16 = 3;
+const UNKNOWN: u16 = 0;
+const UP: u16 = 1;
+const DOWN: u16 = 2;
+const LACK_SHIFT: u32 = 2;
 
 impl Board {
-    /// A board with room for `slots` servers, all [`Health::Unknown`].
+    /// A board with room for `slots` servers, all [`Health::Unknown`] and with [`Share::FULL`].
     pub fn new(slots: usize) -> Self {
-        Self { states: (0..slots).map(|_| AtomicU8::new(UNKNOWN)).collect() }
+        Self { states: (0..slots).map(|_| AtomicU16::new(UNKNOWN)).collect() }
     }
 
     /// How many servers it has room for.
@@ -52,29 +80,59 @@ impl Board {
 
     /// The state of the server at `slot`; [`Health::Unknown`] for a slot that the board does not have.
     pub fn health(&self, slot: Slot) -> Health {
-        match self.state(slot).map(|state| state.load(Ordering::Acquire)) {
-            Some(UP) => Health::Up,
-            Some(DOWN) => Health::Down,
-            Some(_) | None => Health::Unknown,
+        match self.read(slot) & VERDICT {
+            UP => Health::Up,
+            DOWN => Health::Down,
+            _ => Health::Unknown,
         }
     }
 
-    /// Publishes a verdict. One writer only. Does nothing for a slot that the board does not have.
+    /// The share of the server at `slot`; all for a slot that the board does not have.
+    pub fn share(&self, slot: Slot) -> Share {
+        share_of(self.read(slot))
+    }
+
+    /// The share of the server at `slot` if clients may be sent there: both with one look.
+    pub fn usable_share(&self, slot: Slot) -> Option<Share> {
+        let state = self.read(slot);
+        (state & VERDICT != DOWN).then(|| share_of(state))
+    }
+
+    /// Publishes a verdict. One writer only, of verdicts and shares. Does nothing for a slot that the board does not have.
     pub fn publish(&self, slot: Slot, health: Health) {
         let value = match health {
             Health::Unknown => UNKNOWN,
             Health::Up => UP,
             Health::Down => DOWN,
         };
+        self.write(slot, VERDICT, value);
+    }
+
+    /// Publishes a share. The same writer's.
+    pub fn publish_share(&self, slot: Slot, share: Share) {
+        self.write(slot, !VERDICT, (Share::FULL.0 - share.0) << LACK_SHIFT);
+    }
+
+    fn read(&self, slot: Slot) -> u16 {
+        self.state(slot).map_or(UNKNOWN, |state| state.load(Ordering::Acquire))
+    }
+
+    fn write(&self, slot: Slot, mask: u16, value: u16) {
         if let Some(state) = self.state(slot) {
+            // Nobody else writes: no step in between is lost.
+            let before = state.load(Ordering::Relaxed);
             // Release, with the Acquire above: who sees a verdict also sees what its writer did before it.
-            state.store(value, Ordering::Release);
+            state.store(before & !mask | value & mask, Ordering::Release);
         }
     }
 
-    fn state(&self, slot: Slot) -> Option<&AtomicU8> {
+    fn state(&self, slot: Slot) -> Option<&AtomicU16> {
         self.states.get(usize::try_from(slot.0).ok()?)
     }
+}
+
+fn share_of(state: u16) -> Share {
+    Share(Share::FULL.0.saturating_sub(state >> LACK_SHIFT))
 }
 
 #[cfg(test)]
@@ -92,6 +150,31 @@ mod tests {
             assert_eq!(board.health(Slot(1)), health);
             assert_eq!(board.health(Slot(0)), Health::Unknown);
             assert_eq!(board.health(Slot(2)), Health::Unknown);
+        }
+    }
+
+    #[test]
+    fn verdict_and_share_change_apart_and_are_seen_together() {
+        let board = Board::new(2);
+        assert_eq!(board.share(Slot(1)), Share::FULL);
+        for share in [Share::LEAST, Share::of(0.5), Share::FULL] {
+            for health in [Health::Up, Health::Down, Health::Unknown] {
+                board.publish_share(Slot(1), share);
+                board.publish(Slot(1), health);
+                assert_eq!((board.health(Slot(1)), board.share(Slot(1))), (health, share));
+                assert_eq!(board.usable_share(Slot(1)), health.is_usable().then_some(share));
+            }
+        }
+        assert_eq!((board.health(Slot(0)), board.share(Slot(0))), (Health::Unknown, Share::FULL));
+        board.publish_share(Slot(2), Share::LEAST);
+        assert_eq!(board.share(Slot(2)), Share::FULL, "a slot that it does not have");
+    }
+
+    #[test]
+    fn a_share_is_between_a_trickle_and_all() {
+        for (part, parts) in [(1.0, 256), (0.5, 128), (0.0625, 16), (0.01, 16), (-3.0, 16), (7.0, 256), (f64::NAN, 16)]
+        {
+            assert_eq!(Share::of(part).parts(), parts, "{part}");
         }
     }
 

@@ -10,14 +10,19 @@ pub mod balancer;
 pub mod board;
 pub mod failover;
 pub mod loads;
+pub mod maglev;
 pub mod pool;
 pub mod slots;
 
+mod draw;
+mod turns;
+
 pub use backend::{Backend, Outage, Standing};
 pub use balancer::Balancer;
-pub use board::{Board, Health, Slot};
+pub use board::{Board, Health, Share, Slot};
 pub use failover::{Failover, PoolDownAction};
 pub use loads::{LaneLoads, Loads};
+pub use maglev::Maglev;
 pub use pool::{Admission, Algorithm, Draining, Pool, Server, ServerIndex, State};
 pub use slots::{Slots, SlotsFull};
 

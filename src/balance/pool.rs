@@ -1,8 +1,9 @@
 //! A pool and its servers, as the configuration names them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use crate::balance::{Failover, Slot};
+use crate::balance::{Failover, Maglev, Slot};
 use crate::base::{Duration, Generation, PoolId, ServerId};
 
 /// A server's place in one snapshot of its pool. Never leaves the engine.
@@ -17,6 +18,12 @@ pub enum Algorithm {
     RoundRobin,
     /// The fewest connections for its ratio.
     LeastConnections,
+    /// The one of two, drawn by ratio, that has fewer connections for its ratio.
+    PowerOfTwo,
+    /// Drawn by ratio.
+    Random,
+    /// By the client's address, the same on every lane and engine.
+    ConsistentHash,
 }
 
 /// One server of a pool.
@@ -74,7 +81,7 @@ pub enum Admission {
 impl Server {
     /// Its ratio as a weight to count with, never zero.
     pub(super) fn weight(&self) -> u8 {
-        self.ratio.max(1)
+        self.ratio.clamp(1, RATIO_MAX)
     }
 }
 
@@ -93,9 +100,14 @@ pub struct Pool {
     pub failover: Failover,
     /// The servers, at most [`SERVERS_MAX`]. Not to be changed once the pool is made: [`find`](Self::find) would not follow.
     pub servers: Vec<Server>,
+    /// Where clients belong by their address, where the algorithm is [`Algorithm::ConsistentHash`].
+    table: Option<Arc<Maglev>>,
     /// Where each incarnation stands, sorted.
     index: Vec<(ServerId, Generation, ServerIndex)>,
 }
+
+/// The highest ratio. A higher one counts as this.
+pub const RATIO_MAX: u8 = 20;
 
 /// Most servers of one pool.
 pub const SERVERS_MAX: usize = 65_535;
@@ -106,6 +118,20 @@ impl Pool {
     /// # Panics
     /// When there are more than [`SERVERS_MAX`] servers: the configuration is to refuse them.
     pub fn new(id: PoolId, name: String, algorithm: Algorithm, servers: Vec<Server>) -> Self {
+        Self::after(None, id, name, algorithm, servers)
+    }
+
+    /// The same where a table of before may still hold: making one goes through all of its entries, some of them often.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn after(
+        table: Option<&Arc<Maglev>>,
+        id: PoolId,
+        name: String,
+        algorithm: Algorithm,
+        servers: Vec<Server>,
+    ) -> Self {
         assert!(servers.len() <= SERVERS_MAX, "a pool has {} servers, more than {SERVERS_MAX}", servers.len());
         let mut index: Vec<_> = (0..=u16::MAX)
             .map(ServerIndex)
@@ -114,7 +140,17 @@ impl Pool {
             .collect();
         index.sort_unstable();
         index.dedup_by_key(|(id, generation, _)| (*id, *generation));
-        Self { id, name, algorithm, disagreement_max: Duration::ZERO, failover: Failover::default(), servers, index }
+        let table = (algorithm == Algorithm::ConsistentHash).then(|| Maglev::after(table, &servers));
+        Self {
+            id,
+            name,
+            algorithm,
+            disagreement_max: Duration::ZERO,
+            failover: Failover::default(),
+            servers,
+            table,
+            index,
+        }
     }
 
     /// The same pool in a cluster of engines whose monitors look at servers this often.
@@ -127,6 +163,11 @@ impl Pool {
     #[must_use]
     pub fn failing_over(self, failover: Failover) -> Self {
         Self { failover, ..self }
+    }
+
+    /// The table of where clients belong by their address, for [`after`](Self::after).
+    pub fn table(&self) -> Option<&Arc<Maglev>> {
+        self.table.as_ref()
     }
 
     /// The server at `index`, if this snapshot has it.

@@ -3,11 +3,12 @@
 //! The engine's own code decides, over what the configuration says and what a running engine says of its servers' health. Nothing runs and no place is taken.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::balance::{Backend, Health, LaneLoads};
-use crate::base::{Duration, LaneId, UnixTime};
+use crate::base::{Duration, LaneId, Random, UnixTime};
 use crate::control::config::Configuration;
 use crate::control::publish::{self, Shared, Unpublishable};
 use crate::persistence::tls::Returning;
@@ -128,8 +129,10 @@ fn answer(
     if profile.is_some_and(|profile| profile.method != Method::Tls) {
         return Answer::Resumed { server: None, reason: Reason::Recalling };
     }
-    let backend = Backend::new(Arc::clone(pool), Arc::clone(&shared.board), loads);
-    let decision = persistence::tls::decide(returning, profile, &backend, now);
+    // Whom another server would be given to is not known: neither its address nor what the engine's lanes will draw.
+    let (client, random) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), Random::from_seed(0));
+    let backend = Backend::new(Arc::clone(pool), Arc::clone(&shared.board), loads, random);
+    let decision = persistence::tls::decide(returning, profile, &backend, client, now);
     let server = decision.server.and_then(|index| pool.server(index)).map(|server| {
         let name = format!("{}/{}", pool.name, server.name);
         let is_its_own = envelope

@@ -1,11 +1,13 @@
 //! Makes snapshots for lanes of a configuration: one for each lane, so that lanes share no reference count.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use smoltcp::wire::EthernetAddress;
 
-use crate::balance::{self, Board, Loads, Slot, Slots, slots::SlotsFull};
+use crate::balance::{self, Board, Loads, Maglev, Slot, Slots, slots::SlotsFull};
+use crate::base::PoolId;
 use crate::control::config::{Configuration, KeySource, Pool, Port, SERVERS_MAX, TicketKeys, VirtualService};
 use crate::control::keys::inspect;
 use crate::control::{config, identity};
@@ -32,6 +34,8 @@ pub struct Shared {
     pub loads: Arc<Loads>,
     /// Which server has which place on both.
     pub slots: Slots,
+    /// Tables of pools by [consistent hash](balance::Algorithm::ConsistentHash): one for all lanes, and the next snapshot's where nothing changes that it follows from.
+    tables: HashMap<PoolId, Arc<Maglev>>,
 }
 
 impl Shared {
@@ -41,6 +45,7 @@ impl Shared {
             board: Arc::new(Board::new(SLOTS_MAX)),
             loads: Arc::new(Loads::new(lanes, SLOTS_MAX)),
             slots: Slots::new(u32::try_from(SLOTS_MAX).unwrap_or(u32::MAX)),
+            tables: HashMap::new(),
         }
     }
 }
@@ -105,7 +110,7 @@ fn snapshot(
     let cluster = identity::cluster(&configuration.engine.cluster);
     let mut pools = Vec::new();
     for pool in &configuration.pools {
-        let placed = placed_pool(pool, &configuration.ticket_keys, &mut shared.slots)?;
+        let placed = placed_pool(pool, &configuration.ticket_keys, shared)?;
         let monitors = pool.monitors.iter().map(|monitor| Arc::new(Monitor::clone(monitor))).collect();
         pools.push(MonitoredPool { pool: Arc::new(placed), monitors, monitors_up_min: pool.monitors_up_min });
     }
@@ -114,7 +119,7 @@ fn snapshot(
         let found = pools.iter().find(|monitored| monitored.pool.id == service.pool.id);
         let pool = match found {
             Some(monitored) => Arc::clone(&monitored.pool),
-            None => Arc::new(placed_pool(&service.pool, &configuration.ticket_keys, &mut shared.slots)?),
+            None => Arc::new(placed_pool(&service.pool, &configuration.ticket_keys, shared)?),
         };
         let profile = service.profile.as_ref().map(|profile| Arc::new(Profile::clone(profile)));
         let tickets = tickets(service, &configuration.ticket_keys, cluster);
@@ -135,8 +140,8 @@ fn snapshot(
     Ok(Snapshot { version, ports, services, pools })
 }
 
-fn placed_pool(pool: &Pool, keys: &TicketKeys, slots: &mut Slots) -> Result<balance::Pool, SlotsFull> {
-    let place = |server: &config::Server| {
+fn placed_pool(pool: &Pool, keys: &TicketKeys, shared: &mut Shared) -> Result<balance::Pool, SlotsFull> {
+    let mut place = |server: &config::Server| {
         Ok(balance::Server {
             id: server.id,
             generation: server.generation,
@@ -145,11 +150,17 @@ fn placed_pool(pool: &Pool, keys: &TicketKeys, slots: &mut Slots) -> Result<bala
             ratio: server.ratio,
             state: server.state,
             max_connections: server.max_connections,
-            slot: slots.assign(pool.id, server.id, server.generation)?,
+            slot: shared.slots.assign(pool.id, server.id, server.generation)?,
         })
     };
-    let servers = pool.servers.iter().map(place).collect::<Result<_, SlotsFull>>()?;
-    let placed = balance::Pool::new(pool.id, pool.name.clone(), pool.algorithm, servers).failing_over(pool.failover);
+    let servers = pool.servers.iter().map(&mut place).collect::<Result<_, SlotsFull>>()?;
+    let table = shared.tables.get(&pool.id);
+    let placed =
+        balance::Pool::after(table, pool.id, pool.name.clone(), pool.algorithm, servers).failing_over(pool.failover);
+    match placed.table() {
+        Some(table) => shared.tables.insert(pool.id, Arc::clone(table)),
+        None => shared.tables.remove(&pool.id),
+    };
     // Keys that nobody else has are those of an engine that is alone.
     if matches!(keys.source, KeySource::Own(_)) {
         return Ok(placed);

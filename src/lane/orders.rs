@@ -56,15 +56,16 @@ impl<Q: QueuePair, C> Lane<Q, C> {
     }
 
     /// Every pool as this lane uses it.
-    fn backends(&self, pools: &[MonitoredPool]) -> HashMap<PoolId, Rc<Backend>> {
-        let backend = |pool: &Arc<Pool>| {
-            let backend = Backend::new(Arc::clone(pool), Arc::clone(&self.board), Rc::clone(&self.loads));
+    fn backends(&mut self, pools: &[MonitoredPool]) -> HashMap<PoolId, Rc<Backend>> {
+        let mut backend = |pool: &Arc<Pool>| {
+            let random = self.station.random.fork();
+            let backend = Backend::new(Arc::clone(pool), Arc::clone(&self.board), Rc::clone(&self.loads), random);
             let backup = match pool.failover.pool_down_action {
                 PoolDownAction::BackupPool(backup) => pools.iter().find(|monitored| monitored.pool.id == backup),
                 PoolDownAction::Reset | PoolDownAction::TlsAlert => None,
             };
             match backup {
-                Some(backup) => backend.backed_by(Arc::clone(&backup.pool)),
+                Some(backup) => backend.backed_by(Arc::clone(&backup.pool), self.station.random.fork()),
                 None => backend,
             }
         };

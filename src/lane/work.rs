@@ -147,7 +147,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             self.station.stack.abort(client, now);
             return;
         };
-        let relay = Relay::new(Arc::clone(&front.service), client, now);
+        let relay = Relay::new(Arc::clone(&front.service), client, flow.remote().ip(), now);
         let backend = Rc::clone(&front.backend);
         let connection = Connection {
             relay,
@@ -238,7 +238,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
     fn try_other(&mut self, index: usize, now: Instant) {
         self.release(index);
         let Some(connection) = self.connections.get_mut(index) else { return };
-        let chosen = connection.backend.choose_other(connection.relay.tried());
+        let chosen = connection.backend.choose_other(connection.flow.remote().ip(), connection.relay.tried());
         connection.relay.on_other_server(chosen);
         match chosen.and_then(|server| Some((server, connection.backend.pool().server(server)?.slot))) {
             Some((server, slot)) => {

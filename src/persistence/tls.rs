@@ -1,5 +1,7 @@
 //! Persistence by the mapping in the client's session ticket: the policy table of the specification.
 
+use std::net::IpAddr;
+
 use crate::balance::{Backend, Outage, Pool, Server, ServerIndex, Standing};
 use crate::base::{EngineId, UnixTime};
 use crate::persistence::{Decision, OnLimit, Profile, Reason, SelectNewServer};
@@ -22,11 +24,17 @@ impl Returning {
     }
 }
 
-/// Where a client goes.
+/// Where a client that connects from `client` goes.
 ///
 /// Whoever gets a server has a place there from now on, or waits for one: see [`Decision::must_wait`]. Who decides this gives back either.
-pub fn decide(returning: Option<&Returning>, profile: Option<&Profile>, backend: &Backend, now: UnixTime) -> Decision {
-    let other = |reason| other(backend, reason);
+pub fn decide(
+    returning: Option<&Returning>,
+    profile: Option<&Profile>,
+    backend: &Backend,
+    client: IpAddr,
+    now: UnixTime,
+) -> Decision {
+    let other = |reason| other(backend, client, reason);
     if backend.is_short() {
         return Decision { server: None, reason: Reason::PoolDown };
     }
@@ -43,7 +51,7 @@ pub fn decide(returning: Option<&Returning>, profile: Option<&Profile>, backend:
     if profile.max_mapping_age.is_some_and(|max| now.since(mapping.assigned) > max) {
         return other(Reason::SwitchedAged);
     }
-    let same = |reason| same(index, reason, profile, backend);
+    let same = |reason| same(index, reason, profile, backend, client);
     match (backend.standing(server), profile.select_new_server_when_persistent_server_down) {
         (Standing::Up, SelectNewServer::Immediate | SelectNewServer::Never | SelectNewServer::NeverEvenIfDown) => {
             same(Reason::Persisted)
@@ -79,21 +87,21 @@ fn is_disputed(returning: &Returning, backend: &Backend, now: UnixTime) -> bool 
 }
 
 /// Another server, as for a new client.
-fn other(backend: &Backend, reason: Reason) -> Decision {
-    match backend.choose() {
+fn other(backend: &Backend, client: IpAddr, reason: Reason) -> Decision {
+    match backend.choose(client) {
         Some(server) => Decision { server: Some(server), reason },
         None => Decision { server: None, reason: out_of(backend.outage()) },
     }
 }
 
 /// The server of the mapping, or what the profile says where that has no place.
-fn same(server: ServerIndex, reason: Reason, profile: &Profile, backend: &Backend) -> Decision {
+fn same(server: ServerIndex, reason: Reason, profile: &Profile, backend: &Backend, client: IpAddr) -> Decision {
     if backend.take(server) {
         return Decision { server: Some(server), reason };
     }
     match profile.on_limit {
-        OnLimit::Switch => other(backend, Reason::SwitchedLimit),
-        OnLimit::Spill => other(backend, Reason::Spilled),
+        OnLimit::Switch => other(backend, client, Reason::SwitchedLimit),
+        OnLimit::Spill => other(backend, client, Reason::Spilled),
         // Also where the rest of the pool is full: it is a place at this server that the client waits for.
         OnLimit::Queue(queue) if backend.wait(server, queue.max) => {
             Decision { server: Some(server), reason: Reason::Queued }

@@ -7,6 +7,7 @@
 //!     └──────TLS failure──▶ Closing (the alert is on its way) ─────────────────▶ over
 //! ```
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -69,6 +70,8 @@ pub struct Relay {
     session: Session,
     stage: Stage,
     client: Option<ConnectionId>,
+    /// Where the client connects from.
+    address: IpAddr,
     server: Option<ConnectionId>,
     /// The client's stream has ended and the server has been told.
     upstream_closed: bool,
@@ -90,10 +93,11 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay for a client that has just connected.
-    pub fn new(service: Arc<Service>, client: ConnectionId, now: Instant) -> Self {
+    /// A relay for a client that has just connected, from this address.
+    pub fn new(service: Arc<Service>, client: ConnectionId, address: IpAddr, now: Instant) -> Self {
         Self {
-            session: Session::new(&service.tls),
+            session: Session::new(&service.tls, address),
+            address,
             service,
             stage: Stage::Handshake,
             client: Some(client),
@@ -403,7 +407,8 @@ impl Relay {
         let profile = self.service.tls.profile();
         // No other engine has a say in a table.
         let returning = mapping.map(|mapping| Returning { mapping: *mapping, is_ours: true });
-        let decision = persistence::tls::decide(returning.as_ref(), profile.map(|profile| &**profile), backend, unix);
+        let profile = profile.map(|profile| &**profile);
+        let decision = persistence::tls::decide(returning.as_ref(), profile, backend, self.address, unix);
         handshake.decision = decision;
         handshake.wanted = mapping.map(|mapping| mapping.server);
         counters.on_decided(decision.reason);

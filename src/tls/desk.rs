@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ impl Desk {
             random,
             now: UnixTime::default(),
             counters: Arc::clone(&counters),
-            step: Step::default(),
+            step: Step::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             backend: None,
         };
         Self { papers: Some(Box::new(papers)), counters }
@@ -160,8 +161,10 @@ impl Keys {
 }
 
 /// What one session's handshake has come to, as far as tickets are concerned.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
+    /// Where the client connects from.
+    pub(super) client: IpAddr,
     /// Protocol version, once it is known before a call.
     pub(super) version: Option<TlsVersion>,
     /// The last ticket that opened. It counts only once the session is resumed (H1), and is dropped as soon as it is not (H9).
@@ -173,16 +176,21 @@ pub(super) struct Step {
 }
 
 impl Step {
+    /// The session of a client that connects from this address.
+    pub(super) fn new(client: IpAddr) -> Self {
+        Self { client, version: None, opened: None, decision: None, opens: 0 }
+    }
+
     /// Where the session goes. Decided once: every ticket of a handshake and the connection itself follow the same decision.
     pub(super) fn decide(&mut self, terms: &Terms, backend: &Backend, engine: EngineId, now: UnixTime) -> Decision {
-        let opened = self.opened;
+        let (opened, client) = (self.opened, self.client);
         *self.decision.get_or_insert_with(|| {
             // The lane that keeps the client's mapping is asked when the handshake has ended. What a ticket says, from before the method changed, does not count.
             if terms.profile.as_ref().is_some_and(|profile| matches!(profile.method, Method::ClientIp(_))) {
                 return Decision { server: None, reason: Reason::Recalling };
             }
             let returning = opened.and_then(|opened| opened.returning(engine));
-            persistence::tls::decide(returning.as_ref(), terms.profile.as_deref(), backend, now)
+            persistence::tls::decide(returning.as_ref(), terms.profile.as_deref(), backend, client, now)
         })
     }
 }

@@ -5,6 +5,7 @@
 //!   └──────────────┴──────────────────▶ Over ◀───────────┘
 //! ```
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -103,12 +104,12 @@ pub struct Handshake {
 }
 
 impl Session {
-    /// A session that waits for a ClientHello.
-    pub fn new(service: &Arc<Service>) -> Self {
+    /// A session that waits for a ClientHello. Its client connects from this address.
+    pub fn new(service: &Arc<Service>, client: IpAddr) -> Self {
         Self {
             service: Arc::clone(service),
             state: State::Hello,
-            step: Step::default(),
+            step: Step::new(client),
             server_name: None,
             has_asked: false,
             channel: Channel::default(),

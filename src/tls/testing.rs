@@ -1,6 +1,7 @@
 //! A TLS service, clients and the pipe between them, in memory and in virtual time.
 
 use std::io::BufRead;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
@@ -90,6 +91,9 @@ pub(crate) fn settings() -> Settings {
     }
 }
 
+/// Where all clients connect from.
+pub(crate) const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1));
+
 /// A service on one lane of an engine.
 pub(crate) struct Engine {
     pub(crate) service: Arc<Service>,
@@ -112,14 +116,16 @@ impl Engine {
         desk.set_time(NOW);
         let board = Arc::new(Board::new(3));
         let loads = Rc::new(LaneLoads::new(Arc::new(Loads::new(1, 3)), LaneId(0)));
-        let backend = Rc::new(Backend::new(Arc::clone(service.pool()), Arc::clone(&board), loads));
+        let backend =
+            Rc::new(Backend::new(Arc::clone(service.pool()), Arc::clone(&board), loads, Random::from_seed(id)));
         Self { service: Arc::new(service), desk, counters, board, backend }
     }
 
     /// Has the next new client get this server.
     pub(crate) fn next_is(&mut self, server: ServerIndex) {
         let servers = self.service.pool().servers.len();
-        let turns = (0..servers).find(|_| self.backend.next() == Some(server) || self.backend.choose().is_none());
+        let turns =
+            (0..servers).find(|_| self.backend.next(CLIENT) == Some(server) || self.backend.choose(CLIENT).is_none());
         assert!(turns.is_some(), "{server:?} is never next");
     }
 
@@ -215,7 +221,7 @@ impl Link {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         Self {
             client: ClientConnection::new(Arc::clone(client), name).unwrap(),
-            session: Session::new(&engine.service),
+            session: Session::new(&engine.service, CLIENT),
             handshake: None,
             failure: None,
             client_error: None,

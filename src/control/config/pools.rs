@@ -17,6 +17,19 @@ use crate::base::{Duration, Generation};
 use crate::control::identity;
 use crate::health::{MONITORS_MAX, Monitor};
 
+const ALGORITHMS: &[(&str, Algorithm)] = &[
+    ("round-robin", Algorithm::RoundRobin),
+    ("least-connections", Algorithm::LeastConnections),
+    ("power-of-two", Algorithm::PowerOfTwo),
+    ("consistent-hash", Algorithm::ConsistentHash),
+    ("random", Algorithm::Random),
+];
+
+/// What an algorithm is called here.
+pub(super) fn algorithm_name(algorithm: Algorithm) -> &'static str {
+    ALGORITHMS.iter().find(|(_, known)| *known == algorithm).map_or("", |(name, _)| name)
+}
+
 /// Reads every `[[pool]]`.
 pub(super) fn pools(
     report: &mut Report,
@@ -27,12 +40,7 @@ pub(super) fn pools(
     let mut room = SERVERS_MAX;
     let mut backups = Vec::new();
     let pools = Named::read(report, root, "pool", |report, section, name| {
-        let algorithm = section.or(
-            report,
-            "algorithm",
-            Algorithm::RoundRobin,
-            choice(&[("round-robin", Algorithm::RoundRobin), ("least-connections", Algorithm::LeastConnections)]),
-        );
+        let algorithm = section.or(report, "algorithm", Algorithm::RoundRobin, choice(ALGORITHMS));
         let (monitors, monitors_up_min) = monitored_by(report, section, monitors);
         let draining = draining(report, section);
         let servers = servers(report, section, name.unwrap_or_default(), room, draining, ports);

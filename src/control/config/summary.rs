@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::model::{Configuration, KeySource};
+use super::pools;
 use crate::balance::PoolDownAction;
 
 impl fmt::Display for Configuration {
@@ -51,7 +52,8 @@ impl fmt::Display for Configuration {
                 PoolDownAction::Reset | PoolDownAction::TlsAlert => None,
             };
             let backup = backup.map_or(String::new(), |backup| format!("; backup pool {}", backup.name));
-            writeln!(f, "pool {}: {servers}; {monitor}{backup}", pool.name)?;
+            let algorithm = pools::algorithm_name(pool.algorithm);
+            writeln!(f, "pool {}: {servers}; {algorithm}, {monitor}{backup}", pool.name)?;
         }
         let keys = &self.ticket_keys;
         let source = match &keys.source {

@@ -1,5 +1,6 @@
 //! The policy table, a test a cell. A world is one pool of three servers on one lane; the client's mapping names the second, and a new client gets the first.
 
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -7,13 +8,14 @@ use super::*;
 use crate::balance::{
     Admission, Algorithm, Board, Draining, Health, LaneLoads, Loads, ServerIndex, Slot, State, testing,
 };
-use crate::base::{Duration, Generation, LaneId, PoolId, ServerId};
+use crate::base::{Duration, Generation, LaneId, PoolId, Random, ServerId};
 use crate::persistence::{Method, Queue};
 
 const NOW: UnixTime = UnixTime(1_000_000);
 const ASSIGNED: UnixTime = UnixTime(1_000_000 - 500);
 const MINE: ServerIndex = ServerIndex(1);
 const OTHER: ServerIndex = ServerIndex(0);
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1));
 
 struct World {
     pool: Pool,
@@ -119,15 +121,20 @@ impl World {
     }
 
     fn backend(&self) -> Backend {
-        Backend::new(Arc::new(self.pool.clone()), Arc::clone(&self.board), Rc::clone(&self.loads))
+        Backend::new(Arc::new(self.pool.clone()), Arc::clone(&self.board), Rc::clone(&self.loads), Random::from_seed(1))
     }
 
     /// Whoever gets a server has a place there, unless it is to wait.
     fn decide(&self, mapping: Option<&Mapping>) -> Decision {
         let places = || [0, 1, 2].map(|slot| self.table.total(Slot(slot)));
         let (before, waiting) = (places(), self.table.waiting(Slot(1)));
-        let decision =
-            decide(mapping.map(|mapping| self.returning(mapping)).as_ref(), Some(&self.profile), &self.backend(), NOW);
+        let decision = decide(
+            mapping.map(|mapping| self.returning(mapping)).as_ref(),
+            Some(&self.profile),
+            &self.backend(),
+            CLIENT,
+            NOW,
+        );
         let mut expected = before;
         if let Some(ServerIndex(server)) = decision.server.filter(|_| !decision.must_wait()) {
             expected[usize::from(server)] += 1;
@@ -419,11 +426,11 @@ fn p7_without_a_mapping_and_with_the_pool_down_nobody_is_served() {
 #[test]
 fn without_a_profile_a_mapping_says_nothing_and_none_is_sealed() {
     let world = World::new(Immediate);
-    let decision = decide(Some(&world.returning(&world.mapping)), None, &world.backend(), NOW);
+    let decision = decide(Some(&world.returning(&world.mapping)), None, &world.backend(), CLIENT, NOW);
     assert_eq!(decision, Decision { server: Some(OTHER), reason: Reason::Off });
     assert_eq!(mapping_to_seal(&decision, Some(&world.mapping), &world.pool, NOW), None);
     let world = world.pool_down();
-    let decision = decide(Some(&world.returning(&world.mapping)), None, &world.backend(), NOW);
+    let decision = decide(Some(&world.returning(&world.mapping)), None, &world.backend(), CLIENT, NOW);
     assert_eq!(decision, Decision { server: None, reason: Reason::PoolDown });
 }
 

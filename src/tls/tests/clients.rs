@@ -23,7 +23,7 @@ use crate::tls::clients::{Authorities, CA_NAMES_MAX, Invalid, Mode};
 use crate::tls::desk::Step;
 use crate::tls::revocation::RevocationLists;
 use crate::tls::service::{Settings, policy_hash};
-use crate::tls::testing::{Engine, HOUR, Link, NAME, NOW, SHOP, TLS12, TLS13, client_of, ring, settings};
+use crate::tls::testing::{CLIENT, Engine, HOUR, Link, NAME, NOW, SHOP, TLS12, TLS13, client_of, ring, settings};
 use crate::tls::{ClientCertificates, ClientFault, Failure, Service, Versions};
 
 const BOTH: [&[&SupportedProtocolVersion]; 2] = [TLS12, TLS13];
@@ -489,7 +489,7 @@ fn h6_a_ticket_that_lacks_what_its_service_requires_is_refused_by_itself() {
             let before = engine.count("refused_client_mode");
             let opened = engine
                 .desk
-                .during(&mut Step::default(), &mut None, &engine.backend, || ticketer.decrypt(&ticket).is_some());
+                .during(&mut Step::new(CLIENT), &mut None, &engine.backend, || ticketer.decrypt(&ticket).is_some());
             assert_eq!(opened, opens, "{mode:?}");
             assert_eq!(engine.count("refused_client_mode") == before, opens);
         }

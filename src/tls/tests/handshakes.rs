@@ -7,7 +7,7 @@ use rustls::AlertDescription;
 use crate::balance::ServerIndex;
 use crate::ticket::TlsVersion;
 use crate::tls::service::{Invalid, Settings};
-use crate::tls::testing::{Engine, Link, NAME, SHOP, TLS12, TLS13, client, client_of, ring, settings};
+use crate::tls::testing::{CLIENT, Engine, Link, NAME, SHOP, TLS12, TLS13, client, client_of, ring, settings};
 use crate::tls::{Failure, Service, Session, Versions};
 
 fn engine(settings: Settings) -> Engine {
@@ -133,7 +133,7 @@ fn a_hello_retry_request_changes_nothing_for_tickets() {
 #[test]
 fn plain_http_is_not_tls() {
     let mut engine = engine(settings());
-    let mut session = Session::new(&engine.service);
+    let mut session = Session::new(&engine.service, CLIENT);
     assert_eq!(session.on_data(b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n"), Err(Failure::NotTls));
     assert!(!session.has_output(), "no alert is sent to who does not read alerts");
     assert_eq!(session.on_data(b"more"), Err(Failure::NotTls));
@@ -153,7 +153,7 @@ fn rubbish_in_a_handshake_record_is_answered_by_an_alert() {
         b"\x16\x99\x99\x00\x05hello",
         b"\x16\x03\x01\x00\x00",
     ] {
-        let mut session = Session::new(&engine.service);
+        let mut session = Session::new(&engine.service, CLIENT);
         let failure = session.on_data(rubbish).and_then(|_| session.advance(&mut engine.desk, &engine.backend));
         if let Err(failure) = failure {
             assert_eq!(failure, Failure::Protocol, "{rubbish:x?}");
@@ -173,7 +173,7 @@ fn rubbish_in_a_handshake_record_is_answered_by_an_alert() {
 #[test]
 fn a_client_hello_longer_than_64_kib_is_refused() {
     let mut engine = engine(settings());
-    let mut session = Session::new(&engine.service);
+    let mut session = Session::new(&engine.service, CLIENT);
     // A handshake message of 1 MiB, in records of 16 KiB.
     let mut message = vec![1, 0x10, 0, 0];
     message.resize(1 << 20, 0);

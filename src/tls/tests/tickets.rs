@@ -9,7 +9,7 @@ use crate::ticket::{Key, Ring, Schedule, TICKET_MAX, TlsVersion};
 use crate::tls::desk::Step;
 use crate::tls::service::{Settings, policy_hash};
 use crate::tls::testing::{
-    Engine, HOUR, Identity, Link, NAME, NOW, SHOP, TLS12, TLS13, client, client_of, profile, ring, settings,
+    CLIENT, Engine, HOUR, Identity, Link, NAME, NOW, SHOP, TLS12, TLS13, client, client_of, profile, ring, settings,
 };
 use crate::tls::{Service, Versions};
 
@@ -500,7 +500,7 @@ fn p3_a_client_for_whom_there_is_no_server_gets_no_ticket() {
 /// Four honest tickets, as a client would store them.
 fn sealed(engine: &mut Engine, version: TlsVersion) -> Vec<Vec<u8>> {
     let ticketer = Arc::clone(&engine.service.config().ticketer);
-    let mut step = Step { version: Some(version), ..Step::default() };
+    let mut step = Step { version: Some(version), ..Step::new(CLIENT) };
     engine.desk.during(&mut step, &mut None, &engine.backend, || {
         (0..4).map(|n: u8| ticketer.encrypt(&[n; 100]).unwrap()).collect()
     })
@@ -511,7 +511,7 @@ fn s4_at_most_four_tickets_of_a_client_hello_are_opened() {
     let mut engine = engine();
     let ticketer = Arc::clone(&engine.service.config().ticketer);
     let tickets = sealed(&mut engine, TlsVersion::Tls13);
-    let mut step = Step::default();
+    let mut step = Step::new(CLIENT);
     engine.desk.during(&mut step, &mut None, &engine.backend, || {
         for _ in 0..20 {
             // What costs no cryptography does not count.
@@ -536,7 +536,7 @@ fn s4_forged_tickets_count_as_opened_ones_do() {
     for ticket in &mut tickets {
         *ticket.last_mut().unwrap() ^= 1;
     }
-    engine.desk.during(&mut Step::default(), &mut None, &engine.backend, || {
+    engine.desk.during(&mut Step::new(CLIENT), &mut None, &engine.backend, || {
         assert!(tickets.iter().all(|ticket| ticketer.decrypt(ticket).is_none()));
         assert_eq!(ticketer.decrypt(&honest), None);
     });
@@ -550,7 +550,7 @@ fn h9_of_several_identities_the_last_that_opened_is_the_selected_one() {
     let first = sealed(&mut engine, TlsVersion::Tls13).remove(0);
     engine.desk.set_time(NOW + HOUR);
     let second = sealed(&mut engine, TlsVersion::Tls13).remove(0);
-    let mut step = Step::default();
+    let mut step = Step::new(CLIENT);
     engine.desk.during(&mut step, &mut None, &engine.backend, || {
         assert!(ticketer.decrypt(&first).is_some());
         assert!(ticketer.decrypt(&second).is_some());

@@ -11,15 +11,16 @@
 - `closing`: the ends of connections, each way.
 - `reload`: SIGHUP.
 - `limits`: servers that are full, drained or disabled.
+- `balancing`: algorithms of pools.
 - `trace`: what `sealane trace` says of connections.
 - `cluster`: three engines with the same keys behind an ECMP router.
 - `volume`: 1 GiB each way, many connections, one that stalls.
 - `after`: everything has been given back. Runs last, always.
 """
 
-from . import after, client_certificates, client_ip, closing, cluster, failover, frames, handshakes, limits, reach, reload, servers, tickets, trace, volume
+from . import after, balancing, client_certificates, client_ip, closing, cluster, failover, frames, handshakes, limits, reach, reload, servers, tickets, trace, volume
 
-MODULES = (reach, frames, handshakes, tickets, client_certificates, client_ip, servers, failover, closing, reload, limits, trace, cluster, volume, after)
+MODULES = (reach, frames, handshakes, tickets, client_certificates, client_ip, servers, failover, closing, reload, limits, balancing, trace, cluster, volume, after)
 
 
 def all_cases():

@@ -5,6 +5,7 @@
 
 #![no_main]
 
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
@@ -99,9 +100,9 @@ fuzz_target!(|input: Input| {
     let desk = Desk::new(EngineId(1), Arc::clone(&RING), Random::from_seed(1), Arc::default());
     let loads = Rc::new(LaneLoads::new(Arc::new(Loads::new(1, 3)), LaneId(0)));
     let mut bench = Bench {
-        session: Session::new(&SERVICE),
+        session: Session::new(&SERVICE, Ipv4Addr::LOCALHOST.into()),
         desk,
-        backend: Rc::new(Backend::new(Arc::clone(SERVICE.pool()), Arc::new(Board::new(3)), loads)),
+        backend: Rc::new(Backend::new(Arc::clone(SERVICE.pool()), Arc::new(Board::new(3)), loads, Random::from_seed(2))),
         client: None,
         wire: Vec::new(),
         chunks: chunks.into_iter().cycle(),

@@ -1,0 +1,73 @@
+"""Algorithms of pools against real servers: who goes where, and who stays when a server goes."""
+
+import collections
+import contextlib
+
+from harness import config
+from harness.trial import WEB
+
+POOL, HOST = "balanced", 61
+
+
+@contextlib.contextmanager
+def _balanced(trial, algorithm, **more):
+    """A service without persistence, whose pool has three servers under an algorithm. Gives the pool's table."""
+    settings = trial.engine.settings
+    pool = config.pool(POOL, WEB, algorithm=algorithm) | more
+    service = config.service(POOL, HOST, POOL, "shop-ecdsa")
+    settings["pool"].append(pool)
+    settings["virtual_service"].append(service)
+    try:
+        trial.reload()
+        yield pool
+    finally:
+        settings["pool"].remove(pool)
+        settings["virtual_service"].remove(service)
+        trial.reload()
+
+
+def _server_of(trial, source=None):
+    visit = trial.client(address=f"198.18.0.{HOST}", source=source).visit()
+    assert visit.server and not visit.resumed, visit
+    return visit.server
+
+
+def _set_state(trial, pool, name, state):
+    next(server for server in pool["server"] if server["name"] == name)["state"] = state
+    trial.reload()
+
+
+def consistent_hash_keeps_each_address_at_its_server_and_moves_only_those_whose_server_goes(trial):
+    hosts = [f"198.18.44.{number}" for number in range(1, 25)]
+    for host in hosts:
+        trial.world.address(host)
+    with _balanced(trial, "consistent-hash") as pool:
+        # Connections from ports of their own arrive on both lanes.
+        lanes = {lane: trial.engine.metrics().value("sealane_relay_accepted_total", lane=lane) for lane in ("0", "1")}
+        homes = {host: _server_of(trial, host) for host in hosts}
+        for _ in range(2):
+            assert {host: _server_of(trial, host) for host in hosts} == homes
+        for lane, before in lanes.items():
+            assert trial.engine.metrics().value("sealane_relay_accepted_total", lane=lane) > before + 10, lane
+        assert set(homes.values()) == set(WEB), homes
+        _set_state(trial, pool, "b", "disabled")
+        moved = {host: _server_of(trial, host) for host in hosts}
+        assert all(moved[host] == home if home != "b" else moved[host] != "b" for host, home in homes.items()), (homes, moved)
+        assert {moved[host] for host, home in homes.items() if home == "b"} <= {"a", "c"}, moved
+        _set_state(trial, pool, "b", "enabled")
+        assert {host: _server_of(trial, host) for host in hosts} == homes, "those who had to move are back"
+
+
+def power_of_two_gives_new_clients_to_the_less_busy_server(trial):
+    """With three servers, a busy one gets a client only when it is drawn against another that is as busy."""
+    with _balanced(trial, "power-of-two") as pool, contextlib.ExitStack() as held:
+        for name in ("b", "c"):
+            _set_state(trial, pool, name, "disabled")
+        for _ in range(8):
+            tls = held.enter_context(trial.client(address=f"198.18.0.{HOST}").connect())
+            tls.sendall(b"echo\nhello")
+            assert tls.recv(100) == b"hello"
+        for name in ("b", "c"):
+            _set_state(trial, pool, name, "enabled")
+        counts = collections.Counter(_server_of(trial) for _ in range(40))
+        assert counts["a"] == 0 and counts["b"] > 5 and counts["c"] > 5, counts
