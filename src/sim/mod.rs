@@ -16,6 +16,7 @@ pub mod pair;
 pub mod router;
 pub mod server;
 pub mod spread;
+mod watch;
 pub mod world;
 
 pub use engine::Identity;

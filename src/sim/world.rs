@@ -21,6 +21,7 @@ use crate::sim::outcome::Outcome;
 use crate::sim::router::Narrow;
 use crate::sim::server::Server;
 use crate::sim::spread::{Spread, To};
+use crate::sim::watch::Watch;
 use crate::tcp::{self, ConnectionId, Token};
 use crate::ticket::{Ring, Schedule};
 
@@ -116,8 +117,7 @@ pub struct World {
     held: Vec<Visiting>,
     /// The lane of every engine that stands still.
     halted: Option<usize>,
-    /// The most places that were ever taken at a server with a limit, beyond the limit.
-    most_over_limit: u64,
+    watch: Watch,
     /// Visits before these: a connection of theirs that still closes has a lower token.
     visits_before: u64,
     certificate: Identity,
@@ -171,7 +171,7 @@ impl World {
             silent: None,
             held: Vec::new(),
             halted: None,
-            most_over_limit: 0,
+            watch: Watch::default(),
             visits_before: 0,
             certificate: identity.clone(),
             ring,
@@ -410,7 +410,12 @@ impl World {
 
     /// How many places more than its limit a server ever had taken on an engine, after any breath of any lane. Lowering a limit below what is open exceeds it.
     pub fn most_over_limit(&self) -> u64 {
-        self.most_over_limit
+        self.watch.most_over_limit
+    }
+
+    /// How many places a server ever got in a breath of a lane at whose beginning the engine's board called it down.
+    pub fn most_at_down(&self) -> u64 {
+        self.watch.most_at_down
     }
 
     /// Clients that wait for a place at a server, over all lanes of all engines.
@@ -564,12 +569,9 @@ impl World {
         for Member { engine, backing, .. } in &mut self.members {
             let moving = engine.lanes.iter_mut().enumerate().filter(|(number, _)| self.halted != Some(*number));
             for (_, lane) in moving {
+                self.watch.before(backing, &self.configured);
                 any |= lane.breath();
-                let over = |server: &SiteServer| {
-                    backing.loads.total(server.slot()).checked_sub(server.max_connections?.into())
-                };
-                let most = self.configured.iter().filter_map(over).max().unwrap_or(0);
-                self.most_over_limit = self.most_over_limit.max(most);
+                self.watch.after(backing, &self.configured);
             }
         }
         any |= self.clients.receive(now);

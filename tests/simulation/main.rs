@@ -1,6 +1,7 @@
 //! The engine in a deterministic world: two lanes, lossy links, virtual time. Every assertion names its seed.
 
 mod failover;
+mod flapping;
 
 use std::time::Duration;
 
