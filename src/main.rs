@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sealane::control::config::{self, Configuration, Machine};
+use sealane::control::ctl::{self, CtlArgs};
 use sealane::control::keys::{self, KeysCommand, inspect};
 use sealane::control::trace::command::{self as trace, TraceArgs};
 use sealane::load::command::{self as make_load, LoadArgs};
@@ -46,6 +47,8 @@ enum Command {
     Ticket(inspect::TicketCommand),
     /// Show what connections of an engine have just done: each segment of a sample of them, timeouts and resets of all
     Trace(TraceArgs),
+    /// Show and change a running engine: servers, pools, services, certificates, keys
+    Ctl(CtlArgs),
     /// Make load: handshakes, requests, bulk and idle connections, over a DPDK port or kernel sockets, with the answering servers
     Load(Box<LoadArgs>),
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Keys(command) => keys::run(command),
         Command::Ticket(inspect::TicketCommand::Inspect(inspect)) => inspect_ticket(&inspect),
         Command::Trace(arguments) => trace::run(&arguments),
+        Command::Ctl(arguments) => ctl::run(&arguments),
         Command::Load(arguments) => make_load::run(&arguments),
     };
     done.unwrap_or_else(|error| {

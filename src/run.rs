@@ -11,7 +11,7 @@ use sealane::control::config::{self, Configuration, Machine};
 use sealane::control::publish::{self, Shared};
 use sealane::control::run::{Command, Control, Parts, keys_source};
 use sealane::control::trace::Traces;
-use sealane::control::{admin, clock, events};
+use sealane::control::{admin, api, clock, events};
 use sealane::health::Monitors;
 use sealane::lane::{self, Handle, Lane, Steering, SystemClock};
 use sealane::nic::dpdk::{Engine, Hugepages, PortSettings, Segmentation, Settings, Signal};
@@ -30,6 +30,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let mut random = Random::from_os().context("the operating system gives no randomness")?;
     let keys = keys_source(&configuration, clock::unix_time(), random.fork())?;
     let admin = admin::bind(configuration.engine.admin)?;
+    let api = configuration.engine.api.socket.as_deref().map(api::socket::bind).transpose()?;
     let engine = Engine::start(&settings(&configuration))?;
 
     let macs = engine.ports().map(|port| port.mac).collect();
@@ -52,7 +53,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
         while wait_for_lanes.recv().is_ok() {}
     });
     let control =
-        Control::new(Parts { configuration, machine, handles, macs, shared, keys, admin, stop }, clock::now())?;
+        Control::new(Parts { configuration, machine, handles, macs, shared, keys, admin, api, stop }, clock::now())?;
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
     let control = control.start(inbox).context("the control core cannot start")?;
 

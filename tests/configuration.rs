@@ -337,6 +337,27 @@ fn every_bound_of_tcp_is_a_key_and_none_changes_at_run_time() {
 }
 
 #[test]
+fn the_api_is_at_a_socket_of_the_engines_name_unless_another_or_none_is_written() {
+    let directory = directory();
+    let old = parse(TAP, directory.path()).unwrap();
+    let usual = Path::new("/run/sealane/engine-1.sock");
+    assert_eq!(old.engine.api.socket.as_deref(), Some(usual));
+    let with = |keys: &str| {
+        let text = TAP.replace("[engine.log]", &format!("[engine.api]\n{keys}\n[engine.log]"));
+        parse(&text, directory.path()).unwrap_or_else(|errors| panic!("{errors}"))
+    };
+    let same = with("socket = \"/run/sealane/engine-1.sock\"");
+    assert_eq!(same.engine.api, old.engine.api);
+    same.prove_successor_of(&old).unwrap();
+    assert_eq!(with("socket = \"api.sock\"").engine.api.socket, Some(directory.path().join("api.sock")));
+    for other in ["socket = false", "socket = \"api.sock\""] {
+        let other = with(other);
+        assert_eq!(other.engine.api.socket.is_none(), other.text.contains("socket = false"));
+        assert_eq!(other.prove_successor_of(&old).unwrap_err().faults()[0].key, "engine.api.socket");
+    }
+}
+
+#[test]
 fn connections_are_traced_unless_it_is_switched_off_and_the_sample_may_change_at_run_time() {
     let directory = directory();
     let old = parse(TAP, directory.path()).unwrap();
@@ -453,7 +474,7 @@ fn what_cannot_change_at_run_time_is_told_by_key() {
         told,
         [
             (11, "engine.cores", "write [0, 1] again, or restart the engine"),
-            (53, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
+            (56, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
         ]
     );
 }

@@ -70,6 +70,7 @@ impl Bench {
             macs: vec![EthernetAddress([2, 0, 0, 0, 0, 1])],
             shared: Shared::new(2),
             admin: admin::bind("127.0.0.1:0".parse().unwrap()).unwrap(),
+            api: None,
             stop: Box::new(move || {
                 counted.fetch_add(1, Ordering::Relaxed);
             }),

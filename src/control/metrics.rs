@@ -33,6 +33,10 @@ crate::counters! {
         counter reloads,
         /// Reloads that were refused
         counter reloads_refused,
+        /// Changes over the API that are in force
+        counter changes,
+        /// Changes over the API that were refused
+        counter changes_refused,
         /// Connection records written to the log
         counter records_written,
         /// Connection records left out of the log because there were too many in one second

@@ -4,8 +4,11 @@
 //! lane, give them to [`Control::new`], start the lanes, then [`Control::start`]. Signals reach it as [`Command`]s.
 
 pub mod admin;
+pub mod api;
+mod change;
 pub mod clock;
 pub mod config;
+pub mod ctl;
 pub mod events;
 pub mod explain;
 pub mod health;

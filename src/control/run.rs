@@ -13,13 +13,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::base::{Duration, Instant, Random, UnixTime};
-use crate::control::config::{self, Configuration, KeySource, Machine};
+use crate::control::change::Fingerprint;
+use crate::control::config::{Configuration, KeySource, Machine};
 use crate::control::metrics::{Counters, Metrics, View};
 use crate::control::outbox::Outbox;
 use crate::control::publish::{self, Shared, Unpublishable};
 use crate::control::records::{Names, Records, Written};
 use crate::control::trace::Traces;
-use crate::control::{admin, clock, health, keys};
+use crate::control::{admin, api, clock, health, keys};
 use crate::lane::Handle;
 use crate::lane::handle::{RECORDS_MAX, VERDICTS_MAX};
 use crate::ticket::Ring;
@@ -60,6 +61,8 @@ pub struct Parts {
     pub keys: keys::Source,
     /// The admin address; see [`admin::bind`].
     pub admin: TcpListener,
+    /// The API's socket, if there is one; see [`api::socket::bind`].
+    pub api: Option<api::socket::Bound>,
     /// Ends the lanes. Called once, when connections have ended or the drain has timed out. It should return when the lanes have ended:
     /// control then writes their last records and ends, too.
     pub stop: Box<dyn FnOnce() + Send>,
@@ -82,15 +85,6 @@ pub enum Unstartable {
     Log(io::Error),
 }
 
-/// Why a reload was refused.
-#[derive(Debug, thiserror::Error)]
-enum Refused {
-    #[error(transparent)]
-    Configuration(#[from] config::Errors),
-    #[error(transparent)]
-    Start(#[from] Unstartable),
-}
-
 /// Opens the source of ticket keys that the configuration names; [`keys::Source::current`] is the ring to start lanes with.
 ///
 /// # Errors
@@ -106,20 +100,23 @@ pub fn keys_source(configuration: &Configuration, wall: UnixTime, random: Random
 
 /// The control core.
 pub struct Control {
-    configuration: Configuration,
-    machine: Machine,
-    version: u64,
-    lanes: Vec<Lane>,
+    pub(super) configuration: Configuration,
+    pub(super) machine: Machine,
+    pub(super) version: u64,
+    pub(super) lanes: Vec<Lane>,
+    /// The file's text when it was read or written last.
+    pub(super) saved: Fingerprint,
     macs: Vec<EthernetAddress>,
-    shared: Shared,
-    keys: keys::Source,
-    records: Records,
+    pub(super) shared: Shared,
+    pub(super) keys: keys::Source,
+    pub(super) records: Records,
     names: Names,
-    counters: Arc<Counters>,
-    view: watch::Sender<View>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) view: watch::Sender<View>,
     admin: Option<TcpListener>,
+    api: Option<api::socket::Bound>,
     stop: Option<Box<dyn FnOnce() + Send>>,
-    drain: Option<Drain>,
+    pub(super) drain: Option<Drain>,
     look_at: Instant,
     left_out_told: (Instant, u64),
     alarms: keys::Alarms,
@@ -128,15 +125,15 @@ pub struct Control {
 }
 
 /// Control's view of one lane.
-struct Lane {
-    handle: Handle,
+pub(super) struct Lane {
+    pub(super) handle: Handle,
     outbox: Outbox,
     breaths: u64,
     breathed_at: Instant,
 }
 
 #[derive(Clone, Copy)]
-struct Drain {
+pub(super) struct Drain {
     began: Instant,
     at_once: bool,
 }
@@ -153,7 +150,7 @@ impl Control {
     /// # Errors
     /// [`Unstartable`] says why not.
     pub fn new(parts: Parts, now: Instant) -> Result<Self, Unstartable> {
-        let Parts { configuration, machine, handles, macs, shared, keys, admin, stop } = parts;
+        let Parts { configuration, machine, handles, macs, shared, keys, admin, api, stop } = parts;
         let records = Records::open(&configuration.engine.log).map_err(Unstartable::Log)?;
         let lane = |handle| Lane { handle, outbox: Outbox::default(), breaths: 0, breathed_at: now };
         let mut control = Self {
@@ -167,12 +164,14 @@ impl Control {
             counters: Arc::default(),
             view: watch::Sender::new(View::default()),
             admin: Some(admin),
+            api,
             stop: Some(stop),
             drain: None,
             look_at: now,
             left_out_told: (now, 0),
             alarms: keys::Alarms::new(),
             old_rings: Vec::new(),
+            saved: Fingerprint::of(&configuration.text),
             machine,
             configuration,
         };
@@ -184,7 +183,7 @@ impl Control {
     }
 
     /// Gives the configuration to every lane, under the next version.
-    fn publish_configuration(&mut self) -> Result<(), Unpublishable> {
+    pub(super) fn publish_configuration(&mut self) -> Result<(), Unpublishable> {
         let version = self.version.saturating_add(1);
         let snapshots =
             publish::snapshots(&self.configuration, version, &self.macs, &mut self.shared, self.lanes.len())?;
@@ -226,49 +225,14 @@ impl Control {
     /// Acts on a signal.
     pub fn on_command(&mut self, command: Command, now: Instant, wall: UnixTime) {
         match command {
-            Command::Reload => self.reload(wall),
+            // What it says of itself is in the log: a signal has nobody to answer.
+            Command::Reload => drop(self.reload(wall)),
             Command::Drain => self.begin_drain(now),
         }
         self.flush();
     }
 
-    fn reload(&mut self, wall: UnixTime) {
-        self.machine.now = wall;
-        match self.try_reload() {
-            Ok(()) => {
-                self.counters.reloads.increment();
-                for warning in &self.configuration.warnings {
-                    tracing::warn!("{warning}");
-                }
-                tracing::info!(version = self.version, "configuration reloaded");
-            }
-            Err(refused) => {
-                self.counters.reloads_refused.increment();
-                for line in refused.to_string().lines() {
-                    tracing::error!("{line}");
-                }
-                tracing::error!(version = self.version, "reload refused: the configuration of before stays in force");
-            }
-        }
-    }
-
-    fn try_reload(&mut self) -> Result<(), Refused> {
-        let configuration = config::load(&self.configuration.file, &self.machine)?;
-        configuration.prove_successor_of(&self.configuration)?;
-        // Opened anew also when nothing changes: a log that was rotated away is let go.
-        let records = Records::open(&configuration.engine.log).map_err(Unstartable::Log)?;
-        let old = std::mem::replace(&mut self.configuration, configuration);
-        if let Err(error) = self.publish_configuration() {
-            self.configuration = old;
-            return Err(Unstartable::from(error).into());
-        }
-        self.records = records;
-        self.traces().sample(self.configuration.engine.trace.rings.one_in);
-        self.keys.set_schedule(self.configuration.ticket_keys.schedule);
-        Ok(())
-    }
-
-    fn begin_drain(&mut self, now: Instant) {
+    pub(super) fn begin_drain(&mut self, now: Instant) {
         if let Some(drain) = &mut self.drain {
             tracing::warn!("asked to stop twice: stopping at once");
             drain.at_once = true;
@@ -305,7 +269,7 @@ impl Control {
     }
 
     /// Connections that clients have open.
-    fn open(&self) -> u64 {
+    pub(super) fn open(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.handle.counters.relay.open.value()).sum()
     }
 
@@ -322,7 +286,7 @@ impl Control {
         }
     }
 
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         for lane in &mut self.lanes {
             if !lane.outbox.flush(&lane.handle.inbox) {
                 self.counters.orders_delayed.increment();
@@ -456,7 +420,12 @@ impl Control {
         Traces::of(self.lanes.iter().map(|lane| &lane.handle))
     }
 
-    /// What the admin API shows of control.
+    /// The API over this control, which is asked through `asker`.
+    pub fn api(&self, asker: api::Asker) -> api::Api {
+        api::Api::new(asker, self.lanes.iter().map(|lane| Arc::clone(&lane.handle.counters)))
+    }
+
+    /// What the admin address shows of control.
     pub fn view(&self) -> watch::Receiver<View> {
         self.view.subscribe()
     }
@@ -487,11 +456,22 @@ impl Control {
             });
             tracing::info!(%address, "admin API is served");
         }
+        let (asker, mut requests) = api::queue();
+        if let Some(socket) = &self.api {
+            let (listener, router) = (socket.listener()?, api::router(self.api(asker.clone())));
+            tokio::spawn(async move {
+                if let Err(error) = api::serve::unix(listener, router).await {
+                    tracing::error!("the API ended: {error}");
+                }
+            });
+            tracing::info!(socket = %socket.path().display(), "API is served");
+        }
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.is_drained(clock::now()) {
             tokio::select! {
                 Some(command) = commands.recv() => self.on_command(command, clock::now(), clock::unix_time()),
+                Some(request) = requests.recv() => self.on_request(request, clock::now(), clock::unix_time()),
                 _ = ticks.tick() => self.on_tick(clock::now(), clock::unix_time()),
             }
         }

@@ -65,6 +65,7 @@ class Engine:
         # Control shares the load's core: on the lane's, its milliseconds would be the lane's.
         settings["engine"] |= {"cores": [PROXY_CORE], "control_core": LOAD_CORE, "poll": "busy", "hugepages": "require"}
         settings["engine"]["log"]["file"] = "engine.json"
+        settings["engine"]["api"] = {"socket": False}
         settings["engine"]["tcp"] = {"connections_max": 1 << 20}
         del settings["engine"]["trace"]
         device = f"net_virtio_user0,path={self.socket},queues=1,queue_size=1024,mac=02:5e:a1:00:00:01"

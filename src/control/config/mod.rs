@@ -9,6 +9,7 @@
 //! Everything has a bound, which is a constant here ([`FILE_MAX`], [`SERVICES_MAX`], [`SERVERS_MAX`], ...); more is a fault like any other.
 //! Two ports may not have networks that overlap, for the way to a neighbour would depend on their order.
 
+mod api;
 mod client_certificates;
 mod failover;
 mod fault;
@@ -30,11 +31,12 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use api::SOCKETS;
 pub use fault::{Errors, Fault};
 pub use model::{
-    ADDRESSES_MAX, CERTIFICATES_MAX, CORES_MAX, Configuration, Device, Engine, FILE_MAX, Hugepages, KeySource, Log,
-    LogFormat, POOLS_MAX, PORTS_MAX, Pool, Port, REVOCATION_FILES_MAX, SERVERS_MAX, SERVICES_MAX, SegmentationOffload,
-    Server, TicketKeys, Trace, VirtualService,
+    ADDRESSES_MAX, Api, CERTIFICATES_MAX, CORES_MAX, Configuration, Device, Engine, FILE_MAX, Hugepages, KeySource,
+    Log, LogFormat, POOLS_MAX, PORTS_MAX, Pool, Port, REVOCATION_FILES_MAX, SERVERS_MAX, SERVICES_MAX,
+    SegmentationOffload, Server, TicketKeys, Trace, VirtualService,
 };
 
 use crate::base::UnixTime;
@@ -114,7 +116,9 @@ pub fn parse(text: &str, file: &Path, machine: &Machine) -> Result<Configuration
     let configuration = configuration(&mut report, table.get_ref(), file, machine);
     let warnings = report.conclude()?;
     // Whatever is missing has been reported; this is for the day on which somebody forgets to.
-    configuration.map(|configuration| Configuration { warnings, ..configuration }).ok_or_else(|| unexplained(file))
+    configuration
+        .map(|configuration| Configuration { warnings, text: text.to_owned(), ..configuration })
+        .ok_or_else(|| unexplained(file))
 }
 
 fn unexplained(file: &Path) -> Errors {
@@ -139,6 +143,7 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
         engine_section.as_ref().map(|section| ENGINE_FIXED.map(|key| (key, section.line_of(report, key))));
     let tcp_lines = engine_section.as_ref().map(|section| tcp::lines(report, section));
     let trace_lines = engine_section.as_ref().map(|section| trace::lines(report, section));
+    let api_lines = engine_section.as_ref().map(|section| api::lines(report, section));
     let engine = engine_section.and_then(|section| sections::engine(report, section, directory, machine));
     let faults = report.count();
     let ports = sections::ports(report, &mut root);
@@ -158,6 +163,7 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     let mut fixed = engine_fixed(&engine, &engine_lines?);
     fixed.extend(tcp::fixed(&engine.tcp, tcp_lines?));
     fixed.extend(trace::fixed(&engine.trace, &trace_lines?));
+    fixed.extend(api::fixed(&engine.api, &engine.name, &api_lines?));
     fixed.extend(ports.iter().flat_map(port_fixed));
     let names = ports.iter().map(|port| port.value.name.as_str()).collect::<Vec<_>>().join(", ");
     fixed.push(Fixed { key: "port".to_owned(), line: ports.first().map_or(0, |port| port.line), value: names });
@@ -170,6 +176,7 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     pools.sort_by(|a, b| a.name.cmp(&b.name));
     Some(Configuration {
         file: file.to_owned(),
+        text: String::new(),
         engine,
         ports: ports.into_iter().map(|port| port.value).collect(),
         services,

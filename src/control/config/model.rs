@@ -42,6 +42,8 @@ pub const SERVERS_MAX: usize = 8192;
 pub struct Configuration {
     /// The file that it was read from.
     pub file: PathBuf,
+    /// What it was made of: the file's text, or what the API has made of that since.
+    pub text: String,
     /// The engine itself.
     pub engine: Engine,
     /// Ports, by [`PortId`](crate::base::PortId).
@@ -83,6 +85,8 @@ pub struct Engine {
     pub poll: Poll,
     /// Where `/metrics`, `/healthz` and `/trace` are served.
     pub admin: SocketAddr,
+    /// Where the API is served, which changes things.
+    pub api: Api,
     /// Whether packet buffers are in hugepages.
     pub hugepages: Hugepages,
     /// Packet buffers, shared by all lanes.
@@ -97,6 +101,13 @@ pub struct Engine {
     pub tcp: tcp::Settings,
     /// What its lanes keep of what their connections have just done.
     pub trace: Trace,
+}
+
+/// `[engine.api]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// The Unix socket, unless there is none.
+    pub socket: Option<PathBuf>,
 }
 
 /// `[engine.trace]`

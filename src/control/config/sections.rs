@@ -13,7 +13,7 @@ use super::model::{
     ADDRESSES_MAX, CORES_MAX, Device, Engine, Hugepages, Log, LogFormat, PORTS_MAX, Port, SegmentationOffload,
 };
 use super::reader::{Located, Section, choice, duration, integer, name, parsed, text};
-use super::{tcp, trace};
+use super::{api, tcp, trace};
 use crate::base::Duration;
 use crate::control::identity;
 use crate::lane::Poll;
@@ -70,6 +70,7 @@ pub(super) fn engine(
     let log = log(report, &mut section, directory);
     let tcp = tcp::tcp(report, &mut section, cores.len(), machine);
     let trace = trace::trace(report, &mut section, directory);
+    let api = api::api(report, &mut section, directory, name_.as_ref().map(|name| name.value.as_str()));
     if let Some(control) = &control_core {
         if !machine.cores.contains(&control.value) {
             report.fault(control.line, section.key("control_core"), no_such_core(control.value, machine));
@@ -90,6 +91,7 @@ pub(super) fn engine(
         control_core: control_core?.value,
         poll: poll.value,
         admin: admin.value,
+        api,
         hugepages: hugepages.value,
         buffers: buffers.value,
         segmentation_offload: segmentation_offload.value,

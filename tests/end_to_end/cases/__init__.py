@@ -10,6 +10,7 @@
 - `failover`: servers that do not connect while there are others, and pools that are down.
 - `closing`: the ends of connections, each way.
 - `reload`: SIGHUP.
+- `api`: the API and `sealane ctl`, and a hundred changes under load.
 - `limits`: servers that are full, drained or disabled.
 - `balancing`: algorithms of pools.
 - `trace`: what `sealane trace` says of connections.
@@ -18,9 +19,9 @@
 - `after`: everything has been given back. Runs last, always.
 """
 
-from . import after, balancing, client_certificates, client_ip, closing, cluster, failover, frames, handshakes, limits, reach, reload, servers, tickets, trace, volume
+from . import after, api, balancing, client_certificates, client_ip, closing, cluster, failover, frames, handshakes, limits, reach, reload, servers, tickets, trace, volume
 
-MODULES = (reach, frames, handshakes, tickets, client_certificates, client_ip, servers, failover, closing, reload, limits, balancing, trace, cluster, volume, after)
+MODULES = (reach, frames, handshakes, tickets, client_certificates, client_ip, servers, failover, closing, reload, api, limits, balancing, trace, cluster, volume, after)
 
 
 def all_cases():

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 
 from . import config
+from .api import Api
 from .processes import Failed
 from .wait import TimedOut, until
 from .world import binary
@@ -22,7 +23,13 @@ class Engine:
         self.world, self.settings, self.name = world, settings, name
         self.file = world.directory / f"{name}.toml"
         self.starts = 0
+        # Engines of other worlds have the same name: each has its socket in its own directory.
+        settings["engine"].setdefault("api", {"socket": f"{name}.sock"})
         self.start()
+
+    @property
+    def api(self):
+        return Api(self.world.directory / self.settings["engine"]["api"]["socket"])
 
     def write(self):
         self.file.write_text(config.toml(self.settings) + "\n")
