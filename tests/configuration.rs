@@ -78,6 +78,11 @@ fn parse(text: &str, directory: &Path) -> Result<Configuration, Errors> {
     config::parse(text, &directory.join("sealane.toml"), &machine())
 }
 
+/// The number of the first line of tap.toml that begins so.
+fn line_of(beginning: &str) -> usize {
+    TAP.lines().position(|line| line.starts_with(beginning)).unwrap() + 1
+}
+
 /// Every fault of `text` as its line says it, the directory left out.
 fn faults(text: &str, directory: &Path) -> Vec<String> {
     let prefix = format!("{}/", directory.display());
@@ -332,7 +337,7 @@ fn every_bound_of_tcp_is_a_key_and_none_changes_at_run_time() {
         let name = key.split(' ').next().unwrap();
         let told = with(&[other]).prove_successor_of(&old).unwrap_err();
         let told: Vec<_> = told.faults().iter().map(|fault| (fault.line, fault.key.clone())).collect();
-        assert_eq!(told, [(44, format!("engine.tcp.{name}"))]);
+        assert_eq!(told, [(45, format!("engine.tcp.{name}"))]);
     }
 }
 
@@ -377,7 +382,7 @@ fn connections_are_traced_unless_it_is_switched_off_and_the_sample_may_change_at
     assert_eq!(other.engine.trace.file, Some(directory.path().join("engine.trace")));
     let told = other.prove_successor_of(&old).unwrap_err();
     let told: Vec<_> = told.faults().iter().map(|fault| (fault.line, fault.key.as_str())).collect();
-    assert_eq!(told, [(44, "engine.trace.records"), (45, "engine.trace.file")]);
+    assert_eq!(told, [(45, "engine.trace.records"), (46, "engine.trace.file")]);
 }
 
 #[test]
@@ -473,8 +478,12 @@ fn what_cannot_change_at_run_time_is_told_by_key() {
     assert_eq!(
         told,
         [
-            (11, "engine.cores", "write [0, 1] again, or restart the engine"),
-            (56, "port \"front\", device", "write net_tap0,iface=sealane0 again, or restart the engine"),
+            (line_of("cores"), "engine.cores", "write [0, 1] again, or restart the engine"),
+            (
+                line_of("[[port]]"),
+                "port \"front\", device",
+                "write net_tap0,iface=sealane0 again, or restart the engine"
+            ),
         ]
     );
 }

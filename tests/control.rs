@@ -407,6 +407,20 @@ fn a_drain_ends_when_the_last_connection_does() {
 }
 
 #[test]
+fn connections_are_taken_on_while_a_drain_is_delayed() {
+    let mut bench = Bench::new();
+    bench.reload(&text().replacen("# drain_delay = \"0s\"", "drain_delay = \"3s\"", 1));
+    bench.orders(0);
+    bench.control.on_command(Command::Drain, at(1000), WALL);
+    assert_eq!(bench.unfit().as_deref(), Some("draining"), "whoever sends clients is told at once");
+    bench.control.on_tick(at(3999), WALL);
+    assert!(bench.orders(0).is_empty() && !bench.control.is_drained(at(3999)));
+    bench.control.on_tick(at(4000), WALL);
+    assert!(matches!(&bench.orders(0)[..], [Order::Drain]));
+    assert!(bench.control.is_drained(at(4200)));
+}
+
+#[test]
 fn a_drain_ends_at_its_timeout_and_at_once_when_asked_twice() {
     let mut bench = Bench::new();
     bench.handles[0].counters.relay.open.set(1);

@@ -9,6 +9,7 @@ mod change;
 pub mod clock;
 pub mod config;
 pub mod ctl;
+mod drain;
 pub mod events;
 pub mod explain;
 pub mod health;

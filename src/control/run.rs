@@ -15,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 use crate::base::{Duration, Instant, Random, UnixTime};
 use crate::control::change::Fingerprint;
 use crate::control::config::{Configuration, KeySource, Machine};
+use crate::control::drain::Drain;
 use crate::control::metrics::{Counters, Metrics, View};
 use crate::control::outbox::Outbox;
 use crate::control::publish::{self, Shared, Unpublishable};
@@ -33,8 +34,6 @@ const LOOK: Duration = Duration::from_millis(250);
 const BREATH_MAX: Duration = Duration::from_secs(1);
 /// How often it is told that records were left out.
 const LEFT_OUT_TOLD: Duration = Duration::from_secs(5);
-/// A drain lasts so long at least, so that a lane's gauge is not read before the lane has heard of the drain.
-const DRAIN_MIN: Duration = Duration::from_millis(200);
 
 /// What a signal asks of control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,12 +129,6 @@ pub(super) struct Lane {
     outbox: Outbox,
     breaths: u64,
     breathed_at: Instant,
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct Drain {
-    began: Instant,
-    at_once: bool,
 }
 
 impl std::fmt::Debug for Control {
@@ -235,20 +228,20 @@ impl Control {
     pub(super) fn begin_drain(&mut self, now: Instant) {
         if let Some(drain) = &mut self.drain {
             tracing::warn!("asked to stop twice: stopping at once");
-            drain.at_once = true;
+            drain.hurry();
             return;
         }
-        let timeout = humantime::format_duration(self.configuration.engine.drain_timeout);
-        tracing::info!(connections = self.open(), %timeout, "draining");
-        self.drain = Some(Drain { began: now, at_once: false });
-        for lane in &mut self.lanes {
-            lane.outbox.drain();
-        }
+        let engine = &self.configuration.engine;
+        let [delay, timeout] = [engine.drain_delay, engine.drain_timeout].map(humantime::format_duration);
+        tracing::info!(connections = self.open(), %delay, %timeout, "draining");
+        self.drain = Some(Drain::new(now, engine.drain_delay));
+        self.close(now);
         self.view.send_modify(|view| view.unfit = Some("draining".to_owned()));
     }
 
     /// Does what has come due.
     pub fn on_tick(&mut self, now: Instant, wall: UnixTime) {
+        self.close(now);
         self.flush();
         self.take_records(now);
         self.take_verdicts(wall);
@@ -262,10 +255,16 @@ impl Control {
 
     /// Whether a drain is over, so that lanes may be stopped.
     pub fn is_drained(&self, now: Instant) -> bool {
-        let Some(drain) = self.drain else { return false };
-        let lasted = now.since(drain.began);
-        let is_empty = lasted >= DRAIN_MIN && self.open() == 0;
-        drain.at_once || is_empty || lasted >= self.configuration.engine.drain_timeout
+        self.drain.is_some_and(|drain| drain.is_over(self.open(), self.configuration.engine.drain_timeout, now))
+    }
+
+    /// Has lanes take no more connections once it is time for that.
+    fn close(&mut self, now: Instant) {
+        if self.drain.as_mut().is_some_and(|drain| drain.closes(now)) {
+            for lane in &mut self.lanes {
+                lane.outbox.drain();
+            }
+        }
     }
 
     /// Connections that clients have open.

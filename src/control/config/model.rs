@@ -93,6 +93,8 @@ pub struct Engine {
     pub buffers: usize,
     /// Whether ports cut and join TCP segments.
     pub segmentation_offload: SegmentationOffload,
+    /// How long connections are taken after the engine was asked to stop.
+    pub drain_delay: Duration,
     /// How long a drain waits for connections to end.
     pub drain_timeout: Duration,
     /// The connection log.

@@ -66,6 +66,7 @@ pub(super) fn engine(
             ("never", SegmentationOffload::Never),
         ]),
     );
+    let drain_delay = section.or(report, "drain_delay", Duration::ZERO, duration(Duration::ZERO..=HOUR));
     let drain_timeout = section.or(report, "drain_timeout", 30 * SECOND, duration(Duration::ZERO..=DAY));
     let log = log(report, &mut section, directory);
     let tcp = tcp::tcp(report, &mut section, cores.len(), machine);
@@ -95,6 +96,7 @@ pub(super) fn engine(
         hugepages: hugepages.value,
         buffers: buffers.value,
         segmentation_offload: segmentation_offload.value,
+        drain_delay: drain_delay.value,
         drain_timeout: drain_timeout.value,
         log,
         tcp,
