@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::balance::{Backend, Health, LaneLoads};
+use crate::balance::{Backend, Health, LaneLoads, Pool};
 use crate::base::{Duration, LaneId, Random, UnixTime};
 use crate::control::config::Configuration;
 use crate::control::publish::{self, Shared, Unpublishable};
@@ -113,6 +113,26 @@ fn answer(
         return Answer::Full(why);
     }
     let pool = service.pool();
+    let profile = service.profile().map(|profile| &**profile);
+    if profile.is_some_and(|profile| profile.method != Method::Tls) {
+        return Answer::Resumed { server: None, reason: Reason::Recalling };
+    }
+    // Whom another server would be given to is not known: neither its address nor what the engine's lanes will draw.
+    let client = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let backend = backend(pool, shared, reported);
+    let decision = persistence::tls::decide(returning, profile, &backend, client, now);
+    let server = decision.server.and_then(|index| pool.server(index)).map(|server| {
+        let name = format!("{}/{}", pool.name, server.name);
+        let is_its_own = envelope
+            .mapping
+            .is_some_and(|mapping| (mapping.server, mapping.generation) == (server.id, server.generation));
+        if is_its_own { Server::Same(name) } else { Server::Another(name) }
+    });
+    Answer::Resumed { server, reason: decision.reason }
+}
+
+/// The pool as a lane would use it while its servers are as `reported`.
+fn backend(pool: &Arc<Pool>, shared: &Shared, reported: &[Reported]) -> Backend {
     let loads = Rc::new(LaneLoads::new(Arc::clone(&shared.loads), LaneId(0)));
     loads.configure([&**pool].into_iter());
     for server in &pool.servers {
@@ -125,22 +145,26 @@ fn answer(
             loads.take(server.slot);
         }
     }
-    let profile = service.profile().map(|profile| &**profile);
-    if profile.is_some_and(|profile| profile.method != Method::Tls) {
-        return Answer::Resumed { server: None, reason: Reason::Recalling };
-    }
-    // Whom another server would be given to is not known: neither its address nor what the engine's lanes will draw.
-    let (client, random) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), Random::from_seed(0));
-    let backend = Backend::new(Arc::clone(pool), Arc::clone(&shared.board), loads, random);
-    let decision = persistence::tls::decide(returning, profile, &backend, client, now);
-    let server = decision.server.and_then(|index| pool.server(index)).map(|server| {
-        let name = format!("{}/{}", pool.name, server.name);
-        let is_its_own = envelope
-            .mapping
-            .is_some_and(|mapping| (mapping.server, mapping.generation) == (server.id, server.generation));
-        if is_its_own { Server::Same(name) } else { Server::Another(name) }
-    });
-    Answer::Resumed { server, reason: decision.reason }
+    Backend::new(Arc::clone(pool), Arc::clone(&shared.board), loads, Random::from_seed(0))
+}
+
+/// The server, named as `pool/server`, that the address of a new client leads to where the virtual service's pool goes by that.
+///
+/// # Errors
+/// When the configuration cannot be given to a lane.
+pub fn hashed(
+    configuration: &Configuration,
+    service: &str,
+    client: IpAddr,
+    reported: &[Reported],
+) -> Result<Option<String>, Unpublishable> {
+    let mut shared = Shared::new(1);
+    let snapshots = publish::snapshots(configuration, 1, &[], &mut shared, 1)?;
+    let mut services = snapshots.iter().flat_map(|snapshot| &snapshot.services);
+    let Some(found) = services.find(|found| found.name == service) else { return Ok(None) };
+    let pool = found.tls.pool();
+    let server = backend(pool, &shared, reported).choose(client).and_then(|index| pool.server(index));
+    Ok(server.map(|server| format!("{}/{}", pool.name, server.name)))
 }
 
 impl fmt::Display for Explanation {

@@ -194,7 +194,7 @@ impl Control {
         Ok(())
     }
 
-    fn publish_ring(&mut self, ring: &Arc<Ring>) {
+    pub(super) fn publish_ring(&mut self, ring: &Arc<Ring>) {
         self.old_rings.push(Arc::clone(ring));
         for lane in &mut self.lanes {
             lane.outbox.ring(Arc::clone(ring));
@@ -344,7 +344,7 @@ impl Control {
         });
     }
 
-    fn poll_keys(&mut self, wall: UnixTime) {
+    pub(super) fn poll_keys(&mut self, wall: UnixTime) {
         // A lane that has not started has no ring in force.
         let on_lanes = self.lanes.iter().map(|lane| lane.handle.counters.lane.ring_version.value()).min();
         self.keys.on_lanes(on_lanes.unwrap_or(0));

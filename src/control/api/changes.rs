@@ -100,9 +100,13 @@ impl Api {
         Ok(tagged((status, Json(changed)).into_response(), revision))
     }
 
-    /// Waits until every lane has this version or a later one, or for as long as a change waits. Gives whether they have.
     async fn in_force(&self, version: u64) -> bool {
-        let have = || self.lanes.iter().all(|lane| lane.lane.configuration_version.value() >= version);
+        self.on_lanes(|lane| lane.lane.configuration_version.value() >= version).await
+    }
+
+    /// Waits until every lane has something, or for as long as a change waits. Gives whether they have.
+    pub(super) async fn on_lanes(&self, has: impl Fn(&Counters) -> bool) -> bool {
+        let have = || self.lanes.iter().all(|lane| has(lane));
         let wait = async {
             let mut looks = tokio::time::interval(LOOK);
             while !have() {

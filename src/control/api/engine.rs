@@ -103,7 +103,7 @@ async fn configuration(State(api): State<Api>) -> Result<Response, Problem> {
 
 /// Puts a whole configuration in force. Files that it names are read again
 #[utoipa::path(put, path = "/v1/configuration", operation_id = "putConfiguration", tag = "configuration", params(IfMatch),
-    request_body(content = String, content_type = "application/toml"),
+    request_body(content((String = "application/toml"), (String = "text/plain"))),
     responses((status = 200, body = Changed), (status = 202, body = Changed), Always, Unmade))]
 async fn put_configuration(State(api): State<Api>, expected: Expected, Text(text): Text) -> Result<Response, Problem> {
     api.make(expected, move |control, wall| {

@@ -112,7 +112,7 @@ impl<S: Send + Sync> FromRequest<S> for Text {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        prove_media_type(request.headers(), &["application/toml"])?;
+        prove_media_type(request.headers(), &["application/toml", "text/plain"])?;
         let bytes = whole(request, FILE_MAX).await?;
         let text = String::from_utf8(bytes.into()).map_err(|_| Problem::malformed("the body is not UTF-8 text"))?;
         Ok(Self(text))
@@ -127,7 +127,7 @@ async fn whole(request: Request, most: usize) -> Result<Bytes, Problem> {
     })
 }
 
-/// A body of another kind is refused, so that no web page that a person visits can send one (a form has no such types without CORS).
+/// A body of another kind is refused, so that no web page that a person visits can send one: a form has no such types, and makes no PUT.
 fn prove_media_type(headers: &HeaderMap, allowed: &[&str]) -> Result<(), Problem> {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim();

@@ -6,7 +6,7 @@
 //! | `document` | the configuration as a TOML document that is edited |
 //! | `changes` | one change, from `If-Match` to the last lane |
 //! | `state` | how things are |
-//! | `engine`, `resources` | the routes |
+//! | `engine`, `resources`, `keys`, `explain` | the routes |
 //! | `extract`, `problem` | what requests are made of, and what refusals look like |
 //! | `socket`, `serve` | where it listens, and for how long to whom |
 //!
@@ -16,7 +16,9 @@
 mod changes;
 mod document;
 mod engine;
+mod explain;
 mod extract;
+mod keys;
 mod problem;
 mod queue;
 mod resources;
@@ -39,6 +41,8 @@ pub use queue::{Asker, Request as Question, queue};
 /// What answers are made of, for `sealane ctl`.
 pub(super) mod shapes {
     pub(in crate::control) use super::engine::LaneShown;
+    pub(in crate::control) use super::explain::Explained;
+    pub(in crate::control) use super::keys::RingShown;
     pub(in crate::control) use super::problem::Problem;
     pub(in crate::control) use super::state::{
         Changed, PoolShown, ReferredShown, ServerState, ServiceShown, Status, Version,
@@ -47,17 +51,24 @@ pub(super) mod shapes {
 
 /// What the OpenAPI document says of the whole.
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "Sealane",
-    description = "Shows and changes a running service engine. Every change goes through the same proof as its configuration file, is put in force on all lanes at \
+#[openapi(
+    info(
+        title = "Sealane",
+        description = "Shows and changes a running service engine. Every change goes through the same proof as its configuration file, is put in force on all lanes at \
         once, and leaves established connections as they are. It holds until the file is read again, unless it is saved.",
-    license(name = "Apache-2.0", identifier = "Apache-2.0")
-))]
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    components(schemas(problem::Problem, problem::Fault))
+)]
 struct Description;
 
 /// Every route of the API, and its OpenAPI document at `/openapi.json`.
 pub fn router(api: Api) -> Router {
-    let routes = OpenApiRouter::with_openapi(Description::openapi()).merge(engine::routes()).merge(resources::routes());
+    let routes = OpenApiRouter::with_openapi(Description::openapi())
+        .merge(engine::routes())
+        .merge(resources::routes())
+        .merge(keys::routes())
+        .merge(explain::routes());
     let (router, description) = routes.split_for_parts();
     let description = serde_json::to_value(description).unwrap_or_default();
     router

@@ -24,7 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 
 /// Handlers of one array of tables of the configuration, in a module of their own.
 macro_rules! tables {
-    ($module:ident, $shown:ident, $tag:literal, $list:literal, $one:literal,
+    ($module:ident, $shown:ident, $tag:literal, $list:literal, $one:literal, $example:literal,
      [$all_id:literal, $find_id:literal, $put_id:literal, $patch_id:literal, $remove_id:literal]) => {
         mod $module {
             use super::*;
@@ -42,7 +42,7 @@ macro_rules! tables {
             }
 
             /// One of them, as written and as it is
-            #[utoipa::path(get, path = $one, operation_id = $find_id, tag = $tag, params(("name" = String, Path, description = "its name")),
+            #[utoipa::path(get, path = $one, operation_id = $find_id, tag = $tag, params(("name" = String, Path, description = "its name", example = $example)),
                 responses((status = 200, body = $shown), Always, Absent))]
             async fn find(State(api): State<Api>, Named(name): Named<String>) -> Result<Response, Problem> {
                 api.show(move |control| {
@@ -55,7 +55,7 @@ macro_rules! tables {
 
             /// Makes it what the body says, whether it was there or not
             #[utoipa::path(put, path = $one, operation_id = $put_id, tag = $tag, request_body = Table,
-                params(("name" = String, Path, description = "its name"), IfMatch),
+                params(("name" = String, Path, description = "its name", example = $example), IfMatch),
                 responses((status = 200, body = Changed), (status = 201, body = Changed), (status = 202, body = Changed), Always, Absent, Unmade))]
             async fn put(
                 State(api): State<Api>,
@@ -68,7 +68,7 @@ macro_rules! tables {
 
             /// Changes the keys that the body has, and takes out those that are null (RFC 7396)
             #[utoipa::path(patch, path = $one, operation_id = $patch_id, tag = $tag, request_body = Table,
-                params(("name" = String, Path, description = "its name"), IfMatch),
+                params(("name" = String, Path, description = "its name", example = $example), IfMatch),
                 responses((status = 200, body = Changed), (status = 202, body = Changed), Always, Absent, Unmade))]
             async fn patch(
                 State(api): State<Api>,
@@ -82,7 +82,7 @@ macro_rules! tables {
 
             /// Takes it out. Connections that it has live on
             #[utoipa::path(delete, path = $one, operation_id = $remove_id, tag = $tag,
-                params(("name" = String, Path, description = "its name"), IfMatch),
+                params(("name" = String, Path, description = "its name", example = $example), IfMatch),
                 responses((status = 200, body = Changed), (status = 202, body = Changed), Always, Absent, Unmade))]
             async fn remove(
                 State(api): State<Api>,
@@ -102,6 +102,7 @@ tables!(
     "pools",
     "/v1/pools",
     "/v1/pools/{name}",
+    "web",
     ["listPools", "getPool", "putPool", "patchPool", "deletePool"]
 );
 tables!(
@@ -110,6 +111,7 @@ tables!(
     "virtual services",
     "/v1/virtual_services",
     "/v1/virtual_services/{name}",
+    "shop",
     ["listVirtualServices", "getVirtualService", "putVirtualService", "patchVirtualService", "deleteVirtualService"]
 );
 tables!(
@@ -118,6 +120,7 @@ tables!(
     "health monitors",
     "/v1/health_monitors",
     "/v1/health_monitors/{name}",
+    "connect",
     ["listHealthMonitors", "getHealthMonitor", "putHealthMonitor", "patchHealthMonitor", "deleteHealthMonitor"]
 );
 tables!(
@@ -126,6 +129,7 @@ tables!(
     "persistence profiles",
     "/v1/persistence_profiles",
     "/v1/persistence_profiles/{name}",
+    "sticky",
     [
         "listPersistenceProfiles",
         "getPersistenceProfile",
@@ -137,7 +141,7 @@ tables!(
 
 /// One server, as written and as it is
 #[utoipa::path(get, path = "/v1/pools/{pool}/servers/{server}", operation_id = "getServer", tag = "pools",
-    params(("pool" = String, Path, description = "the pool's name"), ("server" = String, Path, description = "its name")),
+    params(("pool" = String, Path, description = "the pool's name", example = "web"), ("server" = String, Path, description = "its name", example = "a")),
     responses((status = 200, body = ServerShown), Always, Absent))]
 async fn find_server(
     State(api): State<Api>,
@@ -157,7 +161,7 @@ async fn find_server(
 
 /// Makes a server what the body says, whether it was there or not
 #[utoipa::path(put, path = "/v1/pools/{pool}/servers/{server}", operation_id = "putServer", tag = "pools", request_body = Table,
-    params(("pool" = String, Path, description = "the pool's name"), ("server" = String, Path, description = "its name"), IfMatch),
+    params(("pool" = String, Path, description = "the pool's name", example = "web"), ("server" = String, Path, description = "its name", example = "a"), IfMatch),
     responses((status = 200, body = Changed), (status = 201, body = Changed), (status = 202, body = Changed), Always, Absent, Unmade))]
 async fn put_server(
     State(api): State<Api>,
@@ -170,7 +174,7 @@ async fn put_server(
 
 /// Changes the keys of a server that the body has, such as {"state": "draining"}, and takes out those that are null (RFC 7396)
 #[utoipa::path(patch, path = "/v1/pools/{pool}/servers/{server}", operation_id = "patchServer", tag = "pools", request_body = Table,
-    params(("pool" = String, Path, description = "the pool's name"), ("server" = String, Path, description = "its name"), IfMatch),
+    params(("pool" = String, Path, description = "the pool's name", example = "web"), ("server" = String, Path, description = "its name", example = "a"), IfMatch),
     responses((status = 200, body = Changed), (status = 202, body = Changed), Always, Absent, Unmade))]
 async fn patch_server(
     State(api): State<Api>,
@@ -184,7 +188,7 @@ async fn patch_server(
 
 /// Takes a server out. Connections to it live on, and no mapping leads to it any more
 #[utoipa::path(delete, path = "/v1/pools/{pool}/servers/{server}", operation_id = "deleteServer", tag = "pools",
-    params(("pool" = String, Path, description = "the pool's name"), ("server" = String, Path, description = "its name"), IfMatch),
+    params(("pool" = String, Path, description = "the pool's name", example = "web"), ("server" = String, Path, description = "its name", example = "a"), IfMatch),
     responses((status = 200, body = Changed), (status = 202, body = Changed), Always, Absent, Unmade))]
 async fn remove_server(
     State(api): State<Api>,

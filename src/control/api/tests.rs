@@ -12,10 +12,12 @@ use super::{Api, Asker, Question, queue, router};
 use crate::balance::{Health, State};
 use crate::base::{Duration, Instant, LaneId, Random, UnixTime};
 use crate::control::config::{self, Machine};
-use crate::control::publish::Shared;
-use crate::control::{Command, Control, Parts, admin, run};
+use crate::control::publish::{self, Shared};
+use crate::control::{Command, Control, Parts, admin, keys, run};
 use crate::health::{Cause, Finding, Verdict};
 use crate::lane::{Handle, Order, Snapshot};
+use crate::ticket::envelope::tests::sample;
+use crate::ticket::{Envelope, Mapping, Ring, seal};
 
 const WALL: UnixTime = UnixTime(1_767_225_600);
 
@@ -78,6 +80,7 @@ impl Bench {
         let handles: Vec<_> = (0..2).map(|lane| Handle::new(LaneId(lane), 1)).collect();
         for handle in &handles {
             handle.counters.lane.configuration_version.set(u64::MAX);
+            handle.counters.lane.ring_version.set(u64::MAX);
         }
         let parts = Parts {
             keys: run::keys_source(&configuration, WALL, Random::from_seed(1)).unwrap(),
@@ -482,6 +485,103 @@ fn the_engine_and_its_lanes_are_shown_and_drained() {
 }
 
 #[test]
+fn k8_keys_are_shown_without_secrets_rotated_and_purged_on_every_lane() {
+    let mut bench = Bench::new();
+    let ring = |bench: &Bench| {
+        let orders = std::iter::from_fn(|| bench.handles[1].inbox.pop());
+        let rings = orders.filter_map(|order| match order {
+            Order::Ring(ring) => Some(ring.version()),
+            Order::Configure(_) | Order::Drain => None,
+        });
+        rings.last()
+    };
+    let before = bench.get("/v1/ticket_keys").json();
+    assert_eq!((&before["source"], before["keys"].as_array().unwrap().len()), (&json!("own"), 1));
+    let first = before["keys"][0]["id"].as_str().unwrap().to_owned();
+    let secret = hex::encode(bench.control.keys.current().active().unwrap().key.secret());
+    assert!(!before.to_string().contains(&secret));
+
+    let rotated = bench.post("/v1/ticket_keys/rotate").json();
+    assert_eq!((&rotated["version"], &rotated["in_force"]), (&json!(2), &json!(true)));
+    let state = |ring: &Json, id: &str| {
+        let keys = ring["keys"].as_array().unwrap();
+        keys.iter().find(|key| key["id"] == id).map(|key| key["state"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(state(&rotated, &first).as_deref(), Some("retiring"));
+    assert_eq!(ring(&bench), Some(2));
+
+    let purged = bench.send(Method::POST, "/v1/ticket_keys/purge", &json!({ "key": first })).json();
+    assert_eq!((state(&purged, &first), &purged["version"]), (None, &json!(3)));
+    assert_eq!(ring(&bench), Some(3));
+    for (status, body) in [
+        (404, json!({ "key": first })),
+        (400, json!({ "key": "no key" })),
+        (400, json!({ "key": 5 })),
+        (400, json!({})),
+        (400, json!({ "key": first, "force": true })),
+    ] {
+        bench.refuses(status, |bench| bench.send(Method::POST, "/v1/ticket_keys/purge", &body));
+        assert_eq!(ring(&bench), None);
+    }
+}
+
+#[test]
+fn keys_that_are_somebody_elses_are_not_changed_here() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("keys.ring");
+    keys::file::write(&file, &Ring::generate(WALL, &mut Random::from_seed(3)), false).unwrap();
+    let text = include_str!("../../../dpdk-config/tap.toml").replace("file = \"-\"", "file = \"records.log\"");
+    let mut bench = Bench::with(&text.replace("source = \"own\" ", &format!("file = {file:?}\nsource = \"file\" ")));
+    let key = bench.get("/v1/ticket_keys").json()["keys"][0]["id"].clone();
+    let problem = bench.refuses(409, |bench| bench.post("/v1/ticket_keys/rotate"));
+    assert!(problem["detail"].as_str().unwrap().contains("sealane keys"), "{problem}");
+    bench.refuses(409, |bench| bench.send(Method::POST, "/v1/ticket_keys/purge", &json!({ "key": key })));
+}
+
+#[test]
+fn it_is_explained_where_a_client_would_go() {
+    let mut bench = Bench::new();
+    let path = "/v1/explain?service=shop&client=198.18.0.1";
+    let either = bench.get(path).json();
+    assert_eq!(
+        (&either["handshake"], &either["reason"], either.get("server")),
+        (&json!("full"), &json!("no-mapping"), None)
+    );
+    let why = either["why"].as_str().unwrap();
+    assert!(why.contains("round-robin from a with 0 connections and 1 of 2 shares, b with"), "{why}");
+    bench.patch("/v1/pools/web", &json!({ "algorithm": "consistent-hash" })).changed();
+    let hashed = bench.get(path).json();
+    let home = hashed["server"].as_str().unwrap().to_owned();
+    bench.patch(&format!("/v1/pools/{}", home.replace('/', "/servers/")), &json!({ "state": "draining" })).changed();
+    let other = bench.get(path).json();
+    assert_ne!(other["server"], home);
+    assert!(other["why"].as_str().unwrap().contains("is the only server"), "{other}");
+
+    // A ticket that the engine has made.
+    let service = bench.control.configuration.services.iter().find(|service| service.name == "shop").unwrap();
+    let server = &service.pool.servers[if home == "web/a" { 0 } else { 1 }];
+    let mapping = Mapping { pool: service.pool.id, server: server.id, generation: server.generation, assigned: WALL };
+    let envelope = Envelope { mapping: Some(mapping), original_handshake: WALL, issued: WALL, ..sample(100) };
+    let (_, scope) = publish::scopes(&bench.control.configuration).remove(0);
+    let ticket = seal(&bench.control.keys.current().for_service(&scope), &envelope, &mut Random::from_seed(5)).unwrap();
+    let returning = format!("{path}&ticket={}", hex::encode(&ticket));
+    let explained = bench.get(&returning).json();
+    assert_eq!((&explained["handshake"], &explained["reason"]), (&json!("resumed"), &json!("switched-draining")));
+    bench.patch(&format!("/v1/pools/{}", home.replace('/', "/servers/")), &json!({ "state": "enabled" })).changed();
+    let explained = bench.get(&returning).json();
+    assert_eq!((&explained["server"], &explained["reason"]), (&json!(home), &json!("persisted")));
+    let forged = format!("{path}&ticket={}00", hex::encode(&ticket[..ticket.len() - 1]));
+    let explained = bench.get(&forged).json();
+    assert_eq!((&explained["handshake"], &explained["reason"]), (&json!("full"), &json!("no-mapping")));
+    assert!(explained["why"].as_str().unwrap().contains("Forged"), "{explained}");
+
+    bench.get("/v1/explain?service=none&client=198.18.0.1").refused(404);
+    for wrong in ["service=shop", "service=shop&client=here", "service=shop&client=::1&ticket=what%3F"] {
+        bench.get(&format!("/v1/explain?{wrong}")).refused(400);
+    }
+}
+
+#[test]
 fn who_asks_an_engine_that_has_ended_is_told_so() {
     let bench = Bench::new();
     let router = router(bench.api());
@@ -507,6 +607,10 @@ fn the_openapi_document_names_every_operation_once_with_all_that_it_answers() {
             assert_eq!(statuses.contains_key("412"), changes, "{method} {path}");
             assert!(operation["summary"].as_str().is_some_and(|summary| !summary.is_empty()), "{path}");
         }
+    }
+    let text = document.to_string();
+    for reference in text.split("\"#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert!(document["components"]["schemas"].get(reference).is_some(), "nothing says what {reference} is");
     }
     let count = ids.len();
     ids.sort_unstable();

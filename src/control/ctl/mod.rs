@@ -17,6 +17,7 @@ use hyper::Method;
 use serde_json::{Value as Json, json};
 
 use crate::control::config::{FILE_MAX, SOCKETS};
+use crate::control::keys::inspect;
 use client::{Question, Target};
 use show::Shape;
 
@@ -101,6 +102,19 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Why a client would go where, now
+    Explain {
+        /// The virtual service that it comes to
+        service: String,
+        /// Its address
+        client: std::net::IpAddr,
+        /// Its session, as `openssl s_client -sess_out` wrote it, or a bare ticket; without, it is new
+        #[arg(long, value_name = "FILE")]
+        session: Option<PathBuf>,
+    },
+    /// The ticket keys that are in use
+    #[command(subcommand)]
+    Keys(Keys),
     /// Let connections end, then stop the engine; twice, and it stops at once
     Drain,
 }
@@ -130,6 +144,19 @@ enum ServerChange {
     },
     /// Take it out of its pool; connections to it live on
     Remove,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Keys {
+    /// Show their ids and states
+    List,
+    /// Have a new key seal; no client notices
+    Rotate,
+    /// Destroy a key at once and for good: tickets under it are worth nothing, connections go on
+    Purge {
+        /// The key
+        key: String,
+    },
 }
 
 /// What has a name.
@@ -242,6 +269,19 @@ fn question(command: &Command) -> anyhow::Result<(Question, Shape)> {
         }
         Command::Reload => post("/v1/configuration/reload".into(), Shape::Changed),
         Command::Save { force } => post(format!("/v1/configuration/save?force={force}"), Shape::Version),
+        Command::Explain { service, client, session } => {
+            let ticket = match session {
+                Some(file) => format!("&ticket={}", hex::encode(inspect::ticket_in(&read(Some(file))?)?)),
+                None => String::new(),
+            };
+            get(format!("/v1/explain?service={}&client={client}{ticket}", segment(service)), Shape::Explained)
+        }
+        Command::Keys(Keys::List) => get("/v1/ticket_keys".into(), Shape::Keys),
+        Command::Keys(Keys::Rotate) => post("/v1/ticket_keys/rotate".into(), Shape::Keys),
+        Command::Keys(Keys::Purge { key }) => {
+            let purge = Question::new(Method::POST, "/v1/ticket_keys/purge").json(&json!({ "key": key }));
+            (purge, Shape::Keys)
+        }
         Command::Drain => post("/v1/drain".into(), Shape::Status),
     })
 }

@@ -5,7 +5,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use crate::control::api::shapes::{
-    Changed, LaneShown, PoolShown, Problem, ReferredShown, ServerState, ServiceShown, Status, Version,
+    Changed, Explained, LaneShown, PoolShown, Problem, ReferredShown, RingShown, ServerState, ServiceShown, Status,
+    Version,
 };
 
 /// What an answer is about.
@@ -18,6 +19,8 @@ pub(super) enum Shape {
     Pools,
     Services,
     Referred,
+    Explained,
+    Keys,
     /// Something of which all is shown.
     One,
     /// No JSON.
@@ -34,6 +37,8 @@ pub(super) fn table(shape: Shape, answer: &Json) -> String {
         Shape::Pools => read(answer).map(pools),
         Shape::Services => read(answer).map(services),
         Shape::Referred => read(answer).map(referred),
+        Shape::Explained => read(answer).map(explained),
+        Shape::Keys => read(answer).map(keys),
         Shape::One | Shape::Text => None,
     };
     shown.unwrap_or_else(|| format!("{answer:#}\n"))
@@ -161,6 +166,27 @@ fn referred(all: Vec<ReferredShown>) -> String {
         [text("name"), text("type"), one.state.used_by.join(" ")]
     }));
     columns(&rows)
+}
+
+fn explained(explained: Explained) -> String {
+    let to = explained.server.unwrap_or_else(|| "decided when it comes, or nowhere".to_owned());
+    let rows = [
+        ["service", &format!("{}, pool {}", explained.service, explained.pool)],
+        ["handshake", &explained.handshake],
+        ["server", &to],
+        ["reason", &explained.reason],
+        ["why", &explained.why],
+    ];
+    let servers: Vec<_> = explained.servers.iter().map(|server| server_row(&explained.pool, server)).collect();
+    format!("{}{}", columns(&rows.map(|row| row.map(str::to_owned))), columns(&servers))
+}
+
+fn keys(ring: RingShown) -> String {
+    let mut rows = vec![["KEY", "STATE", "SINCE"].map(str::to_owned)];
+    rows.extend(ring.keys.into_iter().map(|key| [key.id, key.state, key.since]));
+    let lanes = if ring.in_force { "in force on all lanes" } else { "not in force on every lane yet" };
+    let alarms: String = ring.alarms.iter().map(|alarm| format!("alarm: {alarm}\n")).collect();
+    format!("ring version {}, source {}, {lanes}\n{alarms}{}", ring.version, ring.source, columns(&rows))
 }
 
 /// Rows with their columns below each other, two blanks between.

@@ -10,11 +10,33 @@ use super::file::{self, Stamp};
 use super::finding::{Error, Finding};
 use super::mirror::Report;
 use crate::base::{Random, UnixTime};
+use crate::ticket::life::Refused;
 use crate::ticket::ring::Fitness;
-use crate::ticket::{Ring, Schedule, vault};
+use crate::ticket::{KeyId, Ring, Schedule, vault};
 
 /// How long after a failed rotation the next is tried.
 const RETRY: Duration = Duration::from_secs(60);
+
+/// Why control cannot change a ring at an operator's word.
+#[derive(Debug, thiserror::Error)]
+pub enum Unchangeable {
+    /// Whoever has made the file changes it, for all engines that read it.
+    #[error(
+        "the keys are those of the file {0}, which this engine only reads; run `sealane keys` on it, and every engine that reads it follows"
+    )]
+    File(PathBuf),
+    /// The elected engine rotates, and purges are for etcd.
+    #[error(
+        "the keys are the cluster's: the engine that leads rotates them, and `sealane keys purge --config FILE --key ID` purges one everywhere"
+    )]
+    Cluster,
+    /// The ring forbids it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The state file cannot be written.
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
 
 /// Which source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,6 +227,45 @@ impl Source {
         }
         *not_before = now;
         Some(Ok(ring))
+    }
+
+    /// Rotates now, as at an operator's word. Gives the ring for the lanes.
+    ///
+    /// # Errors
+    /// [`Unchangeable`] says why not.
+    pub fn rotate(&mut self, now: UnixTime) -> Result<Arc<Ring>, Unchangeable> {
+        let next = self.newest.rotate(now, &mut self.random, &self.schedule);
+        self.replace(next, now)
+    }
+
+    /// K8: takes a key out before its time, and for good. Gives the ring for the lanes.
+    ///
+    /// # Errors
+    /// [`Unchangeable`] says why not.
+    pub fn purge(&mut self, id: KeyId, now: UnixTime) -> Result<Arc<Ring>, Unchangeable> {
+        let next = self.newest.purged_of(id, now, &mut self.random);
+        // Whose ring it is comes first: who may not change it need not look for the key.
+        self.prove_own()?;
+        self.replace(next?, now)
+    }
+
+    fn prove_own(&self) -> Result<(), Unchangeable> {
+        match &self.kind {
+            Kind::Own { .. } => Ok(()),
+            Kind::File(watched) => Err(Unchangeable::File(watched.path.clone())),
+            Kind::Etcd(_) => Err(Unchangeable::Cluster),
+        }
+    }
+
+    fn replace(&mut self, ring: Ring, now: UnixTime) -> Result<Arc<Ring>, Unchangeable> {
+        self.prove_own()?;
+        // Written before it seals: a ticket under a key that a restart forgets would be lost.
+        if let Kind::Own { state_file: Some(watched), .. } = &mut self.kind {
+            watched.write(&ring)?;
+        }
+        self.current = Arc::new(ring.in_force(now, &self.schedule));
+        self.newest = ring;
+        Ok(Arc::clone(&self.current))
     }
 
     /// The ring that is in use.

@@ -14,7 +14,7 @@ from harness.clients import NAME
 from harness.processes import Failed
 from harness.trial import WEB
 from harness.wait import until
-from harness.world import binary
+from harness.world import REPOSITORY, binary
 
 CHANGES = 100
 IN_FORCE_SECONDS = 1.0
@@ -183,6 +183,45 @@ def ctl_shows_and_changes_the_engine(trial):
         _ctl(trial, "server", "web/b", "limit", "500")
         _ctl(trial, "save")
         assert "max_connections = 500" in trial.engine.file.read_text()
+
+
+def keys_are_rotated_and_clients_explained_over_the_api(trial):
+    api, client = trial.engine.api, trial.client()
+    home = client.visit().server
+    before = api.get("/v1/ticket_keys")
+    with trial.undisturbed():
+        rotated = api.ask("POST", "/v1/ticket_keys/rotate")
+        assert rotated["in_force"] and rotated["version"] > before["version"], rotated
+    visit = client.visit()
+    assert visit.resumed and visit.server == home, f"a rotation lost a session: {visit}"
+    said = _ctl(trial, "explain", "shop", "198.18.0.1")
+    assert "no-mapping" in said and all(f"web/{server}" in said for server in WEB), said
+    active = next(key["id"] for key in rotated["keys"] if key["state"] == "active")
+    purged = api.ask("POST", "/v1/ticket_keys/purge", {"key": active})
+    assert purged["in_force"] and active not in str(purged), purged
+    visit = client.visit()
+    assert visit.server and not visit.resumed, f"a ticket under a purged key counted: {visit}"
+    assert client.visit().resumed
+    assert active not in _ctl(trial, "keys", "list")
+
+
+def whatever_the_openapi_document_allows_gets_an_answer_that_it_names(trial):
+    """Schemathesis makes requests, right ones and wrong ones, of the document of the running engine."""
+    program = REPOSITORY / "target/schemathesis/bin/schemathesis"
+    if not program.exists():
+        raise Failed(f"{program} is not there: run scripts/setup")
+    with _as_it_was(trial), trial.engine.api.over_tcp() as url:
+        # A drain ends the engine: another case has it. Whether a table holds is for the configuration's proof to say, not for a schema.
+        command = [program, "run", f"{url}/openapi.json", "--exclude-path", "/v1/drain", "--exclude-checks", "positive_data_acceptance"]
+        command += ["--max-examples", "20", "--seed", "6", "--workers", "4", "--generation-deterministic", "--no-color", "--request-timeout", "15"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=170, cwd=trial.world.directory)
+        finally:
+            trial.engine.require_running()
+        if done.returncode != 0:
+            raise AssertionError(f"schemathesis ended with {done.returncode}:\n{done.stdout[-6000:]}{done.stderr[-2000:]}")
+    assert trial.client().visit().server in WEB
+    return next((line.strip() for line in done.stdout.splitlines() if " generated, " in line), "")
 
 
 def _ctl(trial, *words, fails=False):
