@@ -189,6 +189,7 @@ pub(crate) fn engine(identity: &sim::Identity, lanes: u16, arrival: Arrival) -> 
             on_limit: OnLimit::Switch,
             servers: vec![SiteServer::new(number, server(number))],
             failover: Failover::default(),
+            is_reencrypting: false,
             port,
             services: 1,
             idle: IDLE,

@@ -119,6 +119,7 @@ impl World {
             on_limit: OnLimit::Switch,
             servers: (0..).zip(&servers).map(|(number, server)| SiteServer::new(number, *server)).collect(),
             failover: Failover::default(),
+            is_reencrypting: false,
             port,
             services: size.services,
             idle: FOR_EVER,

@@ -98,6 +98,8 @@ pub struct Pool {
     pub disagreement_max: Duration,
     /// What it does when its servers fail.
     pub failover: Failover,
+    /// Whether its servers are spoken to in TLS.
+    pub is_secured: bool,
     /// The servers, at most [`SERVERS_MAX`]. Not to be changed once the pool is made: [`find`](Self::find) would not follow.
     pub servers: Vec<Server>,
     /// Where clients belong by their address, where the algorithm is [`Algorithm::ConsistentHash`].
@@ -147,6 +149,7 @@ impl Pool {
             algorithm,
             disagreement_max: Duration::ZERO,
             failover: Failover::default(),
+            is_secured: false,
             servers,
             table,
             index,
@@ -163,6 +166,12 @@ impl Pool {
     #[must_use]
     pub fn failing_over(self, failover: Failover) -> Self {
         Self { failover, ..self }
+    }
+
+    /// The same pool, whose servers are spoken to in TLS.
+    #[must_use]
+    pub fn secured(self) -> Self {
+        Self { is_secured: true, ..self }
     }
 
     /// The table of where clients belong by their address, for [`after`](Self::after).

@@ -57,7 +57,7 @@ mod tests {
     use crate::lane::inbox::{ORDERS_MAX, inbox};
 
     fn snapshot(version: u64) -> Snapshot {
-        Snapshot { version, ports: Vec::new(), services: Vec::new(), pools: Vec::new() }
+        Snapshot { version, ports: Vec::new(), services: Vec::new(), pools: Vec::new(), targets: Vec::new() }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::health::{Monitor, MonitoredPool};
 use crate::lane::Snapshot;
 use crate::persistence::Profile;
 use crate::ticket::{Schedule, Scope};
+use crate::tls::client::{Connector, Target};
 use crate::{link, relay, tcp, tls};
 
 /// Places on the health board: as many as one configuration may use, and as many again for servers that reloads bring while connections to others go on.
@@ -56,6 +57,14 @@ pub enum Unpublishable {
     /// Too many servers since the engine started.
     #[error(transparent)]
     Slots(#[from] SlotsFull),
+    /// TLS towards a pool's servers stopped being possible after it had been proven.
+    #[error("pool {pool:?}: {error}")]
+    ServersTls {
+        /// The pool.
+        pool: String,
+        /// What is wrong.
+        error: tls::client::Invalid,
+    },
     /// A service's TLS stopped being possible after it had been proven.
     #[error("virtual service {service:?}: {error}")]
     Tls {
@@ -108,9 +117,10 @@ fn snapshot(
     shared: &mut Shared,
 ) -> Result<Snapshot, Unpublishable> {
     let cluster = identity::cluster(&configuration.engine.cluster);
-    let mut pools = Vec::new();
+    let (mut pools, mut targets) = (Vec::new(), Vec::new());
     for pool in &configuration.pools {
         let placed = placed_pool(pool, &configuration.ticket_keys, shared)?;
+        targets.extend(targets_of(pool, &placed)?);
         let monitors = pool.monitors.iter().map(|monitor| Arc::new(Monitor::clone(monitor))).collect();
         pools.push(MonitoredPool { pool: Arc::new(placed), monitors, monitors_up_min: pool.monitors_up_min });
     }
@@ -137,7 +147,16 @@ fn snapshot(
     }
     let ports =
         configuration.ports.iter().zip(macs).map(|(port, mac)| link_settings(configuration, port, *mac)).collect();
-    Ok(Snapshot { version, ports, services, pools })
+    Ok(Snapshot { version, ports, services, pools, targets })
+}
+
+/// How to speak TLS to each server of the pool, if that is wanted. What is remembered of sessions with them begins anew.
+fn targets_of(pool: &Pool, placed: &balance::Pool) -> Result<Vec<(Slot, Arc<Target>)>, Unpublishable> {
+    let Some(tls) = &pool.tls else { return Ok(Vec::new()) };
+    let connector =
+        Connector::new(&tls.settings).map_err(|error| Unpublishable::ServersTls { pool: pool.name.clone(), error })?;
+    let target = |server| Arc::new(connector.target(&tls.name_of(server)));
+    Ok(pool.servers.iter().zip(&placed.servers).map(|(server, placed)| (placed.slot, target(server))).collect())
 }
 
 fn placed_pool(pool: &Pool, keys: &TicketKeys, shared: &mut Shared) -> Result<balance::Pool, SlotsFull> {
@@ -161,6 +180,7 @@ fn placed_pool(pool: &Pool, keys: &TicketKeys, shared: &mut Shared) -> Result<ba
         Some(table) => shared.tables.insert(pool.id, Arc::clone(table)),
         None => shared.tables.remove(&pool.id),
     };
+    let placed = if pool.tls.is_some() { placed.secured() } else { placed };
     // Keys that nobody else has are those of an engine that is alone.
     if matches!(keys.source, KeySource::Own(_)) {
         return Ok(placed);

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 
+use crate::balance::Slot;
 use crate::health::MonitoredPool;
 use crate::link;
 use crate::relay::Service;
 use crate::ticket::Ring;
+use crate::tls::client::Target;
 
 /// A configuration, as one lane uses it. Control builds one for each lane, so that lanes share no reference count.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct Snapshot {
     pub services: Vec<Arc<Service>>,
     /// Pools, each with its health monitors.
     pub pools: Vec<MonitoredPool>,
+    /// How to speak TLS to each server of the pools that [want that](Pool::is_secured).
+    pub targets: Vec<(Slot, Arc<Target>)>,
 }
 
 /// One message from control.

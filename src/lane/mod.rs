@@ -32,13 +32,14 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::balance::{Board, LaneLoads, Loads};
+use crate::balance::{Board, LaneLoads, Loads, Slot};
 use crate::base::{Duration, EngineId, Instant, LaneId, Random, ServiceId, Wheel};
 use crate::health::Monitors;
 use crate::nic::QueuePair;
 use crate::tcp;
 use crate::ticket::Ring;
 use crate::tls::Desk;
+use crate::tls::client::Target;
 
 pub use clock::{Clock, SystemClock};
 pub use connect::NoConnection;
@@ -60,6 +61,9 @@ const CONNECTIONS_MAX: usize = 64;
 
 /// Most handshakes that a breath goes on with whose ClientHello has been answered, some 30 µs each.
 const HANDSHAKE_STEPS_MAX: usize = 4;
+
+/// As how many of those a step of a handshake with a server counts: to say ClientHello makes keys, and the answer's certificates are verified. So a breath takes one.
+const SECURING_STEP: usize = HANDSHAKE_STEPS_MAX;
 
 /// A breath answers one ClientHello, and one more for so many other connections that it works on. An answer costs some 100 µs and whatever else has come waits
 /// for it, so a breath with nothing else to do goes back to the NIC after one; but when there is no end of other things, new clients have their share.
@@ -111,10 +115,12 @@ pub struct Lane<Q: QueuePair, C> {
     handle: Handle,
     desk: Box<Desk>,
     fronts: HashMap<ServiceId, Rc<Front>>,
+    /// How servers are spoken to in TLS, those of pools that want that.
+    targets: HashMap<Slot, Arc<Target>>,
     connections: Slab<Box<Connection>>,
     /// Clients whose ClientHello has not been answered.
     hellos: RunQueue,
-    /// Clients whose ClientHello has.
+    /// Clients whose ClientHello has, and those whose server shakes hands.
     handshakes: RunQueue,
     /// All others.
     ready: RunQueue,
@@ -157,6 +163,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
             counters,
             desk,
             fronts: HashMap::new(),
+            targets: HashMap::new(),
             connections: Slab::new(),
             hellos: RunQueue::default(),
             handshakes: RunQueue::default(),

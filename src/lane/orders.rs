@@ -35,6 +35,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
         self.loads.configure(snapshot.pools.iter().map(|monitored| &*monitored.pool));
         self.begin_drains(&snapshot.pools, now);
         self.turn_away_waiting(&snapshot.pools, now);
+        self.targets = snapshot.targets.into_iter().collect();
         let backends = self.backends(&snapshot.pools);
         let old = std::mem::take(&mut self.fronts);
         for address in old.values().flat_map(|front| &front.service.addresses) {

@@ -8,7 +8,7 @@ use crate::base::{Flow, Instant, ServiceId, TimerId, UnixTime};
 use crate::health::ProbeId;
 use crate::lane::connect::NoConnection;
 use crate::lane::recall::Recalled;
-use crate::lane::{CONNECTIONS_MAX, HANDSHAKE_STEPS_MAX, Lane, Record};
+use crate::lane::{CONNECTIONS_MAX, HANDSHAKE_STEPS_MAX, Lane, Record, SECURING_STEP};
 use crate::nic::QueuePair;
 use crate::relay::{End, Next, Relay, Service, Side};
 use crate::tcp::{AHEAD, ConnectionId, Event, Token};
@@ -114,13 +114,24 @@ impl<Q: QueuePair, C> Lane<Q, C> {
                 self.run(index, now);
             }
         }
-        let steps = self.handshakes.len().min(HANDSHAKE_STEPS_MAX);
-        for _ in 0..steps {
-            if let Some(index) = self.handshakes.pop() {
-                self.run(index, now);
-            }
-        }
+        let steps = self.take_handshake_steps(now);
         (any || turns + steps > 0, turns + steps)
+    }
+
+    /// Takes steps of handshakes, as many as may be in a breath; how many it took.
+    fn take_handshake_steps(&mut self, now: Instant) -> usize {
+        let (mut steps, mut left) = (0, HANDSHAKE_STEPS_MAX);
+        for _ in 0..self.handshakes.len() {
+            if left == 0 {
+                break;
+            }
+            let Some(index) = self.handshakes.pop() else { break };
+            let is_dear = self.connections.get(index).is_some_and(|connection| connection.relay.is_securing());
+            left = left.saturating_sub(if is_dear { SECURING_STEP } else { 1 });
+            steps += 1;
+            self.run(index, now);
+        }
+        steps
     }
 
     /// Answers the ClientHellos of so many clients at most; whether there was one.
@@ -220,12 +231,18 @@ impl<Q: QueuePair, C> Lane<Q, C> {
     /// Opens the server's leg of a connection.
     fn connect(&mut self, index: usize, server: ServerIndex, now: Instant) {
         let Some(connection) = self.connections.get(index) else { return };
-        let Some(address) = connection.backend.pool().server(server).map(|server| server.address) else { return };
-        let opened = self.station.open_connection(address, Owner::Leg(index, Side::Server).token(), now);
+        let pool = connection.backend.pool();
+        let Some((address, slot)) = pool.server(server).map(|server| (server.address, server.slot)) else { return };
+        // Where servers are spoken to in TLS nothing is said in plain, not even to one that a reload has just removed.
+        let target = pool.is_secured.then(|| self.targets.get(&slot).map(Arc::clone));
+        let opened = match target {
+            Some(None) => Err(NoConnection::NoRoute),
+            Some(Some(_)) | None => self.station.open_connection(address, Owner::Leg(index, Side::Server).token(), now),
+        };
         let Some(connection) = self.connections.get_mut(index) else { return };
         match opened {
             Ok(leg) => {
-                connection.relay.on_connecting(leg, now);
+                connection.relay.on_connecting(leg, target.flatten().as_ref(), now);
                 self.arm(index);
             }
             Err(NoConnection::NoRoute) => connection.relay.on_no_connection(End::ServerUnreachable),

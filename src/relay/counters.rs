@@ -4,7 +4,7 @@ use crate::base::Counter;
 use crate::persistence::Reason;
 use crate::relay::End;
 use crate::ticket::TlsVersion;
-use crate::tls::{ClientFault, Failure, Handshake};
+use crate::tls::{ClientFault, Failure, Handshake, client};
 
 crate::counters! {
     /// What a lane counts of its relayed connections.
@@ -21,6 +21,10 @@ crate::counters! {
         counter handshakes_tls12_full,
         /// Resumed TLS 1.2 handshakes
         counter handshakes_tls12_resumed,
+        /// Full TLS handshakes with servers
+        counter server_handshakes_full,
+        /// Resumed TLS handshakes with servers
+        counter server_handshakes_resumed,
         /// Bytes of application data from clients
         counter bytes_received,
         /// Bytes of application data to clients
@@ -129,6 +133,30 @@ crate::counters! {
         counter ended_server_unreachable,
         /// Connections that the server reset
         counter ended_server_reset,
+        /// Connections whose server closed without close_notify, or before its TLS handshake ended
+        counter ended_server_truncated,
+        /// Connections whose server does not speak TLS
+        counter ended_server_not_tls,
+        /// Connections whose server has no version, cipher suite, key share or signature scheme in common with us
+        counter ended_server_nothing_in_common,
+        /// Connections whose server's certificate is of no CA that its pool knows
+        counter ended_server_certificate_unknown_ca,
+        /// Connections whose server's certificate is for other names
+        counter ended_server_certificate_wrong_name,
+        /// Connections whose server's certificate has expired or is not valid yet
+        counter ended_server_certificate_expired,
+        /// Connections whose server's certificate or signature is wrong
+        counter ended_server_certificate_invalid,
+        /// Connections whose server refused our certificate, or that there was none
+        counter ended_server_refused_certificate,
+        /// Connections that the server ended with a fatal alert
+        counter ended_server_alert_received,
+        /// Connections whose server sent a message that TLS does not allow or that does not decrypt
+        counter ended_server_tls_protocol,
+        /// Connections whose keys with the server have sealed as many records as TLS 1.2 allows
+        counter ended_server_tls_keys_spent,
+        /// Connections that ended on an error of the TLS library's own towards the server
+        counter ended_server_tls_internal,
         /// Connections without a byte for too long
         counter ended_idle_timed_out,
         /// Connections cut because their server was drained and the time was up
@@ -185,6 +213,28 @@ impl Counters {
         }
     }
 
+    /// Counts the end of a handshake with a server.
+    pub fn on_server_handshake(&self, resumed: bool) {
+        let handshakes = if resumed { &self.server_handshakes_resumed } else { &self.server_handshakes_full };
+        handshakes.increment();
+    }
+
+    fn ended_server_tls(&self, failure: client::Failure) -> &Counter {
+        match failure {
+            client::Failure::NotTls => &self.ended_server_not_tls,
+            client::Failure::NothingInCommon => &self.ended_server_nothing_in_common,
+            client::Failure::UnknownAuthority => &self.ended_server_certificate_unknown_ca,
+            client::Failure::WrongName => &self.ended_server_certificate_wrong_name,
+            client::Failure::Expired => &self.ended_server_certificate_expired,
+            client::Failure::InvalidCertificate => &self.ended_server_certificate_invalid,
+            client::Failure::CertificateRefused => &self.ended_server_refused_certificate,
+            client::Failure::AlertReceived => &self.ended_server_alert_received,
+            client::Failure::Protocol => &self.ended_server_tls_protocol,
+            client::Failure::KeysSpent => &self.ended_server_tls_keys_spent,
+            client::Failure::Internal => &self.ended_server_tls_internal,
+        }
+    }
+
     /// Counts the end of a connection.
     pub fn on_end(&self, end: End) {
         let ended = match end {
@@ -217,6 +267,8 @@ impl Counters {
             End::ServerTimedOut => &self.ended_server_timed_out,
             End::ServerUnreachable => &self.ended_server_unreachable,
             End::ServerReset => &self.ended_server_reset,
+            End::ServerTruncated => &self.ended_server_truncated,
+            End::ServerTls(failure) => self.ended_server_tls(failure),
             End::IdleTimedOut => &self.ended_idle_timed_out,
             End::ServerDrained => &self.ended_server_drained,
             End::ServerDisabled => &self.ended_server_disabled,

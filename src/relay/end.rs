@@ -1,6 +1,6 @@
 //! How a relayed connection ended.
 
-use crate::tls::{ClientFault, Failure};
+use crate::tls::{ClientFault, Failure, client};
 
 /// How a relayed connection ended, and whose doing it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +35,10 @@ pub enum End {
     ServerUnreachable,
     /// The server reset the connection.
     ServerReset,
+    /// The server closed without close_notify, or before its TLS handshake ended.
+    ServerTruncated,
+    /// The TLS handshake or session with the server failed.
+    ServerTls(client::Failure),
     /// No byte in either direction for too long.
     IdleTimedOut,
     /// The server was drained, and the time for that was up.
@@ -76,6 +80,8 @@ impl End {
             Self::ServerTimedOut => "server-timed-out",
             Self::ServerUnreachable => "server-unreachable",
             Self::ServerReset => "server-reset",
+            Self::ServerTruncated => "server-truncated",
+            Self::ServerTls(failure) => failure.name(),
             Self::IdleTimedOut => "idle-timed-out",
             Self::ServerDrained => "server-drained",
             Self::ServerDisabled => "server-disabled",

@@ -4,6 +4,7 @@
 //!     ┌──persisted by address──▶ Recalling ──recalled──┐
 //!     │                            ┌──has to wait──▶ Queued ──admitted──┐
 //! Handshake ──established──────────┴─▶ Connecting ◀────────────────────┘ ──connected──▶ Open ──both closed──▶ over
+//!     │                                            └──connected──▶ Securing ──secured──▲
 //!     └──────TLS failure──▶ Closing (the alert is on its way) ─────────────────▶ over
 //! ```
 
@@ -15,14 +16,13 @@ use crate::balance::{Backend, Pool, PoolDownAction, ServerIndex};
 use crate::base::{Duration, Instant, UnixTime};
 use crate::persistence::tls::Returning;
 use crate::persistence::{self, Decision, OnLimit, Reason, SelectNewServer};
+use crate::relay::pump::{drop_input, read};
+use crate::relay::server_leg::{Secured, Step};
 use crate::relay::{Counters, End, Service};
 use crate::tcp::{self, Close, ConnectionId, Readable, Stack};
 use crate::ticket::Mapping;
-use crate::tls::cipher::{OVERHEAD_MAX, PLAINTEXT_MAX};
+use crate::tls::client::Target;
 use crate::tls::{Desk, Failure, Handshake, Progress, Session};
-
-/// Most bytes that one call of [`Relay::work`] moves in each direction, so that one bulk transfer does not hold up a breath.
-pub const WORK_MAX: usize = 64 * 1024;
 
 /// Which of a relay's two TCP connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +58,10 @@ enum Stage {
     /// The client waits for a place at its server.
     Queued,
     Connecting,
+    /// TLS with the server shakes hands.
+    Securing,
     Open,
-    /// The session has failed: its alert goes out, whatever comes in is dropped.
+    /// A session has failed: its alert goes out, whatever comes in is dropped.
     Closing,
 }
 
@@ -67,16 +69,18 @@ enum Stage {
 #[derive(Debug)]
 pub struct Relay {
     service: Arc<Service>,
-    session: Session,
+    pub(super) session: Session,
     stage: Stage,
-    client: Option<ConnectionId>,
+    pub(super) client: Option<ConnectionId>,
     /// Where the client connects from.
     address: IpAddr,
-    server: Option<ConnectionId>,
+    pub(super) server: Option<ConnectionId>,
+    /// TLS with the server, where its pool wants that.
+    pub(super) secured: Option<Box<Secured>>,
     /// The client's stream has ended and the server has been told.
-    upstream_closed: bool,
+    pub(super) upstream_closed: bool,
     /// The server's stream has ended and the client has been told.
-    downstream_closed: bool,
+    pub(super) downstream_closed: bool,
     end: Option<End>,
     handshake: Option<Handshake>,
     /// A client that had to wait has its place.
@@ -87,9 +91,9 @@ pub struct Relay {
     tried: Vec<ServerIndex>,
     began: Instant,
     established: Option<Instant>,
-    moved: Instant,
-    received: u64,
-    sent: u64,
+    pub(super) moved: Instant,
+    pub(super) received: u64,
+    pub(super) sent: u64,
 }
 
 impl Relay {
@@ -102,6 +106,7 @@ impl Relay {
             stage: Stage::Handshake,
             client: Some(client),
             server: None,
+            secured: None,
             upstream_closed: false,
             downstream_closed: false,
             end: None,
@@ -138,7 +143,7 @@ impl Relay {
     pub fn has_done_with_server(&self) -> bool {
         let is_past = match self.stage {
             Stage::Open | Stage::Closing => true,
-            Stage::Handshake | Stage::Recalling | Stage::Queued | Stage::Connecting => false,
+            Stage::Handshake | Stage::Recalling | Stage::Queued | Stage::Connecting | Stage::Securing => false,
         };
         is_past && self.server.is_none()
     }
@@ -160,14 +165,19 @@ impl Relay {
         handshake.or_else(|| self.session.server_name())
     }
 
-    /// Whether the TLS handshake goes on: then [`work`](Self::work) may take a step of it.
+    /// Whether a TLS handshake goes on, the client's or the server's: then [`work`](Self::work) may take a step of it.
     pub fn is_handshaking(&self) -> bool {
-        self.stage == Stage::Handshake
+        [Stage::Handshake, Stage::Securing].contains(&self.stage)
+    }
+
+    /// Whether it is the server's: each step of that is dear.
+    pub fn is_securing(&self) -> bool {
+        self.stage == Stage::Securing
     }
 
     /// Whether the client's ClientHello is still to be worked on: that is the dear step.
     pub fn awaits_hello(&self) -> bool {
-        self.is_handshaking() && self.session.awaits_hello()
+        self.stage == Stage::Handshake && self.session.awaits_hello()
     }
 
     /// When the client connected.
@@ -208,17 +218,23 @@ impl Relay {
             Side::Client => self.client = None,
             Side::Server => self.server = None,
         }
-        if side == Side::Server && self.stage == Stage::Connecting {
-            self.failed = end;
+        if side == Side::Server && self.is_connecting() {
+            // One that ends in order all the same has not shaken hands.
+            self.failed = self.failed.or(end).or(Some(End::ServerTruncated));
         } else {
             self.end = self.end.or(end);
         }
     }
 
+    /// Whether nothing of the client's has been said to a server yet.
+    fn is_connecting(&self) -> bool {
+        [Stage::Connecting, Stage::Securing].contains(&self.stage)
+    }
+
     /// Whether a server that cannot be connected to is not the end: nothing has been said to it, the client may go to another one, and not too many have been
     /// tried. The mapping stays: tickets left with the handshake.
     fn may_try_other(&self, pool: &Pool) -> bool {
-        let Some(handshake) = self.handshake.as_ref().filter(|_| self.stage == Stage::Connecting) else { return false };
+        let Some(handshake) = self.handshake.as_ref().filter(|_| self.is_connecting()) else { return false };
         let retries = pool.failover.connect_retries;
         let most = if handshake.decision.reason == Reason::Disputed {
             // Another engine says that it is up: that is not worth more than one try.
@@ -251,10 +267,13 @@ impl Relay {
     }
 
     /// The server cannot be connected to: another one, or the end.
-    fn on_failed(&mut self, end: End, pool: &Pool) -> Next {
+    fn on_failed(&mut self, end: End, pool: &Pool, stack: &mut Stack, now: Instant) -> Next {
         if !self.may_try_other(pool) {
-            self.end = self.end.or(Some(end));
+            self.fail_server(end, stack, now);
             return Next::Wait;
+        }
+        if let Some(server) = self.server.take() {
+            stack.abort(server, now);
         }
         let server = self.handshake.as_ref().and_then(|handshake| handshake.decision.server);
         self.tried.extend(server);
@@ -277,7 +296,7 @@ impl Relay {
 
     fn on_connected(&mut self, stack: &mut Stack, now: Instant) {
         let Some(server) = self.server else { return };
-        self.stage = Stage::Open;
+        self.stage = if self.secured.is_some() { Stage::Securing } else { Stage::Open };
         self.moved = now;
         let flow = self.client.and_then(|client| stack.flow(client));
         if let (Some(version), Some(flow)) = (self.service.proxy_protocol, flow) {
@@ -287,9 +306,12 @@ impl Relay {
         }
     }
 
-    /// The connection that [`Next::Connect`] asked for is under way.
-    pub fn on_connecting(&mut self, server: ConnectionId, now: Instant) {
+    /// The connection that [`Next::Connect`] asked for is under way, to a server that is spoken to in TLS so, or in plain.
+    pub fn on_connecting(&mut self, server: ConnectionId, target: Option<&Arc<Target>>, now: Instant) {
+        let alpn = self.handshake.as_ref().and_then(|handshake| handshake.alpn.as_deref());
+        self.secured = target.map(|target| Box::new(Secured::new(target, alpn)));
         self.server = Some(server);
+        self.stage = Stage::Connecting;
         self.moved = now;
     }
 
@@ -319,14 +341,15 @@ impl Relay {
             _ if self.end.is_some() && self.stage != Stage::Closing => Next::Wait,
             Stage::Handshake => self.shake(stack, desk, backend, counters, now),
             Stage::Queued => self.go_on(backend, stack, now),
-            Stage::Connecting => match self.failed {
-                Some(end) => self.on_failed(end, backend.pool()),
-                None => Next::Wait,
+            Stage::Connecting | Stage::Securing => match self.failed {
+                Some(end) => self.on_failed(end, backend.pool(), stack, now),
+                None => self.secure(stack, desk, counters, now),
             },
             Stage::Recalling => Next::Wait,
             Stage::Open => self.pump(stack, desk, backend, now),
             Stage::Closing => {
-                self.drop_input(stack, now);
+                drop_input(self.client, stack, now);
+                drop_input(self.server, stack, now);
                 Next::Wait
             }
         };
@@ -443,8 +466,39 @@ impl Relay {
         Next::Wait
     }
 
+    /// One step of the TLS handshake with the server.
+    fn secure(&mut self, stack: &mut Stack, desk: &mut Desk, counters: &Counters, now: Instant) -> Next {
+        let (Stage::Securing, Some(server), Some(secured)) = (self.stage, self.server, &mut self.secured) else {
+            return Next::Wait;
+        };
+        match secured.shake(server, stack, desk.now(), now) {
+            Ok(Step::Wait) => return Next::Wait,
+            Ok(Step::Again) => {}
+            Ok(Step::Established { resumed }) => {
+                counters.on_server_handshake(resumed);
+                self.stage = Stage::Open;
+                self.moved = now;
+            }
+            Err(end) => self.failed = Some(end),
+        }
+        Next::Again
+    }
+
+    /// The server has failed, and the client learns of it by a reset. What TLS has to tell the server goes out, then FIN, so that it arrives.
+    pub(super) fn fail_server(&mut self, end: End, stack: &mut Stack, now: Instant) {
+        self.end = self.end.or(Some(end));
+        if let (End::ServerTls(_), Some(server), Some(secured)) = (end, self.server, &mut self.secured) {
+            self.stage = Stage::Closing;
+            self.moved = now;
+            secured.give_up(server, stack, now);
+            if let Some(client) = self.client.take() {
+                stack.abort(client, now);
+            }
+        }
+    }
+
     /// The session has failed: the alert, then FIN, so that the alert arrives; the server learns of it by a reset.
-    fn fail(&mut self, end: End, stack: &mut Stack, now: Instant) {
+    pub(super) fn fail(&mut self, end: End, stack: &mut Stack, now: Instant) {
         self.end = self.end.or(Some(end));
         self.stage = Stage::Closing;
         self.moved = now;
@@ -454,147 +508,6 @@ impl Relay {
         }
         if let Some(server) = self.server.take() {
             stack.abort(server, now);
-        }
-    }
-
-    /// Reads and forgets what the client still sends after it has nothing to say any more.
-    fn drop_input(&mut self, stack: &mut Stack, now: Instant) {
-        let Some(client) = self.client else { return };
-        while let Readable::Data(bytes) = stack.readable(client) {
-            let len = bytes.len();
-            stack.consume(client, len, now);
-        }
-    }
-
-    /// Moves bytes both ways.
-    fn pump(&mut self, stack: &mut Stack, desk: &mut Box<Desk>, backend: &Rc<Backend>, now: Instant) -> Next {
-        let moved = (self.received, self.sent);
-        let pumped = self
-            .pump_upstream(stack, desk, backend, now)
-            .and_then(|upstream| Ok((upstream, self.pump_downstream(stack, now)?)));
-        if moved != (self.received, self.sent) {
-            self.moved = now;
-        }
-        match pumped {
-            Ok((Next::Again, _)) => Next::Again,
-            Ok((_, downstream)) => downstream,
-            Err(end) => {
-                self.fail(end, stack, now);
-                Next::Again
-            }
-        }
-    }
-
-    /// Client to server: ciphertext in, plaintext out.
-    fn pump_upstream(
-        &mut self,
-        stack: &mut Stack,
-        desk: &mut Box<Desk>,
-        backend: &Rc<Backend>,
-        now: Instant,
-    ) -> Result<Next, End> {
-        let enough = self.received + WORK_MAX as u64;
-        loop {
-            if !self.deliver(stack, now) {
-                return Ok(Next::Wait);
-            }
-            if self.session.peer_has_closed() && !self.upstream_closed {
-                self.close_upstream(stack, now);
-            }
-            if self.upstream_closed {
-                self.drop_input(stack, now);
-                return Ok(Next::Wait);
-            }
-            if self.received >= enough {
-                return Ok(Next::Again);
-            }
-            let taken = match read(stack, self.client) {
-                Readable::Data(bytes) => self.session.on_data(bytes).map_err(End::Tls)?,
-                Readable::Empty => return Ok(Next::Wait),
-                // RFC 8446 6.1: without close_notify the stream may have been cut short by anyone on the way. Once the server has said all that it
-                // had to say nothing can be cut; before, the server must not take it for the end.
-                Readable::Finished if self.downstream_closed => {
-                    self.close_upstream(stack, now);
-                    continue;
-                }
-                Readable::Finished => return Err(End::ClientTruncated),
-            };
-            let Some(client) = self.client.filter(|_| taken > 0) else { return Ok(Next::Wait) };
-            stack.consume(client, taken, now);
-            self.session.advance(desk, backend).map_err(End::Tls)?;
-            self.flush(stack, now);
-        }
-    }
-
-    /// Hands plaintext to the server's connection; whether all of it found room.
-    fn deliver(&mut self, stack: &mut Stack, now: Instant) -> bool {
-        let (waiting, Some(server)) = (self.session.readable(), self.server) else { return true };
-        if waiting == 0 {
-            return true;
-        }
-        let room = stack.room_for(server, waiting);
-        let Some(plaintext) = self.session.take(room) else { return false };
-        let taken = plaintext.len();
-        self.received += taken as u64;
-        // There is room for it.
-        stack.append(server, plaintext, now).is_ok() && taken == waiting
-    }
-
-    fn close_upstream(&mut self, stack: &mut Stack, now: Instant) {
-        self.upstream_closed = true;
-        self.moved = now;
-        if let Some(server) = self.server {
-            stack.shutdown(server, now);
-        }
-    }
-
-    /// Server to client: plaintext in, ciphertext out.
-    fn pump_downstream(&mut self, stack: &mut Stack, now: Instant) -> Result<Next, End> {
-        let enough = self.sent + WORK_MAX as u64;
-        loop {
-            self.flush(stack, now);
-            if self.session.has_output() || self.downstream_closed {
-                return Ok(Next::Wait);
-            }
-            if self.sent >= enough {
-                return Ok(Next::Again);
-            }
-            match read(stack, self.server) {
-                Readable::Data(bytes) => {
-                    let wanted = bytes.len().min(PLAINTEXT_MAX) + OVERHEAD_MAX;
-                    if !self.send(wanted, stack, now)? {
-                        return Ok(Next::Wait);
-                    }
-                }
-                Readable::Empty => return Ok(Next::Wait),
-                Readable::Finished => {
-                    self.session.close();
-                    self.flush(stack, now);
-                    self.downstream_closed = true;
-                    self.moved = now;
-                }
-            }
-        }
-    }
-
-    /// Seals what the server has sent into a record of at most `wanted` bytes, which the client's connection keeps until it is acknowledged; whether there is
-    /// something new to flush or more to send.
-    fn send(&mut self, wanted: usize, stack: &mut Stack, now: Instant) -> Result<bool, End> {
-        let (Some(client), Some(server)) = (self.client, self.server) else { return Ok(false) };
-        let room = stack.room_for(client, wanted);
-        let sealed = self.session.seal(room, |most| stack.take(server, most, now)).map_err(End::Tls)?;
-        let Some((taken, record)) = sealed else { return Ok(self.session.has_output()) };
-        stack.append(client, record, now).map_err(|_| End::Tls(Failure::Internal))?;
-        self.sent += taken as u64;
-        Ok(true)
-    }
-
-    /// Hands handshake messages and alerts to the client's connection, and FIN behind the last of them.
-    fn flush(&mut self, stack: &mut Stack, now: Instant) {
-        let Some(client) = self.client else { return };
-        self.session.poll_transmit(|bytes| stack.write(client, bytes, now));
-        if self.downstream_closed && !self.session.has_output() {
-            stack.shutdown(client, now);
         }
     }
 
@@ -618,7 +531,8 @@ impl Relay {
         match self.stage {
             Stage::Handshake | Stage::Recalling => self.began + timeouts.handshake,
             Stage::Queued => self.moved + self.patience(),
-            Stage::Connecting => self.moved + timeouts.connect,
+            // Once for TCP's handshake, and once more for that of TLS.
+            Stage::Connecting | Stage::Securing => self.moved + timeouts.connect,
             Stage::Open if self.upstream_closed || self.downstream_closed => self.moved + timeouts.half_closed,
             Stage::Open => self.moved + timeouts.idle,
             Stage::Closing => self.moved + timeouts.half_closed,
@@ -639,7 +553,7 @@ impl Relay {
         let end = match self.stage {
             Stage::Handshake | Stage::Recalling => End::HandshakeTimedOut,
             Stage::Queued => End::QueueTimedOut,
-            Stage::Connecting => End::ServerTimedOut,
+            Stage::Connecting | Stage::Securing => End::ServerTimedOut,
             Stage::Open | Stage::Closing => End::IdleTimedOut,
         };
         self.abandon(end, stack, now)
@@ -652,9 +566,4 @@ impl Relay {
         }
         *self.end.get_or_insert(end)
     }
-}
-
-/// What there is to read on a leg. One that TCP has closed in order, which it does when everything has been read, has finished.
-fn read(stack: &Stack, leg: Option<ConnectionId>) -> Readable<'_> {
-    leg.map_or(Readable::Finished, |leg| stack.readable(leg))
 }

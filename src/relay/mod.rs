@@ -1,4 +1,4 @@
-//! Joins a client's TLS session to a TCP connection to its server, with back-pressure both ways.
+//! Joins a client's TLS session to a connection to its server, in plain or in TLS again, with back-pressure both ways.
 //!
 //! A [`Relay`] is one such connection. Drive it so: tell it what happened to its legs with [`Relay::on_event`], then let it
 //! [`work`](Relay::work) until it says [`Next::Wait`]; call [`Relay::on_timeout`] when [`Relay::deadline`] has come. It opens no
@@ -8,6 +8,8 @@ pub mod counters;
 pub mod end;
 pub mod legs;
 pub mod proxy;
+pub mod pump;
+mod server_leg;
 pub mod service;
 
 pub use counters::Counters;

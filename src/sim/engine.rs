@@ -18,6 +18,8 @@ use crate::sim::host::{addresses, mac};
 use crate::tcp;
 use crate::ticket::{Ring, Scope};
 use crate::tls::certificate::Certificate;
+use crate::tls::client::{self, Connector, Name, Target, Trust};
+use crate::tls::clients::Authorities;
 use crate::tls::service::{Settings as TlsSettings, Tickets, policy_hash};
 use crate::tls::{self, Versions};
 
@@ -143,6 +145,7 @@ impl<C: Clock + Clone> Engine<C> {
             on_limit: OnLimit::Refuse,
             servers: vec![SiteServer::new(0, server)],
             failover: Failover::default(),
+            is_reencrypting: false,
             port,
             services: 1,
             idle: IDLE,
@@ -214,6 +217,8 @@ pub struct Site {
     pub servers: Vec<SiteServer>,
     /// What the services' pool does when they fail.
     pub failover: Failover,
+    /// Whether they are spoken to in TLS, verified by the services' own certificate.
+    pub is_reencrypting: bool,
     /// The port; it answers for the service's address if that is in it.
     pub port: link::Settings,
     /// How many services there are, each at an address of its own: see [`service_address`].
@@ -243,7 +248,24 @@ impl Site {
         let services = (0..self.services).map(|number| Arc::new(self.service(number, &pool))).collect();
         let monitors = vec![Arc::new(monitor)];
         let pools = [pool, backup].map(|pool| MonitoredPool::by_all(pool, monitors.clone())).into();
-        Snapshot { version, ports: vec![self.port.clone()], services, pools }
+        Snapshot { version, ports: vec![self.port.clone()], services, pools, targets: self.targets() }
+    }
+
+    fn targets(&self) -> Vec<(Slot, Arc<Target>)> {
+        if !self.is_reencrypting {
+            return Vec::new();
+        }
+        let authorities = Authorities::from_pem(self.identity.chain.as_bytes()).expect("the world's own certificate");
+        let connector = Connector::new(&client::Settings {
+            trust: Trust::Authorities(Arc::new(authorities)),
+            certificate: None,
+            versions: Versions::Tls12And13,
+            alpn: Vec::new(),
+            resumption: true,
+        });
+        let connector = connector.expect("the settings are complete");
+        let name = Name::parse("shop.example").expect("a DNS name");
+        self.servers.iter().map(|server| (server.slot(), Arc::new(connector.target(&name)))).collect()
     }
 
     fn service(&self, number: u32, pool: &Arc<Pool>) -> Service {
@@ -306,7 +328,8 @@ impl Site {
             slot: member.slot(),
         });
         let name = if is_backup { "backup" } else { "web" };
-        Pool::new(id, name.into(), Algorithm::RoundRobin, servers.collect()).looked_at_every(self.probes.0)
+        let pool = Pool::new(id, name.into(), Algorithm::RoundRobin, servers.collect()).looked_at_every(self.probes.0);
+        if self.is_reencrypting { pool.secured() } else { pool }
     }
 }
 

@@ -23,6 +23,7 @@ pub use engine::Identity;
 pub use network::Conditions;
 pub use outcome::{Outcome, Visit};
 pub use router::Narrow;
+pub use server::Reencryption;
 pub use world::{Setup, World};
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::sim::host::{Host, addresses, mac};
 use crate::sim::network::{Conditions, Network};
 use crate::sim::outcome::Outcome;
 use crate::sim::router::Narrow;
-use crate::sim::server::Server;
+use crate::sim::server::{Reencryption, Server};
 use crate::sim::spread::{Spread, To};
 use crate::sim::watch::Watch;
 use crate::tcp::{self, ConnectionId, Token};
@@ -60,6 +60,8 @@ pub struct Setup {
     pub tls12: bool,
     /// Clients close without close_notify.
     pub abrupt: bool,
+    /// Servers are spoken to in TLS.
+    pub reencryption: Option<Reencryption>,
 }
 
 impl Default for Setup {
@@ -78,6 +80,7 @@ impl Default for Setup {
             on_limit: OnLimit::Refuse,
             tls12: false,
             abrupt: false,
+            reencryption: None,
         }
     }
 }
@@ -156,7 +159,7 @@ impl World {
                 let address = format!("198.19.0.{}/15", number + 1);
                 let mut host = Host::new(number + 2, &[&address], &mut random);
                 host.listen(server_address(number));
-                (host, Server::new(number.into()))
+                (host, Server::new(number.into()).spoken_to(identity, setup.reencryption))
             })
             .collect();
         let mut world = Self {
@@ -656,6 +659,7 @@ impl World {
             on_limit: self.setup.on_limit,
             servers: self.configured.clone(),
             failover: self.setup.failover,
+            is_reencrypting: self.setup.reencryption.is_some(),
             port,
             services: u32::from(self.has_service),
             idle: IDLE,

@@ -2,6 +2,7 @@
 
 mod failover;
 mod flapping;
+mod reencryption;
 
 use std::time::Duration;
 

@@ -21,6 +21,7 @@ mod pools;
 mod profiles;
 mod reader;
 mod sections;
+mod servers_tls;
 mod services;
 mod summary;
 mod tcp;
@@ -152,7 +153,7 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     let proven_ports: &[Located<Port>] = if report.count() == faults { &ports } else { &[] };
     let monitors = monitors::monitors(report, &mut root);
     let profiles = profiles::profiles(report, &mut root);
-    let pools = pools::pools(report, &mut root, &monitors, proven_ports);
+    let pools = pools::pools(report, &mut root, &monitors, proven_ports, directory, machine);
     let around = services::Surroundings { directory, machine, ports: proven_ports, pools: &pools, profiles: &profiles };
     let services = services::services(report, &mut root, &around);
     let keys_section = root.section(report, "ticket_keys");

@@ -16,7 +16,7 @@ use crate::persistence::Profile;
 use crate::relay::{ProxyProtocol, Timeouts};
 use crate::tcp;
 use crate::ticket::Schedule;
-use crate::tls::{self, ClientCertificates, certificate::Certificate};
+use crate::tls::{self, ClientCertificates, certificate::Certificate, client};
 
 /// The longest configuration file, in bytes.
 pub const FILE_MAX: usize = 4 << 20;
@@ -252,10 +252,29 @@ pub struct Pool {
     pub servers: Vec<Server>,
     /// What it does when they fail.
     pub failover: Failover,
+    /// How they are spoken to in TLS, if they are.
+    pub tls: Option<Arc<ServersTls>>,
     /// How they are monitored, if they are.
     pub monitors: Vec<Arc<Monitor>>,
     /// How many monitors must find a server up.
     pub monitors_up_min: usize,
+}
+
+/// `[pool.tls]`
+#[derive(Clone, Debug)]
+pub struct ServersTls {
+    /// What is believed, shown and offered.
+    pub settings: client::Settings,
+    /// The name of every server that has none of its own; `None` names each by its address.
+    pub server_name: Option<client::Name>,
+}
+
+impl ServersTls {
+    /// What a server is asked for by, and must show a certificate for.
+    pub fn name_of(&self, server: &Server) -> client::Name {
+        let name = server.server_name.as_ref().or(self.server_name.as_ref());
+        name.cloned().unwrap_or_else(|| client::Name::of(server.address.ip()))
+    }
 }
 
 /// `[[pool.server]]`
@@ -275,6 +294,8 @@ pub struct Server {
     pub max_connections: Option<u32>,
     /// Incarnation.
     pub generation: Generation,
+    /// Its name in TLS, if it has one of its own.
+    pub server_name: Option<client::Name>,
 }
 
 /// `[ticket_keys]`

@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use toml::de::DeValue;
 
+use super::Machine;
 use super::failover::{failover, prove_backups};
 use super::fault::{Report, Wrong, wrong};
 use super::model::{Pool, Port, SERVERS_MAX, Server};
 use super::named::Named;
 use super::reader::{Located, Section, choice, duration, integer, name, parsed};
 use super::sections::{HOUR, duplicate};
+use super::servers_tls::{server_name, servers_tls};
 use crate::balance::{Admission, Algorithm, Draining, State};
 use crate::base::{Duration, Generation};
 use crate::control::identity;
@@ -36,6 +39,8 @@ pub(super) fn pools(
     root: &mut Section<'_>,
     monitors: &Named<Arc<Monitor>>,
     ports: &[Located<Port>],
+    directory: &Path,
+    machine: &Machine,
 ) -> Named<Arc<Pool>> {
     let mut room = SERVERS_MAX;
     let mut backups = Vec::new();
@@ -43,6 +48,7 @@ pub(super) fn pools(
         let algorithm = section.or(report, "algorithm", Algorithm::RoundRobin, choice(ALGORITHMS));
         let (monitors, monitors_up_min) = monitored_by(report, section, monitors);
         let draining = draining(report, section);
+        let tls = servers_tls(report, section, directory, machine);
         let servers = servers(report, section, name.unwrap_or_default(), room, draining, ports);
         room = room.saturating_sub(servers.len());
         if !servers.is_empty() && servers.iter().all(|server| server.state != State::Enabled) {
@@ -60,6 +66,7 @@ pub(super) fn pools(
             monitors,
             monitors_up_min,
             failover,
+            tls,
         }))
     });
     prove_backups(report, &pools, &backups);
@@ -156,6 +163,13 @@ fn servers(
         let state = section.or(report, "state", Word::Enabled, choice(WORDS)).value.under(draining);
         let max_connections = section.or(report, "max_connections", 0, integer::<u32>(0..=CONNECTIONS_MAX)).value;
         let generation = section.or(report, "generation", 0, integer::<u32>(0..=i64::from(u32::MAX)));
+        let server_name = section.optional(report, "server_name", server_name);
+        if let Some(server_name) = server_name.as_ref().filter(|_| !pool.has("tls")) {
+            let what =
+                format!("is {:?}, and the pool's servers are not spoken to in TLS", server_name.value.to_string());
+            let remedy = "add [pool.tls] to the pool, or leave the name out";
+            report.fault(server_name.line, section.key("server_name"), wrong(what, remedy));
+        }
         if let Some(address) = &address {
             prove_route(report, section.key("address"), address, ports);
             if let Some(other) = servers.iter().find(|server| server.address == address.value) {
@@ -182,6 +196,7 @@ fn servers(
                 state,
                 max_connections: Some(max_connections).filter(|max| *max > 0),
                 generation: Generation(generation.value),
+                server_name: server_name.map(|name| name.value),
             });
         }
     }

@@ -193,41 +193,46 @@ fn certificates(report: &mut Report, section: &mut Section<'_>, around: &Surroun
     for mut section in sections {
         let chain = section.required(report, "certificate", "\"shop.pem\"", text(4096));
         let key = section.required(report, "key", "\"shop.key\"", text(4096));
-        let chain_key = section.key("certificate");
-        let key_key = section.key("key");
+        let keys = [section.key("certificate"), section.key("key")];
         section.finish(report);
-        let (Some(chain), Some(key)) = (chain, key) else { continue };
-        let chain_bytes = read(report, chain_key.clone(), &chain, PEM_MAX, around.directory);
-        let key_bytes = read(report, key_key.clone(), &key, PEM_MAX, around.directory);
-        let (Some(chain_bytes), Some(key_bytes)) = (chain_bytes, key_bytes) else { continue };
-        match Certificate::from_pem(&chain_bytes, &key_bytes) {
-            Ok(certificate) => {
-                warn_of_expiry(report, chain_key, &chain, certificate.not_after(), around.machine.now);
-                certificates.push(Arc::new(certificate));
-            }
-            Err(error @ (Invalid::NoCertificate | Invalid::Certificate(_) | Invalid::KeyUsage)) => {
-                let what = format!("is {:?}, which {error}", chain.value);
-                report.fault(chain.line, chain_key, wrong(what, "write a PEM file with the chain, leaf first"));
-            }
-            Err(error @ (Invalid::NoKey | Invalid::Key(_))) => {
-                let what = format!("is {:?}, which {error}", key.value);
-                report.fault(
-                    key.line,
-                    key_key,
-                    wrong(what, "write a PEM file with an ECDSA, RSA or Ed25519 private key"),
-                );
-            }
-            Err(error @ Invalid::Mismatch) => {
-                let what = format!("is {:?}, which {error} in {:?}", key.value, chain.value);
-                report.fault(
-                    key.line,
-                    key_key,
-                    wrong(what, "write the key that the certificate was made for, and the leaf first in the chain"),
-                );
-            }
+        if let (Some(chain), Some(key)) = (&chain, &key) {
+            certificates.extend(pair(report, keys, chain, key, around.directory, around.machine));
         }
     }
     certificates
+}
+
+/// Reads a certificate and its key, which stand under `keys`.
+pub(super) fn pair(
+    report: &mut Report,
+    [chain_key, key_key]: [String; 2],
+    chain: &Located<String>,
+    key: &Located<String>,
+    directory: &Path,
+    machine: &Machine,
+) -> Option<Arc<Certificate>> {
+    let chain_bytes = read(report, chain_key.clone(), chain, PEM_MAX, directory);
+    let key_bytes = read(report, key_key.clone(), key, PEM_MAX, directory);
+    match Certificate::from_pem(&chain_bytes?, &key_bytes?) {
+        Ok(certificate) => {
+            warn_of_expiry(report, chain_key, chain, certificate.not_after(), machine.now);
+            return Some(Arc::new(certificate));
+        }
+        Err(error @ (Invalid::NoCertificate | Invalid::Certificate(_) | Invalid::KeyUsage)) => {
+            let what = format!("is {:?}, which {error}", chain.value);
+            report.fault(chain.line, chain_key, wrong(what, "write a PEM file with the chain, leaf first"));
+        }
+        Err(error @ (Invalid::NoKey | Invalid::Key(_))) => {
+            let what = format!("is {:?}, which {error}", key.value);
+            report.fault(key.line, key_key, wrong(what, "write a PEM file with an ECDSA, RSA or Ed25519 private key"));
+        }
+        Err(error @ Invalid::Mismatch) => {
+            let what = format!("is {:?}, which {error} in {:?}", key.value, chain.value);
+            let remedy = "write the key that the certificate was made for, and the leaf first in the chain";
+            report.fault(key.line, key_key, wrong(what, remedy));
+        }
+    }
+    None
 }
 
 /// Reads a file of at most `most` bytes.

@@ -5,6 +5,7 @@ use std::fmt;
 use super::model::{Configuration, KeySource};
 use super::pools;
 use crate::balance::PoolDownAction;
+use crate::tls::client::Trust;
 
 impl fmt::Display for Configuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,7 +54,12 @@ impl fmt::Display for Configuration {
             };
             let backup = backup.map_or(String::new(), |backup| format!("; backup pool {}", backup.name));
             let algorithm = pools::algorithm_name(pool.algorithm);
-            writeln!(f, "pool {}: {servers}; {algorithm}, {monitor}{backup}", pool.name)?;
+            let tls = match pool.tls.as_ref().map(|tls| &tls.settings.trust) {
+                Some(Trust::Authorities(_)) => "; in TLS, verified",
+                Some(Trust::Anyone) => "; in TLS, not verified",
+                None => "",
+            };
+            writeln!(f, "pool {}: {servers}; {algorithm}, {monitor}{backup}{tls}", pool.name)?;
         }
         let keys = &self.ticket_keys;
         let source = match &keys.source {

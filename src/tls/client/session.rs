@@ -36,6 +36,8 @@ const FIRST: [u8; 2] = [22, 21];
 /// it. An idle session keeps its keys and nothing else. Data for the server is not kept here: [`seal`](Self::seal) gives it away.
 pub struct Session {
     target: Arc<Target>,
+    /// What is offered instead of the target's application protocols.
+    alpn: Option<Box<[u8]>>,
     pub(super) state: State,
     has_heard: bool,
     channel: Channel,
@@ -81,7 +83,18 @@ pub struct Handshake {
 impl Session {
     /// A session that has said nothing yet.
     pub fn new(target: &Arc<Target>) -> Self {
-        Self { target: Arc::clone(target), state: State::Begin, has_heard: false, channel: Channel::default() }
+        Self::offering(target, None)
+    }
+
+    /// The same that offers this application protocol instead of the target's own, if there is one: that of a client whose data it will carry.
+    pub fn offering(target: &Arc<Target>, alpn: Option<&[u8]>) -> Self {
+        Self {
+            target: Arc::clone(target),
+            alpn: alpn.map(Box::from),
+            state: State::Begin,
+            has_heard: false,
+            channel: Channel::default(),
+        }
     }
 
     /// Takes ciphertext and gives how many bytes it took; fewer than all while plaintext waits to be taken, or while
@@ -170,9 +183,10 @@ impl Session {
 
     fn begin(&mut self, now: UnixTime) -> Result<Progress, Failure> {
         let (config, Name(name)) = (Arc::clone(&self.target.config), self.target.name.clone());
+        let alpn = self.alpn.take().map_or_else(|| config.alpn_protocols.clone(), |alpn| vec![alpn.into_vec()]);
         let mut notes = Some(Box::new(Notes { now: Some(now), ..Notes::default() }));
         // rustls makes the ClientHello at once, and looks for a ticket for it.
-        match notes::during(&mut notes, || UnbufferedClientConnection::new(config, name)) {
+        match notes::during(&mut notes, || UnbufferedClientConnection::new_with_alpn(config, name, alpn)) {
             Ok(connection) => {
                 self.state = State::Handshake { connection: Box::new(connection), shown: 0, notes };
                 self.shake_hands(now)

@@ -6,6 +6,7 @@
 - `tickets`: tickets that are forged, cut, foreign or old.
 - `client_certificates`: clients that prove who they are, or fail to.
 - `client_ip`: clients that are known by their address.
+- `reencryption`: servers that are spoken to in TLS.
 - `servers`: servers that refuse, reset or say nothing, and clients that do so.
 - `failover`: servers that do not connect while there are others, and pools that are down.
 - `closing`: the ends of connections, each way.
@@ -19,9 +20,9 @@
 - `after`: everything has been given back. Runs last, always.
 """
 
-from . import after, api, balancing, client_certificates, client_ip, closing, cluster, failover, frames, handshakes, limits, reach, reload, servers, tickets, trace, volume
+from . import after, api, balancing, client_certificates, client_ip, closing, cluster, failover, frames, handshakes, limits, reach, reencryption, reload, servers, tickets, trace, volume
 
-MODULES = (reach, frames, handshakes, tickets, client_certificates, client_ip, servers, failover, closing, reload, api, limits, balancing, trace, cluster, volume, after)
+MODULES = (reach, frames, handshakes, tickets, client_certificates, client_ip, reencryption, servers, failover, closing, reload, api, limits, balancing, trace, cluster, volume, after)
 
 
 def all_cases():

@@ -272,6 +272,7 @@ impl Bench {
             ports: vec![port],
             services: vec![Arc::clone(&self.service)],
             pools: vec![(pool, Some(monitor))],
+            targets: Vec::new(),
         };
         assert!(self.handle.inbox.push(Order::Configure(Box::new(snapshot))).is_ok(), "the inbox is emptied");
     }
