@@ -50,6 +50,45 @@ pub enum End {
 }
 
 impl End {
+    /// Whether it says something against the server: that it could not be connected to, did not answer, was not who it should be, or cut a stream short.
+    /// Evidence for passive health, whether it ended the connection or another server was tried.
+    pub fn blames_server(self) -> bool {
+        match self {
+            Self::ServerRefused
+            | Self::ServerTimedOut
+            | Self::ServerUnreachable
+            | Self::ServerReset
+            | Self::ServerTruncated => true,
+            Self::ServerTls(failure) => match failure {
+                client::Failure::NotTls
+                | client::Failure::NothingInCommon
+                | client::Failure::UnknownAuthority
+                | client::Failure::WrongName
+                | client::Failure::Expired
+                | client::Failure::InvalidCertificate
+                | client::Failure::CertificateRefused
+                | client::Failure::AlertReceived
+                | client::Failure::Protocol => true,
+                client::Failure::KeysSpent | client::Failure::Internal => false,
+            },
+            Self::Finished
+            | Self::ClientReset
+            | Self::ClientTimedOut
+            | Self::ClientGone
+            | Self::ClientTruncated
+            | Self::Tls(_)
+            | Self::HandshakeTimedOut
+            | Self::Refused
+            | Self::QueueTimedOut
+            | Self::NoServer
+            | Self::NoResources
+            | Self::IdleTimedOut
+            | Self::ServerDrained
+            | Self::ServerDisabled
+            | Self::Drained => false,
+        }
+    }
+
     /// The reason as logs and metrics write it.
     pub fn name(self) -> &'static str {
         match self {

@@ -135,26 +135,31 @@ impl<C: Clock + Clone> Engine<C> {
             ring: Arc::new(Ring::generate(unix, random)),
         };
         let engine = Self::new(1, Offload::default(), tcp, clock, &backing, random);
-        let mut port = addresses(0, &["198.18.0.2/24"]);
-        port.virtual_addresses = vec![SERVICE_ADDRESS];
-        port.gateways = gateways;
-        let site = Site {
-            identity: identity.clone(),
-            method: Method::Tls,
-            policy: SelectNewServer::Immediate,
-            on_limit: OnLimit::Refuse,
-            servers: vec![SiteServer::new(0, server)],
-            failover: Failover::default(),
-            is_reencrypting: false,
-            port,
-            services: 1,
-            idle: IDLE,
-            probes: (Duration::from_secs(4), Duration::from_secs(4)),
-        };
+        let site = site(identity, server, gateways);
         for handle in &engine.handles {
             handle.inbox.push(Order::Configure(Box::new(site.snapshot(1)))).expect("the inbox is empty");
         }
         engine
+    }
+}
+
+/// One service with one server, and 198.18.0.2/24 as the engine's own address.
+fn site(identity: &Identity, server: SocketAddr, gateways: Vec<IpAddr>) -> Site {
+    let mut port = addresses(0, &["198.18.0.2/24"]);
+    port.virtual_addresses = vec![SERVICE_ADDRESS];
+    port.gateways = gateways;
+    Site {
+        identity: identity.clone(),
+        method: Method::Tls,
+        policy: SelectNewServer::Immediate,
+        on_limit: OnLimit::Refuse,
+        servers: vec![SiteServer::new(0, server)],
+        failover: Failover::default(),
+        is_reencrypting: false,
+        port,
+        services: 1,
+        idle: IDLE,
+        probes: (Duration::from_secs(4), Duration::from_secs(4)),
     }
 }
 
@@ -363,6 +368,8 @@ mod tests {
         engine: Engine<VirtualClock>,
         generator: Generator<Packets<memory::Queue>, VirtualClock>,
         wire: Wire,
+        identity: Identity,
+        server: SocketAddr,
     }
 
     /// What a breath did.
@@ -409,7 +416,7 @@ mod tests {
             let address = "198.18.0.1/24".parse().unwrap();
             let transport = Packets::new(queues.remove(0), address, Vec::new(), Vec::new(), random);
             let generator = Generator::new(plan, Clients::new(&who).unwrap(), transport, clock.clone()).unwrap();
-            Self { clock, engine, generator, wire }
+            Self { clock, engine, generator, wire, identity, server }
         }
 
         /// Everybody's turn, the lane's last.
@@ -466,5 +473,54 @@ mod tests {
         let report = crowd.generator.report();
         // Each waits for the fifteen others, and nobody for others to be served twice.
         assert!(report.handshake.max < 1.4 * report.handshake.p50, "{report}");
+    }
+
+    /// Whether a frame is a server's, and whether it is a ClientHello to one. Behind the Ethernet header come IPv4 and TCP.
+    fn is_of_server(frame: &[u8]) -> bool {
+        frame.get(34..36) == Some(&8000_u16.to_be_bytes()) && frame.get(12..14) == Some(&[8, 0])
+    }
+
+    fn is_hello_to_server(frame: &[u8]) -> bool {
+        frame.get(36..38) == Some(&8000_u16.to_be_bytes()) && is_server_hello(frame)
+    }
+
+    #[test]
+    fn a_breath_takes_one_step_of_a_handshake_with_a_server() {
+        const TURNS: std::ops::Range<usize> = 30..60;
+        let mut crowd = Crowd::new();
+        // In the midst of it the server is to be spoken to in TLS, and what it answers is held back until many clients wait for that.
+        let (mut held, mut hellos, mut most) = (Vec::new(), 0, 0);
+        for turn in 0..100 {
+            if turn == TURNS.start {
+                let site = Site { is_reencrypting: true, ..site(&crowd.identity, crowd.server, Vec::new()) };
+                let order = Order::Configure(Box::new(site.snapshot(2)));
+                crowd.engine.handles[0].inbox.push(order).expect("there is room");
+            }
+            crowd.clock.turn(crowd.clock.now() + Duration::from_micros(100));
+            for _ in 0..16 {
+                crowd.generator.breath();
+            }
+            while let Some(frame) = crowd.wire.pop() {
+                if is_of_server(&frame) && TURNS.contains(&turn) {
+                    held.push(frame);
+                } else {
+                    crowd.engine.wire.push(&frame, 0);
+                }
+            }
+            if turn == TURNS.end {
+                assert!(held.len() >= 10, "{} answers", held.len());
+                held.drain(..).for_each(|frame| assert!(crowd.engine.wire.push(&frame, 0)));
+            }
+            crowd.engine.lanes[0].breath();
+            let mut said = 0;
+            while let Some(frame) = crowd.engine.wire.pop() {
+                said += usize::from(is_hello_to_server(&frame));
+                crowd.wire.push(&frame, 0);
+            }
+            most = most.max(said);
+            hellos += said;
+        }
+        assert_eq!(most, 1);
+        assert!(hellos >= 10, "{hellos} in all");
     }
 }
