@@ -30,7 +30,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let mut random = Random::from_os().context("the operating system gives no randomness")?;
     let keys = keys_source(&configuration, clock::unix_time(), random.fork())?;
     let admin = admin::bind(configuration.engine.admin)?;
-    let api = configuration.engine.api.socket.as_deref().map(api::socket::bind).transpose()?;
+    let api = api::bind(&configuration.engine.api)?;
     let engine = Engine::start(&settings(&configuration))?;
 
     let macs = engine.ports().map(|port| port.mac).collect();

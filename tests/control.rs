@@ -14,7 +14,7 @@ use sealane::balance::{Board, Health, Loads, Slot};
 use sealane::base::{Duration, Flow, Instant, LaneId, Random, UnixTime};
 use sealane::control::config::{self, Machine};
 use sealane::control::publish::{self, Shared};
-use sealane::control::{Command, Control, Parts, admin, identity, keys, run};
+use sealane::control::{Command, Control, Parts, admin, api, identity, keys, run};
 use sealane::health::{Cause, Finding, Outcome, Verdict};
 use sealane::lane::{self, Clock, Handle, Lane, Order, Record, Snapshot, Steering};
 use sealane::nic::memory;
@@ -70,7 +70,7 @@ impl Bench {
             macs: vec![EthernetAddress([2, 0, 0, 0, 0, 1])],
             shared: Shared::new(2),
             admin: admin::bind("127.0.0.1:0".parse().unwrap()).unwrap(),
-            api: None,
+            api: api::Listeners::default(),
             stop: Box::new(move || {
                 counted.fetch_add(1, Ordering::Relaxed);
             }),

@@ -60,8 +60,8 @@ pub struct Parts {
     pub keys: keys::Source,
     /// The admin address; see [`admin::bind`].
     pub admin: TcpListener,
-    /// The API's socket, if there is one; see [`api::socket::bind`].
-    pub api: Option<api::socket::Bound>,
+    /// Where the API is served; see [`api::bind`].
+    pub api: api::Listeners,
     /// Ends the lanes. Called once, when connections have ended or the drain has timed out. It should return when the lanes have ended:
     /// control then writes their last records and ends, too.
     pub stop: Box<dyn FnOnce() + Send>,
@@ -113,7 +113,7 @@ pub struct Control {
     pub(super) counters: Arc<Counters>,
     pub(super) view: watch::Sender<View>,
     admin: Option<TcpListener>,
-    api: Option<api::socket::Bound>,
+    api: api::Listeners,
     stop: Option<Box<dyn FnOnce() + Send>>,
     pub(super) drain: Option<Drain>,
     look_at: Instant,
@@ -456,15 +456,8 @@ impl Control {
             tracing::info!(%address, "admin API is served");
         }
         let (asker, mut requests) = api::queue();
-        if let Some(socket) = &self.api {
-            let (listener, router) = (socket.listener()?, api::router(self.api(asker.clone())));
-            tokio::spawn(async move {
-                if let Err(error) = api::serve::unix(listener, router).await {
-                    tracing::error!("the API ended: {error}");
-                }
-            });
-            tracing::info!(socket = %socket.path().display(), "API is served");
-        }
+        let api = self.api(asker);
+        self.api.serve(api)?;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.is_drained(clock::now()) {

@@ -8,10 +8,10 @@
 //! | `state` | how things are |
 //! | `engine`, `resources`, `keys`, `explain` | the routes |
 //! | `extract`, `problem` | what requests are made of, and what refusals look like |
-//! | `socket`, `serve` | where it listens, and for how long to whom |
+//! | `socket`, `tcp`, `serve` | where it listens, to whom, and for how long |
 //!
 //! Drive it so: [`queue()`] gives an [`Asker`] and the requests that control answers with [`Control::on_request`](crate::control::Control::on_request); [`router`] makes
-//! routes over an [`Api`]; [`socket::bind`] takes the socket's place before anything starts, and [`serve::unix`] serves it.
+//! routes over an [`Api`]; [`bind`] takes its places before anything starts.
 
 mod changes;
 mod document;
@@ -25,6 +25,7 @@ mod resources;
 pub mod serve;
 pub mod socket;
 mod state;
+pub mod tcp;
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -34,9 +35,69 @@ use axum::{Json, Router};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::control::config;
 pub use changes::Api;
 use problem::Problem;
 pub use queue::{Asker, Request as Question, queue};
+
+/// Where the API is served.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// The Unix socket.
+    pub socket: Option<socket::Bound>,
+    /// The TCP address.
+    pub tcp: Option<tcp::Bound>,
+}
+
+/// Why the API cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Unbound {
+    /// The socket.
+    #[error(transparent)]
+    Socket(#[from] socket::Unbound),
+    /// The address.
+    #[error(transparent)]
+    Tcp(#[from] tcp::Unbound),
+}
+
+/// Takes every place where the API is to be served, so that a clash is known before anything starts.
+///
+/// # Errors
+/// [`Unbound`] says why not.
+pub fn bind(settings: &config::Api) -> Result<Listeners, Unbound> {
+    let tcp = settings.tcp.as_ref().map(tcp::bind).transpose()?;
+    let socket = settings.socket.as_deref().map(socket::bind).transpose()?;
+    Ok(Listeners { socket, tcp })
+}
+
+impl Listeners {
+    /// Serves the routes at all of them for as long as the runtime lives. The socket's file stays for as long as this does.
+    ///
+    /// # Errors
+    /// When a listener cannot be used.
+    pub(super) fn serve(&mut self, api: Api) -> std::io::Result<()> {
+        if self.socket.is_none() && self.tcp.is_none() {
+            return Ok(());
+        }
+        let router = router(api);
+        if let Some(socket) = &self.socket {
+            let served = serve::unix(socket.listener()?, router.clone());
+            tracing::info!(socket = %socket.path().display(), "API is served");
+            tokio::spawn(told(served));
+        }
+        if let Some(tcp) = self.tcp.take() {
+            tracing::info!(address = %tcp.address()?, "API is served over TCP");
+            tokio::spawn(told(serve::tcp(tcp, router)));
+        }
+        Ok(())
+    }
+}
+
+async fn told(served: impl Future<Output = std::io::Result<()>>) {
+    if let Err(error) = served.await {
+        tracing::error!("the API ended: {error}");
+    }
+}
 
 /// What answers are made of, for `sealane ctl`.
 pub(super) mod shapes {

@@ -86,6 +86,12 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "malformed", "The request is malformed", detail)
     }
 
+    /// Who asks has not shown the token.
+    pub(super) fn stranger() -> Self {
+        let detail = "send the token that the engine's token_file has, as Authorization: Bearer TOKEN";
+        Self::new(StatusCode::UNAUTHORIZED, "stranger", "The engine does not know who asks", detail)
+    }
+
     pub(super) fn missing(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
     }

@@ -9,7 +9,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+
+use super::tcp;
 
 /// How long a request may take, and how long a connection may be silent between two.
 pub const REQUEST_MAX: Duration = Duration::from_secs(10);
@@ -36,6 +40,34 @@ pub async fn unix(listener: UnixListener, router: Router) -> std::io::Result<()>
         }
     }
     Ok(())
+}
+
+/// Serves `router` over TCP, to whom the listener's access admits.
+///
+/// # Errors
+/// When the listener cannot be given to tokio.
+pub async fn tcp(bound: tcp::Bound, router: Router) -> std::io::Result<()> {
+    let tcp::Bound { listener, access } = bound;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let tls = access.tls().map(TlsAcceptor::from);
+    let router = router.layer(axum::middleware::from_fn_with_state(access, tcp::admit));
+    let places = places();
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        match (listener.accept().await, tls.clone()) {
+            (Ok((stream, _)), None) => drop(tokio::spawn(connection(stream, router.clone(), place))),
+            (Ok((stream, _)), Some(tls)) => drop(tokio::spawn(secured(tls, stream, router.clone(), place))),
+            (Err(error), _) => pause(&error).await,
+        }
+    }
+    Ok(())
+}
+
+/// A connection that begins with a handshake.
+async fn secured(tls: TlsAcceptor, stream: TcpStream, router: Router, place: OwnedSemaphorePermit) {
+    // Who cannot shake hands, or has no certificate that it takes, is nobody to answer.
+    if let Ok(Ok(stream)) = tokio::time::timeout(REQUEST_MAX, tls.accept(stream)).await {
+        connection(stream, router, place).await;
+    }
 }
 
 /// Places for connections.

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tower::ServiceExt;
 
-use super::{Api, Asker, Question, queue, router};
+use super::{Api, Asker, Listeners, Question, queue, router};
 use crate::balance::{Health, State};
 use crate::base::{Duration, Instant, LaneId, Random, UnixTime};
 use crate::control::config::{self, Machine};
@@ -90,7 +90,7 @@ impl Bench {
             macs: vec![EthernetAddress([2, 0, 0, 0, 0, 1])],
             shared: Shared::new(2),
             admin: admin::bind("127.0.0.1:0".parse().unwrap()).unwrap(),
-            api: None,
+            api: Listeners::default(),
             stop: Box::new(|| ()),
         };
         let (asker, questions) = queue();

@@ -110,6 +110,30 @@ pub struct Engine {
 pub struct Api {
     /// The Unix socket, unless there is none.
     pub socket: Option<PathBuf>,
+    /// The TCP address, if there is one.
+    pub tcp: Option<ApiTcp>,
+}
+
+/// Where the API is served over TCP, and to whom. There is a token, or a CA of clients, or both; away from loopback there is TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiTcp {
+    /// The address.
+    pub listen: SocketAddr,
+    /// The file with the token that clients show.
+    pub token_file: Option<PathBuf>,
+    /// TLS, if it is spoken.
+    pub tls: Option<ApiTls>,
+}
+
+/// PEM files for TLS at the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiTls {
+    /// The engine's certificate with its chain.
+    pub certificate: PathBuf,
+    /// Its key, mode 0600.
+    pub private_key: PathBuf,
+    /// The authorities that clients' certificates must be from; `None`: clients are asked for none.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// `[engine.trace]`

@@ -1,17 +1,25 @@
-//! One request to an engine's API, over its Unix socket.
+//! One request to an engine's API, over its Unix socket or TCP.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::header::HeaderValue;
+use hyper::{Method, Request, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value as Json;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
 
 use crate::base::Duration;
+use crate::control::api::tcp::token_in;
 use crate::control::config::FILE_MAX;
 
 /// How long an engine has to answer: a little longer than it takes to give up itself.
@@ -24,6 +32,92 @@ const LENGTH_MAX: usize = 16 * FILE_MAX;
 pub(super) enum Target {
     /// Its Unix socket.
     Socket(PathBuf),
+    /// Its address, and what lets this client in there.
+    Address(Address),
+}
+
+/// An engine's TCP address.
+#[derive(Clone, Debug)]
+pub(super) struct Address {
+    /// Whole, as it was given.
+    pub(super) url: Uri,
+    /// The token that it asks for.
+    pub(super) token: Option<Zeroizing<Vec<u8>>>,
+    /// With https: what is shown and believed.
+    pub(super) tls: Option<Arc<ClientConfig>>,
+}
+
+/// Files that TLS to an engine takes.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct TlsArgs {
+    /// With https: the authorities that the engine's certificate may be from
+    #[arg(long, value_name = "FILE", global = true)]
+    ca: Option<PathBuf>,
+    /// With https: a certificate for an engine that asks for one
+    #[arg(long, value_name = "FILE", requires = "key", global = true)]
+    certificate: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "certificate", global = true)]
+    key: Option<PathBuf>,
+}
+
+impl Address {
+    pub(super) fn new(url: &str, token_file: Option<&Path>, tls: &TlsArgs) -> anyhow::Result<Self> {
+        let url: Uri = url.parse().context("the URL is none; write --url https://198.18.0.1:9901")?;
+        url.host().context("the URL names no host; write --url https://198.18.0.1:9901")?;
+        let tls = match url.scheme_str() {
+            Some("http") => None,
+            Some("https") => Some(Arc::new(tls.configuration()?)),
+            Some(_) | None => anyhow::bail!("write a URL with http or https"),
+        };
+        let token = token_file.map(token_in).transpose().map_err(anyhow::Error::msg)?;
+        Ok(Self { url, token, tls })
+    }
+
+    fn port(&self) -> u16 {
+        self.url.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 })
+    }
+
+    fn host(&self) -> &str {
+        let host = self.url.host().unwrap_or_default();
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    }
+
+    async fn answer(&self, question: Question) -> anyhow::Result<Answer> {
+        let stream = tokio::net::TcpStream::connect((self.host(), self.port())).await;
+        let stream = stream.with_context(|| format!("no engine listens at {}", self.url))?;
+        let token = self.token.as_ref().map(|token| token.as_slice());
+        let Some(tls) = &self.tls else { return exchange(stream, question, token).await };
+        let name = ServerName::try_from(self.host().to_owned())?;
+        let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
+        exchange(stream.with_context(|| format!("no TLS with {}", self.url))?, question, token).await
+    }
+}
+
+impl TlsArgs {
+    fn configuration(&self) -> anyhow::Result<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        let ca =
+            self.ca.as_deref().context("name the authorities that the engine's certificate may be from, --ca FILE")?;
+        for authority in certificates(ca)? {
+            roots.add(authority)?;
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let client = client.with_root_certificates(roots);
+        Ok(match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => {
+                let key = PrivateKeyDer::from_pem_file(key).with_context(|| format!("{}", key.display()))?;
+                client.with_client_auth_cert(certificates(certificate)?, key)?
+            }
+            (Some(_), None) | (None, Some(_)) | (None, None) => client.with_no_client_auth(),
+        })
+    }
+}
+
+fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let all = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    all.with_context(|| format!("{}", file.display()))
 }
 
 /// What is asked.
@@ -70,8 +164,9 @@ impl Target {
             Self::Socket(path) => {
                 let stream = tokio::net::UnixStream::connect(path).await;
                 let stream = stream.with_context(|| format!("no engine listens at {}", path.display()))?;
-                exchange(stream, question).await
+                exchange(stream, question, None).await
             }
+            Self::Address(address) => address.answer(question).await,
         }
     }
 }
@@ -80,6 +175,7 @@ impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Socket(path) => write!(f, "{}", path.display()),
+            Self::Address(address) => write!(f, "{}", address.url),
         }
     }
 }
@@ -87,10 +183,16 @@ impl std::fmt::Display for Target {
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     question: Question,
+    token: Option<&[u8]>,
 ) -> anyhow::Result<Answer> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let mut request = Request::builder().method(question.method).uri(question.path).header(header::HOST, "sealane");
+    if let Some(token) = token {
+        let mut value = HeaderValue::from_bytes(&[b"Bearer ", token].concat())?;
+        value.set_sensitive(true);
+        request = request.header(header::AUTHORIZATION, value);
+    }
     if let Some(if_match) = question.if_match {
         request = request.header(header::IF_MATCH, if_match);
     }

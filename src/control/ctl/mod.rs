@@ -18,7 +18,7 @@ use serde_json::{Value as Json, json};
 
 use crate::control::config::{FILE_MAX, SOCKETS};
 use crate::control::keys::inspect;
-use client::{Question, Target};
+use client::{Address, Question, Target, TlsArgs};
 use show::Shape;
 
 /// What `sealane ctl` is told.
@@ -27,6 +27,14 @@ pub struct CtlArgs {
     /// The engine's Unix socket; the only one in /run/sealane, if left out
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
+    /// Its TCP address instead, as in https://198.18.0.1:9901
+    #[arg(long, value_name = "URL", conflicts_with = "socket", global = true)]
+    url: Option<String>,
+    /// With --url: the file with the token that the engine asks for
+    #[arg(long, value_name = "FILE", requires = "url", global = true)]
+    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// Show what the engine answers, as it answers it
     #[arg(long, global = true)]
     json: bool,
@@ -203,10 +211,11 @@ fn segment(name: &str) -> String {
 /// # Errors
 /// When there is no engine, or it has refused.
 pub fn run(args: &CtlArgs) -> anyhow::Result<ExitCode> {
-    let target = Target::Socket(match &args.socket {
-        Some(socket) => socket.clone(),
-        None => only_socket(Path::new(SOCKETS))?,
-    });
+    let target = match (&args.url, &args.socket) {
+        (Some(url), _) => Target::Address(Address::new(url, args.token_file.as_deref(), &args.tls)?),
+        (None, Some(socket)) => Target::Socket(socket.clone()),
+        (None, None) => Target::Socket(only_socket(Path::new(SOCKETS))?),
+    };
     let (mut question, shape) = question(&args.command)?;
     question.if_match = args.if_match.as_ref().map(|revision| format!("\"{}\"", revision.trim_matches('"')));
     let answer = target.ask(question)?;

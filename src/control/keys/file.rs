@@ -93,7 +93,7 @@ pub(super) fn read_text(path: &Path) -> Result<(Zeroizing<String>, Option<Findin
 }
 
 /// The bytes of a file that nobody else may touch.
-pub(super) fn read_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+pub(in crate::control) fn read_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     let (file, size, open_to_others) = open(path)?;
     if let Some(open_to_others) = open_to_others {
         return Err(open_to_others.into());

@@ -4,13 +4,15 @@ import contextlib
 import itertools
 import json
 import os
+import socket
+import ssl
 import stat
 import subprocess
 import threading
 import time
 
 from harness.api import Refused
-from harness.clients import NAME
+from harness.clients import NAME, read_all
 from harness.processes import Failed
 from harness.trial import WEB
 from harness.wait import until
@@ -222,6 +224,58 @@ def whatever_the_openapi_document_allows_gets_an_answer_that_it_names(trial):
             raise AssertionError(f"schemathesis ended with {done.returncode}:\n{done.stdout[-6000:]}{done.stderr[-2000:]}")
     assert trial.client().visit().server in WEB
     return next((line.strip() for line in done.stdout.splitlines() if " generated, " in line), "")
+
+
+def over_tcp_nobody_gets_in_without_the_token_and_a_certificate(trial):
+    """Where the API is cannot change while the engine runs, so it is started anew, twice."""
+    directory, engine, url = trial.world.directory, trial.engine, "https://localhost:9911"
+    before = dict(engine.settings["engine"]["api"])
+    token = directory / "api.token"
+    token.write_text("0123456789abcdef0123456789abcdef\n")
+    token.chmod(0o600)
+    trial.authority.sign("api", "ecdsa", "localhost")
+    (directory / "api.key").chmod(0o600)
+    pair = trial.clients.sign("operator")
+    tcp = {"listen": "127.0.0.1:9911", "token_file": "api.token", "certificate": "api.pem", "private_key": "api.key", "client_ca": "clients.pem"}
+    assert engine.stop() == 0
+    try:
+        engine.settings["engine"]["api"] = before | tcp
+        engine.start()
+        said = _over_tls(trial, token.read_text().strip(), pair)
+        assert said.startswith("HTTP/1.1 200 ") and '"engine":"engine-1"' in said, said
+        for wrong in (None, "0" * 32):
+            said = _over_tls(trial, wrong, pair)
+            assert said.startswith("HTTP/1.1 401 ") and "www-authenticate: bearer" in said.lower() and "engine-1" not in said, said
+        try:
+            said = _over_tls(trial, token.read_text().strip(), None)
+        except ssl.SSLError as error:
+            assert "certificate required" in str(error).lower().replace("_", " "), error
+        else:
+            raise AssertionError(f"no certificate was shown, and the API said {said!r}")
+        with socket.create_connection(("127.0.0.1", 9911), 5) as plain:
+            plain.sendall(b"GET /v1/status HTTP/1.1\r\nHost: sealane\r\n\r\n")
+            assert b"HTTP" not in plain.recv(1000), "the API is served without TLS"
+        command = [binary(), "ctl", "--url", url, "--token-file", token, "--ca", trial.authority.certificate]
+        command += ["--certificate", pair[0], "--key", pair[1], "status"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0 and "engine-1 of cluster trial" in done.stdout, done
+    finally:
+        engine.stop()
+        engine.settings["engine"]["api"] = before
+        engine.start()
+        for server in WEB:
+            engine.wait_for_server("web", server, True)
+
+
+def _over_tls(trial, token, pair):
+    """What the API says to a request for its status."""
+    context = ssl.create_default_context(cafile=trial.authority.certificate)
+    if pair:
+        context.load_cert_chain(*pair)
+    with socket.create_connection(("127.0.0.1", 9911), 5) as raw, context.wrap_socket(raw, server_hostname="localhost") as tls:
+        authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+        tls.sendall(f"GET /v1/status HTTP/1.1\r\nHost: sealane\r\nConnection: close\r\n{authorization}\r\n".encode())
+        return read_all(tls).decode()
 
 
 def _ctl(trial, *words, fails=False):
