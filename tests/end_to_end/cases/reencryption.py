@@ -16,7 +16,7 @@ NAME = "web.internal"
 NGINX, HAPROXY = "198.18.1.51", "198.18.1.52"
 
 # Virtual services, by the last part of their addresses.
-TO_NGINX, TO_NGINX_12, TO_ASKING, TO_HAPROXY, TO_PROXIED = range(50, 55)
+TO_NGINX, TO_NGINX_12, TO_ASKING, TO_HAPROXY, TO_PROXIED, MIXED = range(50, 56)
 # Those whose server is not who it should be.
 WRONG_NAME, WRONG_CA, EXPIRED, PLAIN, NO_CERTIFICATE, SHY = range(60, 66)
 ENDS = {
@@ -79,6 +79,9 @@ def _servers(trial):
     ):
         settings["pool"].append(config.pool(name, {"server": server}) | {"tls": tls})
         settings["virtual_service"].append(config.service(name, host, name, "shop-ecdsa", **more))
+    # One of them is not who it should be.
+    settings["pool"].append(config.pool("mixed", {"wrong": (NGINX, 8005), "right": (NGINX, 8001)}) | {"tls": trusting})
+    settings["virtual_service"].append(config.service("mixed", MIXED, "mixed", "shop-ecdsa"))
     trial.reload()
     return nginx
 
@@ -108,6 +111,7 @@ def nginx_is_shown_the_certificate_that_it_asks_for(trial):
 
 def a_server_that_is_not_who_it_should_be_gets_nothing_of_the_client(trial):
     nginx = _servers(trial)
+    before = len(nginx.requests())
     for service, end in ENDS.items():
         mark = trial.engine.records.mark()
         with trial.undisturbed(), trial.counted(f"sealane_relay_ended_{end.replace('-', '_')}_total"):
@@ -115,11 +119,19 @@ def a_server_that_is_not_who_it_should_be_gets_nothing_of_the_client(trial):
             assert visit.refused and visit.server is None, (end, visit)
         record = trial.ended(visit.port, mark, end)
         assert record.fields["bytes_received"] == 0 or service == NO_CERTIFICATE, record
-    assert nginx.log.read_text().count("GET") == 0
+    assert len(nginx.requests()) == before
     # It has been told why, by an alert.
     errors = pathlib.Path(trial.world.directory, "nginx-secure.errors")
     for words in ("alert unknown ca", "alert bad certificate", "alert certificate expired"):
         until(f"nginx to log {words!r}", lambda words=words: words in errors.read_text(errors="replace"))
+
+
+def who_meets_a_server_that_is_not_who_it_should_be_is_served_by_another(trial):
+    nginx = _servers(trial)
+    with trial.counted("sealane_relay_connects_retried_total", 2):
+        for visit in trial.curl("1.3", at(MIXED)).visits(4):
+            assert visit.server == "nginx", visit
+    assert len(nginx.told(4)) == 4
 
 
 def haproxy_gets_the_proxy_header_before_the_client_hello(trial):

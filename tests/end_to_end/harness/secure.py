@@ -40,6 +40,7 @@ class SecureNginx:
     def __init__(self, world, address, servers):
         self.log = world.directory / "nginx-secure.log"
         self.seen = 0
+        self.ports = {str(port) for port, lines in servers.items() if lines}
         text = "".join(
             NGINX_SERVER.format(address=address, port=port, ssl="ssl" if lines else "", lines=" ".join(f"{line};" for line in lines))
             for port, lines in servers.items()
@@ -52,14 +53,19 @@ class SecureNginx:
             until(f"nginx to listen at port {port}", lambda port=port: _listens(address, port))
 
     def told(self, count):
-        """The next lines of its log."""
-        lines = until(f"{count} lines of nginx's log", lambda: self._lines(count))
+        """The next requests that came in TLS."""
+        lines = until(f"{count} requests in nginx's log", lambda: self._more(count))
         self.seen += count
-        return [json.loads(line) for line in lines]
+        return lines
 
-    def _lines(self, count):
-        lines = self.log.read_text().splitlines()[self.seen :]
+    def _more(self, count):
+        lines = self.requests()[self.seen :]
         return lines[:count] if len(lines) >= count else None
+
+    def requests(self):
+        """All of them so far."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        return [line for line in lines if line["port"] in self.ports]
 
 
 HAPROXY = """\
