@@ -18,7 +18,7 @@ NGINX, HAPROXY = "198.18.1.51", "198.18.1.52"
 # Virtual services, by the last part of their addresses.
 TO_NGINX, TO_NGINX_12, TO_ASKING, TO_HAPROXY, TO_PROXIED, MIXED = range(50, 56)
 # Those whose server is not who it should be.
-WRONG_NAME, WRONG_CA, EXPIRED, PLAIN, NO_CERTIFICATE, SHY = range(60, 66)
+WRONG_NAME, WRONG_CA, EXPIRED, PLAIN, NO_CERTIFICATE, SHY = range(70, 76)
 ENDS = {
     WRONG_NAME: "server-certificate-wrong-name",
     WRONG_CA: "server-certificate-unknown-ca",
