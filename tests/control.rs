@@ -15,7 +15,7 @@ use sealane::base::{Duration, Flow, Instant, LaneId, Random, UnixTime};
 use sealane::control::config::{self, Machine};
 use sealane::control::publish::{self, Shared};
 use sealane::control::{Command, Control, Parts, admin, api, identity, keys, run};
-use sealane::health::{Cause, Finding, Outcome, Verdict};
+use sealane::health::{Answer, Cause, Finding, Outcome, Verdict};
 use sealane::lane::{self, Clock, Handle, Lane, Order, Record, Snapshot, Steering};
 use sealane::nic::memory;
 use sealane::persistence::Reason;
@@ -442,7 +442,7 @@ fn verdict(slot: u32, last: Outcome, before: Health) -> Verdict {
 #[test]
 fn the_newest_verdict_on_each_server_is_there_to_be_read_with_its_reasons_until_a_reload_takes_it_away() {
     let mut bench = Bench::new();
-    for (slot, last) in [(0, Ok(())), (1, Err(Cause::TimedOut)), (0, Err(Cause::Refused))] {
+    for (slot, last) in [(0, Ok(Answer::Normal)), (1, Err(Cause::TimedOut)), (0, Err(Cause::Refused))] {
         bench.handles[0].verdicts.push(verdict(slot, last, Health::Unknown)).unwrap();
     }
     bench.breathe(250);
@@ -450,10 +450,19 @@ fn the_newest_verdict_on_each_server_is_there_to_be_read_with_its_reasons_until_
     let reasons = |slot| view.borrow().health.of(Slot(slot)).map(|seen| seen.verdict.reasons());
     assert_eq!(reasons(0).unwrap(), "connect: refused");
     assert_eq!(reasons(1).unwrap(), "connect: timed out");
+    let metrics = bench.metrics();
+    for line in [
+        "sealane_server_probe_well{pool=\"web\",server=\"a\",monitor=\"connect\",last=\"refused\"} 0",
+        "sealane_server_probe_since_seconds{pool=\"web\",server=\"a\",monitor=\"connect\"} 1767225597",
+        "sealane_server_in_maintenance{pool=\"web\",server=\"a\"} 0",
+    ] {
+        assert!(metrics.lines().any(|candidate| candidate == line), "no {line}\nin\n{metrics}");
+    }
     assert_eq!(view.borrow().health.of(Slot(0)).unwrap().since(), UnixTime(WALL.0 - 3));
     assert!(bench.metrics().contains("sealane_control_health_changes_total 3"));
 
-    let gone = Verdict { health: Health::Unknown, findings: Vec::new(), ..verdict(0, Ok(()), Health::Down) };
+    let gone =
+        Verdict { health: Health::Unknown, findings: Vec::new(), ..verdict(0, Ok(Answer::Normal), Health::Down) };
     bench.handles[0].verdicts.push(gone).unwrap();
     bench.breathe(500);
     assert_eq!(reasons(0), None);

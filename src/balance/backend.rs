@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::balance::balancer::Field;
-use crate::balance::{Admission, Balancer, Board, LaneLoads, Pool, Server, ServerIndex, State};
+use crate::balance::{Admission, Balancer, Board, Health, LaneLoads, Pool, Server, ServerIndex, State};
 use crate::base::{PoolId, Random};
 
 /// How often a lane chooses anew when another lane takes the last place of the server that it has chosen. Each time somebody else got a place, so more than a few in a
@@ -122,7 +122,7 @@ impl Backend {
 
     /// What this server is to the clients that are persisted to it, its limit apart.
     pub fn standing(&self, server: &Server) -> Standing {
-        let is_up = self.board.health(server.slot).is_usable();
+        let health = self.board.health(server.slot);
         match server.state {
             State::Disabled => Standing::Disabled,
             State::Draining(draining)
@@ -130,7 +130,12 @@ impl Backend {
             {
                 Standing::Drained
             }
-            State::Enabled | State::Draining(_) if !is_up => Standing::Down,
+            State::Enabled | State::Draining(_) if health == Health::Down => Standing::Down,
+            // Who is in maintenance is drained, for as long as it says so.
+            State::Enabled if health == Health::Maintenance => match self.pool.drain_admission {
+                Admission::DisallowNew => Standing::Drained,
+                Admission::AllowPersisted => Standing::Draining,
+            },
             State::Draining(_) => Standing::Draining,
             State::Enabled => Standing::Up,
         }
@@ -158,5 +163,39 @@ impl Backend {
             return Some(Outage::Down);
         }
         self.usable().all(|server| self.loads.is_full(server.slot)).then_some(Outage::Full)
+    }
+}
+
+#[cfg(test)]
+mod maintenance {
+    use super::*;
+    use crate::balance::testing::pool;
+    use crate::balance::{Algorithm, Draining, Loads, Slot};
+    use crate::base::LaneId;
+
+    #[test]
+    fn p5_a_server_in_maintenance_gets_no_new_clients_and_persisted_ones_as_its_pool_says() {
+        for (admission, standing) in
+            [(Admission::DisallowNew, Standing::Drained), (Admission::AllowPersisted, Standing::Draining)]
+        {
+            let (board, loads) = (Arc::new(Board::new(2)), Arc::new(Loads::new(1, 2)));
+            let pool = Arc::new(pool(Algorithm::RoundRobin, &[1, 1]).drained_for(admission));
+            let loads = Rc::new(LaneLoads::new(loads, LaneId(0)));
+            let backend = Backend::new(Arc::clone(&pool), Arc::clone(&board), loads, Random::from_seed(1));
+            let client = IpAddr::from([198, 18, 0, 7]);
+            board.publish(Slot(0), Health::Maintenance);
+            assert_eq!(backend.standing(&pool.servers[0]), standing);
+            let chosen: Vec<_> = (0..4).map(|_| backend.choose(client)).collect();
+            assert_eq!(chosen, [Some(ServerIndex(1)); 4], "new clients go elsewhere");
+            board.publish(Slot(1), Health::Maintenance);
+            assert_eq!((backend.choose(client), backend.outage()), (None, Some(Outage::Down)));
+            board.publish(Slot(0), Health::Up);
+            assert_eq!(backend.standing(&pool.servers[0]), Standing::Up, "it ends when it answers as before");
+            // What the operator says goes before what the server says.
+            board.publish(Slot(0), Health::Maintenance);
+            let draining = Draining { admission: Admission::AllowPersisted, timeout: None };
+            let drained = Server { state: State::Draining(draining), ..pool.servers[0].clone() };
+            assert_eq!(backend.standing(&drained), Standing::Draining);
+        }
     }
 }

@@ -13,16 +13,18 @@ pub enum Health {
     Unknown,
     /// Answers.
     Up,
-    /// Does not.
+    /// Answers that it is in maintenance: it is drained.
+    Maintenance,
+    /// Does not answer.
     Down,
 }
 
 impl Health {
-    /// Whether clients may be sent there.
+    /// Whether new clients may be sent there.
     pub fn is_usable(self) -> bool {
         match self {
             Self::Unknown | Self::Up => true,
-            Self::Down => false,
+            Self::Maintenance | Self::Down => false,
         }
     }
 }
@@ -65,6 +67,7 @@ const VERDICT: u16 = 3;
 const UNKNOWN: u16 = 0;
 const UP: u16 = 1;
 const DOWN: u16 = 2;
+const MAINTENANCE: u16 = 3;
 const LACK_SHIFT: u32 = 2;
 
 impl Board {
@@ -83,6 +86,7 @@ impl Board {
         match self.read(slot) & VERDICT {
             UP => Health::Up,
             DOWN => Health::Down,
+            MAINTENANCE => Health::Maintenance,
             _ => Health::Unknown,
         }
     }
@@ -95,7 +99,7 @@ impl Board {
     /// The share of the server at `slot` if clients may be sent there: both with one look.
     pub fn usable_share(&self, slot: Slot) -> Option<Share> {
         let state = self.read(slot);
-        (state & VERDICT != DOWN).then(|| share_of(state))
+        (![DOWN, MAINTENANCE].contains(&(state & VERDICT))).then(|| share_of(state))
     }
 
     /// Publishes a verdict. One writer only, of verdicts and shares. Does nothing for a slot that the board does not have.
@@ -104,6 +108,7 @@ impl Board {
             Health::Unknown => UNKNOWN,
             Health::Up => UP,
             Health::Down => DOWN,
+            Health::Maintenance => MAINTENANCE,
         };
         self.write(slot, VERDICT, value);
     }
@@ -145,7 +150,7 @@ mod tests {
     fn a_verdict_is_read_back_at_its_slot_and_nowhere_else() {
         let board = Board::new(3);
         assert_eq!(board.slots(), 3);
-        for health in [Health::Up, Health::Down, Health::Unknown] {
+        for health in [Health::Up, Health::Down, Health::Maintenance, Health::Unknown] {
             board.publish(Slot(1), health);
             assert_eq!(board.health(Slot(1)), health);
             assert_eq!(board.health(Slot(0)), Health::Unknown);
@@ -189,8 +194,9 @@ mod tests {
     }
 
     #[test]
-    fn only_down_is_not_usable() {
-        assert!(Health::Unknown.is_usable() && Health::Up.is_usable() && !Health::Down.is_usable());
+    fn who_is_down_or_in_maintenance_gets_no_new_clients() {
+        assert!(Health::Unknown.is_usable() && Health::Up.is_usable());
+        assert!(!Health::Down.is_usable() && !Health::Maintenance.is_usable());
     }
 
     /// The writer makes round `n` known, then publishes its verdict on a slot of its own for that round. A reader that sees the
@@ -215,7 +221,9 @@ mod tests {
                                 }
                                 continue;
                             }
-                            seen @ (Health::Up | Health::Down) => assert_eq!(seen, verdict(next), "round {next}"),
+                            seen @ (Health::Up | Health::Down | Health::Maintenance) => {
+                                assert_eq!(seen, verdict(next), "round {next}")
+                            }
                         }
                         assert!(
                             round.load(Ordering::Relaxed) >= u64::from(next),

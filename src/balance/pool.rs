@@ -100,6 +100,8 @@ pub struct Pool {
     pub failover: Failover,
     /// Whether its servers are spoken to in TLS.
     pub is_secured: bool,
+    /// Who may still connect to a server that says that it is in maintenance.
+    pub drain_admission: Admission,
     /// The servers, at most [`SERVERS_MAX`]. Not to be changed once the pool is made: [`find`](Self::find) would not follow.
     pub servers: Vec<Server>,
     /// Where clients belong by their address, where the algorithm is [`Algorithm::ConsistentHash`].
@@ -148,6 +150,7 @@ impl Pool {
             name,
             algorithm,
             disagreement_max: Duration::ZERO,
+            drain_admission: Admission::default(),
             failover: Failover::default(),
             is_secured: false,
             servers,
@@ -177,6 +180,12 @@ impl Pool {
     /// The table of where clients belong by their address, for [`after`](Self::after).
     pub fn table(&self) -> Option<&Arc<Maglev>> {
         self.table.as_ref()
+    }
+
+    /// The same pool with servers in maintenance to which these may connect.
+    #[must_use]
+    pub fn drained_for(self, drain_admission: Admission) -> Self {
+        Self { drain_admission, ..self }
     }
 
     /// The server at `index`, if this snapshot has it.

@@ -69,9 +69,12 @@ pub(super) fn tell(verdict: &Verdict) -> bool {
         Health::Down if is_change => {
             tracing::warn!(pool, server, cause = verdict.reasons(), "server is down");
         }
+        Health::Maintenance if is_change => {
+            tracing::warn!(pool, server, cause = verdict.reasons(), "server is in maintenance");
+        }
         // A server that left the configuration or was disabled.
         Health::Unknown => return false,
-        Health::Up | Health::Down => {}
+        Health::Up | Health::Maintenance | Health::Down => {}
     }
     is_change
 }

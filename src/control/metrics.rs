@@ -19,6 +19,7 @@ use crate::base::{LaneId, PortId, UnixTime};
 use crate::control::health;
 use crate::control::keys::{Alarm, Alarms, file};
 use crate::control::publish::Placed;
+use crate::health::Answer;
 use crate::lane::{self, Handle};
 use crate::ticket::KeyId;
 use crate::ticket::ring::State;
@@ -181,11 +182,15 @@ impl Everything {
         let is_up = |server: &Placed| u64::from(self.board.health(server.slot).is_usable());
         let is_known = |server: &Placed| u64::from(self.board.health(server.slot) != Health::Unknown);
         let connections = |server: &Placed| self.loads.total(server.slot);
-        family("Whether clients may be sent to the server", &is_up).encode("server_up", encoder)?;
+        let is_maintained = |server: &Placed| u64::from(self.board.health(server.slot) == Health::Maintenance);
+        family("Whether new clients may be sent to the server", &is_up).encode("server_up", encoder)?;
+        family("Whether the server says that it is in maintenance", &is_maintained)
+            .encode("server_in_maintenance", encoder)?;
         family("Whether a health monitor has judged the server", &is_known).encode("server_monitored", encoder)?;
         let waiting = |server: &Placed| self.loads.waiting(server.slot).into();
         family("Connections open to the server", &connections).encode("server_connections", encoder)?;
         family("Clients that wait for a place at the server", &waiting).encode("server_waiting", encoder)?;
+        encode_probes(&view, encoder)?;
         self.encode_limits(&view.servers, encoder)
     }
 
@@ -243,6 +248,31 @@ impl Everything {
         family("Whether something is wrong with ticket keys, while clients are served all the same", alarms.into())
             .encode("ticket_alarm", encoder)
     }
+}
+
+/// What each monitor last found of each server, and since when.
+fn encode_probes(view: &View, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let (mut found, mut since) = (Vec::new(), Vec::new());
+    for seen in view.servers.iter().filter_map(|server| view.health.of(server.slot)) {
+        let server = [("pool", seen.verdict.pool.clone()), ("server", seen.verdict.server.clone())];
+        for finding in &seen.verdict.findings {
+            let monitor = ("monitor", finding.monitor.clone());
+            let labels = || server.iter().cloned().chain([monitor.clone()]);
+            let (is_well, last) = match finding.last {
+                None => (0, "nothing yet".to_owned()),
+                Some(Ok(Answer::Normal)) => (1, "well".to_owned()),
+                Some(Ok(Answer::Maintenance)) => (0, "maintenance".to_owned()),
+                Some(Err(cause)) => (0, cause.to_string()),
+            };
+            found.push((labels().chain([("last", last)]).collect(), is_well));
+            since.push((labels().collect(), seen.since_of(finding).0));
+        }
+    }
+    let family = |help, values| Family { help, kind: Kind::Gauge, values };
+    family("Whether the monitor's last probe found the server well, and what it found", found)
+        .encode("server_probe_well", encoder)?;
+    family("Since when the monitor's probes have found the same, in seconds since 1970", since)
+        .encode("server_probe_since_seconds", encoder)
 }
 
 impl Family {

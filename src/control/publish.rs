@@ -174,8 +174,9 @@ fn placed_pool(pool: &Pool, keys: &TicketKeys, shared: &mut Shared) -> Result<ba
     };
     let servers = pool.servers.iter().map(&mut place).collect::<Result<_, SlotsFull>>()?;
     let table = shared.tables.get(&pool.id);
-    let placed =
-        balance::Pool::after(table, pool.id, pool.name.clone(), pool.algorithm, servers).failing_over(pool.failover);
+    let placed = balance::Pool::after(table, pool.id, pool.name.clone(), pool.algorithm, servers)
+        .failing_over(pool.failover)
+        .drained_for(pool.drain_admission);
     match placed.table() {
         Some(table) => shared.tables.insert(pool.id, Arc::clone(table)),
         None => shared.tables.remove(&pool.id),

@@ -95,19 +95,26 @@ impl Check {
 }
 
 /// What a server is when its monitors find this; `None` while it takes those that have not looked yet to decide, and then it stays what it was.
+///
+/// Who is in maintenance answers, as who is up does; and one monitor that is told so is enough.
 pub(super) fn joined(found: impl Iterator<Item = Health>, up_min: usize) -> Option<Health> {
     let (mut up, mut unknown, mut all) = (0, 0, 0);
+    let mut best = Health::Up;
     for health in found {
         all += 1;
         match health {
             Health::Up => up += 1,
+            Health::Maintenance => {
+                up += 1;
+                best = Health::Maintenance;
+            }
             Health::Unknown => unknown += 1,
             Health::Down => {}
         }
     }
     let up_min = up_min.min(all).max(1);
     if up >= up_min {
-        Some(Health::Up)
+        Some(best)
     } else if up + unknown < up_min {
         Some(Health::Down)
     } else {
@@ -123,6 +130,7 @@ mod tests {
         let health = |c| match c {
             'U' => Health::Up,
             'D' => Health::Down,
+            'M' => Health::Maintenance,
             _ => Health::Unknown,
         };
         joined(found.chars().map(health), up_min)
@@ -141,6 +149,14 @@ mod tests {
         assert_eq!(
             [of("U?", 2), of("U?", 1), of("D?", 2), of("D?", 1)],
             [None, Some(Health::Up), Some(Health::Down), None]
+        );
+    }
+
+    #[test]
+    fn a_server_that_is_up_and_tells_one_monitor_of_maintenance_is_in_it() {
+        assert_eq!(
+            [of("UM", 2), of("MD", 1), of("MD", 2), of("M?", 2), of("M?", 1)],
+            [Some(Health::Maintenance), Some(Health::Maintenance), Some(Health::Down), None, Some(Health::Maintenance)]
         );
     }
 

@@ -1,26 +1,31 @@
 //! Health monitors: probes over a lane's own TCP. Their verdicts go to the health board.
 //!
-//! A [`Monitors`] is sans-IO: drain [`Monitors::poll_probe`] and open those connections; tell it how each ended with `on_*`;
-//! call [`Monitors::on_timeout`] when [`Monitors::poll_at`] has come. One lane runs the monitors of the whole engine.
+//! A [`Monitors`] is sans-IO: drain [`Monitors::poll_probe`] and open those connections; tell it what becomes of each with `on_*`, and drain
+//! [`Monitors::poll_transmit`] after that; call [`Monitors::on_timeout`] when [`Monitors::poll_at`] has come. One lane runs the monitors of the whole engine.
 //!
 //! A server is probed when its pool has a monitor and the operator has not disabled it; all others are
 //! [`Unknown`](crate::balance::Health::Unknown) on the board, which is usable. Each monitor of its pool looks at it by itself: it sends its first probe within a
 //! second, and that one decides alone; from then on it takes the monitor's number of equal results in a row to change the monitor's mind. The server is up
 //! when as many monitors find it up as its pool asks for, all of them unless told otherwise.
+//!
+//! A server that says itself that it is in maintenance is drained: it gets no new clients, and those that are persisted to it come or go as its pool's drains say.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::balance::{Health, Pool, Slot};
 use crate::base::Duration;
+use crate::tls::client::Failure;
 
 mod checks;
 mod monitors;
+pub mod probe;
 mod streak;
 #[cfg(test)]
 mod tests;
 
 pub use monitors::{Monitors, PROBES_MAX, TIMERS_MAX};
+pub use probe::{Secure, http, tcp};
 
 /// Most monitors of one pool.
 pub const MONITORS_MAX: usize = 8;
@@ -48,11 +53,17 @@ impl MonitoredPool {
     }
 }
 
-/// A TCP connect monitor of the configuration. Times below a millisecond and counts below one are taken as these.
+/// A monitor of the configuration. Times below a millisecond and counts below one are taken as these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Monitor {
     /// Name in the configuration.
     pub name: String,
+    /// What it asks.
+    pub kind: Kind,
+    /// How it speaks TLS, if it does.
+    pub tls: Option<Secure>,
+    /// What a server says in an answer when it is in maintenance; empty: nothing does.
+    pub maintenance_text: Arc<[u8]>,
     /// Where it looks, if that is not the server's own port.
     pub port: Option<u16>,
     /// Time between two probes of one server.
@@ -65,7 +76,42 @@ pub struct Monitor {
     pub failed_checks: u32,
 }
 
+/// What a monitor asks of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A connection, and maybe an answer on it.
+    Tcp(tcp::Settings),
+    /// An answer by HTTP.
+    Http(Arc<http::Settings>),
+    /// An echo.
+    Ping,
+}
+
+/// What a probe that asks for an echo says, and must hear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ping {
+    /// Sequence number.
+    pub sequence: u16,
+    /// Random bits, and which probe it is.
+    pub token: u64,
+}
+
 impl Monitor {
+    /// One that connects, at the times that a configuration has when it does not say others.
+    pub fn connect(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind: Kind::Tcp(tcp::Settings::default()),
+            tls: None,
+            maintenance_text: Arc::default(),
+            port: None,
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(4),
+            successful_checks: 2,
+            failed_checks: 2,
+        }
+    }
+
     /// Where it looks at a server with this address.
     pub fn target(&self, server: SocketAddr) -> SocketAddr {
         SocketAddr::new(server.ip(), self.port.unwrap_or(server.port()))
@@ -81,8 +127,19 @@ pub struct ProbeId(pub u32);
 pub enum Probe {
     /// Open a connection to this address.
     Connect(ProbeId, SocketAddr),
+    /// Ask this address for an echo.
+    Ping(ProbeId, IpAddr, Ping),
     /// The probe is over: abort its connection if it is still there.
     Abandon(ProbeId),
+}
+
+/// What a server has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// That it is well.
+    Normal,
+    /// That it is in maintenance.
+    Maintenance,
 }
 
 /// Why a probe failed.
@@ -91,9 +148,27 @@ pub enum Cause {
     /// The server answered with a reset.
     #[error("refused")]
     Refused,
-    /// No answer in time.
+    /// No connection in time.
     #[error("timed out")]
     TimedOut,
+    /// A connection, and no whole answer in time.
+    #[error("no answer in time")]
+    NoAnswer,
+    /// The server ended the connection before its answer was whole.
+    #[error("closed")]
+    Closed,
+    /// An answer of a code that is not right.
+    #[error("wrong code {0}")]
+    WrongCode(u16),
+    /// An answer without the text.
+    #[error("text missing")]
+    TextMissing,
+    /// An answer that is no HTTP/1.1, or whose head is too long.
+    #[error("not HTTP")]
+    NotHttp,
+    /// No TLS session came about, or it broke.
+    #[error("TLS: {}", .0.name())]
+    Tls(Failure),
     /// No route, no neighbour, or an ICMP error.
     #[error("unreachable")]
     Unreachable,
@@ -103,7 +178,7 @@ pub enum Cause {
 }
 
 /// What a probe came to.
-pub type Outcome = Result<(), Cause>;
+pub type Outcome = Result<Answer, Cause>;
 
 /// What the monitors think of a server, whenever that has changed: for the log, and for whoever asks why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,10 +213,14 @@ pub struct Finding {
 }
 
 impl Verdict {
-    /// The monitors whose last probe failed, with the cause of each, for a person.
+    /// The monitors whose last probe did not find the server well, with what each has found, for a person.
     pub fn reasons(&self) -> String {
-        let failed = |finding: &Finding| Some(format!("{}: {}", finding.monitor, finding.last?.err()?));
-        self.findings.iter().filter_map(failed).collect::<Vec<_>>().join(", ")
+        let reason = |finding: &Finding| match finding.last? {
+            Ok(Answer::Normal) => None,
+            Ok(Answer::Maintenance) => Some(format!("{}: maintenance", finding.monitor)),
+            Err(cause) => Some(format!("{}: {cause}", finding.monitor)),
+        };
+        self.findings.iter().filter_map(reason).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -152,12 +231,26 @@ crate::counters! {
         counter probes,
         /// Probes that had to wait because too many were under way
         counter probes_delayed,
-        /// Probes that were answered
+        /// Probes that were answered well
         counter successes,
+        /// Probes that were answered by a server in maintenance
+        counter maintenances,
         /// Probes that were answered with a reset
         counter failures_refused,
-        /// Probes without an answer in time
+        /// Probes without a connection in time
         counter failures_timed_out,
+        /// Probes with a connection, and without a whole answer in time
+        counter failures_no_answer,
+        /// Probes whose connection the server ended before its answer was whole
+        counter failures_closed,
+        /// Probes that were answered with a wrong code
+        counter failures_code,
+        /// Probes whose answer lacked the text
+        counter failures_text,
+        /// Probes that were answered by something else than HTTP
+        counter failures_not_http,
+        /// Probes that failed in TLS
+        counter failures_tls,
         /// Probes that found no way to the server
         counter failures_unreachable,
         /// Probes that found no port or table entry in the engine
@@ -170,8 +263,12 @@ crate::counters! {
         counter went_up,
         /// Servers that went down
         counter went_down,
+        /// Servers that went into maintenance
+        counter went_into_maintenance,
         /// Servers that are up
         gauge servers_up,
+        /// Servers that are in maintenance
+        gauge servers_in_maintenance,
         /// Servers that are down
         gauge servers_down,
         /// Servers that are monitored and have no verdict yet

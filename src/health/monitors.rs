@@ -1,13 +1,15 @@
 //! All monitors of an engine: when each looks at a server, and what its probes come to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::balance::{Board, Health, ServerIndex, Slot, State};
-use crate::base::{Duration, Instant, Random};
+use crate::base::{Duration, Instant, Random, UnixTime};
 use crate::health::checks::{Check, CheckId, Phase, Watched, joined};
+use crate::health::probe::Machine;
 use crate::health::streak::Streak;
-use crate::health::{Cause, Counters, Monitor, MonitoredPool, Outcome, Probe, ProbeId, Verdict};
+use crate::health::{Answer, Cause, Counters, Kind, Monitor, MonitoredPool, Outcome, Ping, Probe, ProbeId, Verdict};
 
 /// Most probes under way at once. Beyond it probes that are due wait, first come first served, and are counted.
 pub const PROBES_MAX: usize = 1024;
@@ -40,7 +42,7 @@ pub struct Monitors {
     timers: BTreeSet<(Instant, CheckId)>,
     /// Checks whose probe is due and finds [`PROBES_MAX`] under way. Empty unless so many are.
     waiting: VecDeque<CheckId>,
-    running: HashMap<ProbeId, CheckId>,
+    running: HashMap<ProbeId, Running>,
     next_probe: u32,
     probes: VecDeque<Probe>,
     /// Servers of which there is something new, each once.
@@ -48,10 +50,19 @@ pub struct Monitors {
     tally: Tally,
 }
 
+/// A probe under way.
+#[derive(Debug)]
+struct Running {
+    check: CheckId,
+    machine: Machine,
+    is_connected: bool,
+}
+
 /// Monitored servers by verdict.
 #[derive(Debug, Default)]
 struct Tally {
     up: u64,
+    maintenance: u64,
     down: u64,
     unknown: u64,
 }
@@ -131,14 +142,58 @@ impl Monitors {
         self.show_gauges();
     }
 
-    /// A probe's connection is established. The lane closes it.
-    pub fn on_connected(&mut self, probe: ProbeId, now: Instant) {
-        self.on_answer(probe, Ok(()), now);
+    /// A probe's connection is established.
+    pub fn on_connected(&mut self, probe: ProbeId, now: Instant, unix: UnixTime) {
+        let Some(running) = self.find(probe) else { return };
+        running.is_connected = true;
+        if let Some(outcome) = running.machine.on_open(unix) {
+            self.on_answer(probe, outcome, now);
+        }
+    }
+
+    /// An echo has come from this address, to what a probe of ours said, or seems to.
+    pub fn on_echo(&mut self, from: IpAddr, ping: Ping, now: Instant) {
+        // Its lower half says which probe it is.
+        let probe = ProbeId(u32::try_from(ping.token & u64::from(u32::MAX)).unwrap_or_default());
+        let Some(running) = self.find(probe) else { return };
+        if let Some(outcome) = running.machine.on_echo(from, ping) {
+            self.on_answer(probe, outcome, now);
+        }
+    }
+
+    /// The server has said something.
+    pub fn on_data(&mut self, probe: ProbeId, bytes: &[u8], now: Instant, unix: UnixTime) {
+        let Some(running) = self.find(probe) else { return };
+        if let Some(outcome) = running.machine.on_data(bytes, unix) {
+            self.on_answer(probe, outcome, now);
+        }
+    }
+
+    /// The server says no more.
+    pub fn on_end(&mut self, probe: ProbeId, now: Instant) {
+        let Some(running) = self.find(probe) else { return };
+        let outcome = running.machine.on_end();
+        self.on_answer(probe, outcome, now);
+    }
+
+    /// Hands what a probe says to `take`, which gives how many bytes it took; for less than all come again when there is room.
+    pub fn poll_transmit(&mut self, probe: ProbeId, now: Instant, take: impl FnMut(&[u8]) -> usize) {
+        let Some(running) = self.running.get_mut(&probe).filter(|running| running.is_connected) else { return };
+        if let Err(cause) = running.machine.poll_transmit(take) {
+            self.on_answer(probe, Err(cause), now);
+        }
     }
 
     /// A probe's connection failed.
     pub fn on_failed(&mut self, probe: ProbeId, cause: Cause, now: Instant) {
-        self.on_answer(probe, Err(cause), now);
+        if self.find(probe).is_some() {
+            self.on_answer(probe, Err(cause), now);
+        }
+    }
+
+    /// Whether a probe has come to no outcome yet. The lane closes the connection of one that has.
+    pub fn is_running(&self, probe: ProbeId) -> bool {
+        self.running.contains_key(&probe)
     }
 
     /// Starts and times out the probes that are due, at most [`TIMERS_MAX`].
@@ -151,8 +206,10 @@ impl Monitors {
             match self.checks.get(&check).map(|check| check.phase) {
                 Some(Phase::Resting { due }) => self.on_due(check, due, now),
                 Some(Phase::Probing { probe, .. }) => {
+                    let connected = self.running.get(&probe).filter(|running| running.is_connected);
+                    let cause = connected.map_or(Cause::TimedOut, |running| running.machine.on_timeout());
                     self.probes.push_back(Probe::Abandon(probe));
-                    self.on_outcome(check, Err(Cause::TimedOut), now);
+                    self.on_outcome(check, Err(cause), now);
                 }
                 Some(Phase::Waiting { .. }) | None => debug_assert!(false, "{check:?} has a timer"),
             }
@@ -189,11 +246,17 @@ impl Monitors {
         })
     }
 
-    fn on_answer(&mut self, probe: ProbeId, outcome: Outcome, now: Instant) {
-        let Some(&check) = self.running.get(&probe) else {
+    /// A probe under way; counts what concerns none.
+    fn find(&mut self, probe: ProbeId) -> Option<&mut Running> {
+        let running = self.running.get_mut(&probe);
+        if running.is_none() {
             self.counters.answers_late.increment();
-            return;
-        };
+        }
+        running
+    }
+
+    fn on_answer(&mut self, probe: ProbeId, outcome: Outcome, now: Instant) {
+        let Some(check) = self.running.get(&probe).map(|running| running.check) else { return };
         self.on_outcome(check, outcome, now);
         self.show_gauges();
     }
@@ -207,12 +270,9 @@ impl Monitors {
         self.counters.on_outcome(outcome);
 
         let is_news = check.note(outcome, now);
-        let change = match outcome {
-            Err(Cause::NoResources) => None,
-            Ok(()) | Err(Cause::Refused | Cause::TimedOut | Cause::Unreachable) => {
-                check.streak.on_result(outcome.is_ok(), &check.monitor)
-            }
-        };
+        // That says nothing of the server.
+        let is_ours = outcome == Err(Cause::NoResources);
+        let change = if is_ours { None } else { check.streak.on_result(outcome, &check.monitor) };
         let interval = check.monitor.interval.max(TIME_MIN);
         let next = if std::mem::take(&mut check.first) {
             // All first probes were close together. From the second on they spread over the whole interval.
@@ -249,6 +309,7 @@ impl Monitors {
         *self.tally.of(health) += 1;
         match health {
             Health::Up => self.counters.went_up.increment(),
+            Health::Maintenance => self.counters.went_into_maintenance.increment(),
             Health::Down => self.counters.went_down.increment(),
             Health::Unknown => {}
         }
@@ -291,8 +352,17 @@ impl Monitors {
         let deadline = now + check.monitor.timeout.max(TIME_MIN);
         check.phase = Phase::Probing { probe, due, deadline };
         self.timers.insert((deadline, id));
-        self.running.insert(probe, id);
-        self.probes.push_back(Probe::Connect(probe, check.monitor.target(server.address)));
+        let target = check.monitor.target(server.address);
+        let random = self.random.next_u64();
+        let [high, low] = [48, 32].map(|shift| random >> shift & 0xffff);
+        let ping = Ping { sequence: u16::try_from(high).unwrap_or_default(), token: low << 32 | u64::from(probe.0) };
+        let machine = Machine::new(&check.monitor, target, ping);
+        let asked = match check.monitor.kind {
+            Kind::Ping => Probe::Ping(probe, target.ip(), ping),
+            Kind::Tcp(_) | Kind::Http(_) => Probe::Connect(probe, target),
+        };
+        self.running.insert(probe, Running { check: id, machine, is_connected: false });
+        self.probes.push_back(asked);
         self.counters.probes.increment();
     }
 
@@ -403,6 +473,7 @@ impl Monitors {
 
     fn show_gauges(&self) {
         self.counters.servers_up.set(self.tally.up);
+        self.counters.servers_in_maintenance.set(self.tally.maintenance);
         self.counters.servers_down.set(self.tally.down);
         self.counters.servers_unknown.set(self.tally.unknown);
         self.counters.probes_running.set(self.running.len().try_into().unwrap_or(u64::MAX));
@@ -413,7 +484,14 @@ impl Monitors {
 impl Counters {
     fn on_outcome(&self, outcome: Outcome) {
         let counter = match outcome {
-            Ok(()) => &self.successes,
+            Ok(Answer::Normal) => &self.successes,
+            Ok(Answer::Maintenance) => &self.maintenances,
+            Err(Cause::NoAnswer) => &self.failures_no_answer,
+            Err(Cause::Closed) => &self.failures_closed,
+            Err(Cause::WrongCode(_)) => &self.failures_code,
+            Err(Cause::TextMissing) => &self.failures_text,
+            Err(Cause::NotHttp) => &self.failures_not_http,
+            Err(Cause::Tls(_)) => &self.failures_tls,
             Err(Cause::Refused) => &self.failures_refused,
             Err(Cause::TimedOut) => &self.failures_timed_out,
             Err(Cause::Unreachable) => &self.failures_unreachable,
@@ -427,6 +505,7 @@ impl Tally {
     fn of(&mut self, health: Health) -> &mut u64 {
         match health {
             Health::Up => &mut self.up,
+            Health::Maintenance => &mut self.maintenance,
             Health::Down => &mut self.down,
             Health::Unknown => &mut self.unknown,
         }

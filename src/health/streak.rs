@@ -1,7 +1,7 @@
 //! One server's verdict: successive results count, and it takes a number of equal ones in a row to change it.
 
 use crate::balance::Health;
-use crate::health::Monitor;
+use crate::health::{Answer, Monitor, Outcome};
 
 /// ```text
 ///             success                    failed_checks failures in a row
@@ -11,6 +11,9 @@ use crate::health::Monitor;
 ///     └──────────────────────────────────────────────────────────────────────┘
 ///             failure
 /// ```
+///
+/// Maintenance is a third state: as bad as a failure for a server that is up, and as good as a success for one that is down. Results count in a row that speak
+/// against the verdict, each for what it likes; the last of them says what the verdict becomes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Streak {
     health: Health,
@@ -32,16 +35,20 @@ impl Streak {
     }
 
     /// Takes a probe's result; the new verdict, if it changes.
-    pub(super) fn on_result(&mut self, success: bool, monitor: &Monitor) -> Option<Health> {
-        let (wanted, needed) = match (self.health, success) {
-            (Health::Up, true) | (Health::Down, false) => {
-                self.against = 0;
-                return None;
-            }
-            (Health::Unknown, true) => (Health::Up, 1),
-            (Health::Unknown, false) => (Health::Down, 1),
-            (Health::Down, true) => (Health::Up, monitor.successful_checks),
-            (Health::Up, false) => (Health::Down, monitor.failed_checks),
+    pub(super) fn on_result(&mut self, outcome: Outcome, monitor: &Monitor) -> Option<Health> {
+        let wanted = match outcome {
+            Ok(Answer::Normal) => Health::Up,
+            Ok(Answer::Maintenance) => Health::Maintenance,
+            Err(_) => Health::Down,
+        };
+        if wanted == self.health {
+            self.against = 0;
+            return None;
+        }
+        let needed = match (self.health, wanted) {
+            (Health::Unknown, _) => 1,
+            (Health::Down, _) | (Health::Maintenance, Health::Up) => monitor.successful_checks,
+            (Health::Up | Health::Maintenance, _) => monitor.failed_checks,
         };
         self.against = self.against.saturating_add(1);
         if self.against < needed {
@@ -55,15 +62,15 @@ impl Streak {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Duration;
+    use crate::health::Cause;
 
-    /// Verdict changes over a row of results: `+` success, `-` failure; `U` went up, `D` went down, `.` neither.
+    /// Verdict changes over a row of results: `+` success, `-` failure, `m` maintenance; `U` went up, `D` went down, `M` into maintenance, `.` neither.
     fn changes(successful_checks: u32, failed_checks: u32, results: &str) -> String {
-        let (interval, timeout) = (Duration::from_secs(1), Duration::from_secs(1));
-        let monitor = Monitor { name: "m".into(), port: None, interval, timeout, successful_checks, failed_checks };
+        let monitor = Monitor { successful_checks, failed_checks, ..Monitor::connect("m") };
         let mut streak = Streak::NEW;
-        let change = |result| match streak.on_result(result == '+', &monitor) {
+        let change = |result| match streak.on_result(outcome(result), &monitor) {
             None => '.',
+            Some(Health::Maintenance) => 'M',
             Some(Health::Up) => 'U',
             Some(Health::Down) => 'D',
             Some(Health::Unknown) => '?',
@@ -81,6 +88,22 @@ mod tests {
     fn it_takes_results_in_a_row_to_change_a_verdict() {
         assert_eq!(changes(2, 3, "+--+---++"), "U.....D.U");
         assert_eq!(changes(2, 3, "-+-++--+---"), "D...U.....D");
+    }
+
+    fn outcome(result: char) -> Outcome {
+        match result {
+            '+' => Ok(Answer::Normal),
+            'm' => Ok(Answer::Maintenance),
+            _ => Err(Cause::Refused),
+        }
+    }
+
+    #[test]
+    fn maintenance_takes_as_long_to_begin_as_a_failure_and_to_end_as_a_success() {
+        assert_eq!(changes(3, 2, "m"), "M");
+        assert_eq!(changes(3, 2, "+mmm+++"), "U.M...U");
+        assert_eq!(changes(3, 2, "-mmm--"), "D..M.D");
+        assert_eq!(changes(3, 2, "+m+m-"), "U...D", "what speaks against the verdict counts, the last decides");
     }
 
     #[test]

@@ -6,20 +6,21 @@ use std::sync::Arc;
 use super::*;
 use crate::balance::testing::{pool, server};
 use crate::balance::{Algorithm, Board, Health, Pool, Server, Slot, State};
-use crate::base::{Counter, Generation, Instant, PoolId, Random, ServerId};
+use crate::base::{Counter, Generation, Instant, PoolId, Random, ServerId, UnixTime};
 
+mod answers;
 mod several;
 
+const WALL: UnixTime = UnixTime(1_800_000_000);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn monitor() -> Monitor {
     Monitor {
-        name: "tcp".into(),
-        port: None,
         interval: 4 * SECOND,
         timeout: 2 * SECOND,
         successful_checks: 2,
         failed_checks: 3,
+        ..Monitor::connect("tcp")
     }
 }
 
@@ -32,6 +33,10 @@ enum Manner {
     Silent,
     /// The engine is out of ports.
     Starved,
+    /// Connects, and says this once it has been asked something.
+    Says(&'static str),
+    /// The same, and ends the connection.
+    SaysAndCloses(&'static str),
 }
 
 /// A lane that runs the monitors, and the servers that it reaches.
@@ -53,6 +58,10 @@ struct World {
     /// Every change of state, with the first cause if it went down.
     verdicts: Vec<(String, Health, Option<Cause>)>,
     told: Vec<Verdict>,
+    /// Every echo that was asked for.
+    pings: Vec<(ProbeId, IpAddr, Ping)>,
+    /// What each probe has said.
+    said: HashMap<ProbeId, Vec<u8>>,
     /// Every result by address, as the model counts them.
     results: HashMap<SocketAddr, Vec<bool>>,
 }
@@ -73,6 +82,8 @@ impl World {
             begun: Vec::new(),
             verdicts: Vec::new(),
             told: Vec::new(),
+            pings: Vec::new(),
+            said: HashMap::new(),
             results: HashMap::new(),
         }
     }
@@ -91,7 +102,12 @@ impl World {
     fn drain(&mut self) {
         while let Some(probe) = self.monitors.poll_probe() {
             match probe {
+                Probe::Ping(id, to, ping) => {
+                    assert!(self.open.insert(id, SocketAddr::new(to, 0)).is_none(), "{id:?} is taken");
+                    self.pings.push((id, to, ping));
+                }
                 Probe::Connect(id, address) => {
+                    self.said.insert(id, Vec::new());
                     self.begun.push((self.now, address));
                     assert!(self.open.insert(id, address).is_none(), "{id:?} is taken");
                     self.open_max = self.open_max.max(self.open.len());
@@ -144,16 +160,46 @@ impl World {
     }
 
     fn answer(&mut self, id: ProbeId, manner: Manner) {
+        if let Manner::Says(text) | Manner::SaysAndCloses(text) = manner {
+            self.converse(id, text, matches!(manner, Manner::SaysAndCloses(_)));
+            return;
+        }
         let address = self.open.remove(&id);
         if let Some(address) = address.filter(|_| manner != Manner::Starved) {
             self.results.entry(address).or_default().push(manner == Manner::Answers);
         }
         match manner {
-            Manner::Answers => self.monitors.on_connected(id, self.now),
+            Manner::Answers => self.monitors.on_connected(id, self.now, WALL),
             Manner::Refuses => self.monitors.on_failed(id, Cause::Refused, self.now),
             Manner::Unreachable => self.monitors.on_failed(id, Cause::Unreachable, self.now),
             Manner::Starved => self.monitors.on_failed(id, Cause::NoResources, self.now),
+            Manner::Says(_) | Manner::SaysAndCloses(_) => unreachable!("it has been spoken to"),
             Manner::Silent => unreachable!("it does not answer"),
+        }
+    }
+
+    /// A probe connects, says what it has to, hears this byte by byte, and that this was all, if it was.
+    fn converse(&mut self, id: ProbeId, text: &str, closes: bool) {
+        self.monitors.on_connected(id, self.now, WALL);
+        let said = self.said.entry(id).or_default();
+        for _ in 0..1000 {
+            // A connection that takes two bytes at a time.
+            self.monitors.poll_transmit(id, self.now, |bytes| {
+                let taken = bytes.len().min(2);
+                said.extend_from_slice(&bytes[..taken]);
+                taken
+            });
+        }
+        for byte in text.bytes() {
+            if self.monitors.is_running(id) {
+                self.monitors.on_data(id, &[byte], self.now, WALL);
+            }
+        }
+        if closes && self.monitors.is_running(id) {
+            self.monitors.on_end(id, self.now);
+        }
+        if !self.monitors.is_running(id) {
+            self.open.remove(&id);
         }
     }
 
@@ -320,7 +366,7 @@ fn an_answer_counts_once() {
     world.configure(&pool(Algorithm::RoundRobin, &[1]), Some(monitor()));
     world.run(10 * SECOND);
     let successes = world.value(|c| &c.successes);
-    world.monitors.on_connected(ProbeId(0), world.now);
+    world.monitors.on_connected(ProbeId(0), world.now, WALL);
     assert_eq!(world.value(|c| &c.successes), successes);
 }
 
@@ -511,12 +557,11 @@ fn times_and_counts_of_zero_do_not_stop_time() {
     world.set(1, Manner::Silent);
     world.delay = Duration::ZERO;
     let zero = Monitor {
-        name: "z".into(),
-        port: None,
         interval: Duration::ZERO,
         timeout: Duration::ZERO,
         successful_checks: 0,
         failed_checks: 0,
+        ..Monitor::connect("z")
     };
     world.configure(&pool(Algorithm::RoundRobin, &[1, 1]), Some(zero));
     world.run(Duration::from_millis(100));
@@ -544,12 +589,11 @@ fn flapping_servers_always_agree_with_the_model() {
         let mut pick = |bound| random.below(bound);
         let count = u16::try_from(1 + pick(6)).unwrap();
         let monitor = Monitor {
-            name: "m".into(),
-            port: None,
             interval: Duration::from_millis(200 + pick(5000)),
             timeout: Duration::from_millis(50 + pick(3000)),
             successful_checks: u32::try_from(1 + pick(4)).unwrap(),
             failed_checks: u32::try_from(1 + pick(4)).unwrap(),
+            ..Monitor::connect("m")
         };
         let mut world = World::new(seed, count.into());
         world.delay = Duration::from_millis(pick(100));

@@ -1,18 +1,26 @@
 //! Frames in: parsed once, taken by the layer that they are for, or handed to the lane that owns their flow.
 
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
 use smallvec::SmallVec;
 
 use crate::base::{Counter, Flow, Instant, LaneId, PortId};
+use crate::health::PROBES_MAX;
 use crate::lane::steer::Handover;
 use crate::lane::transmit::TRANSMIT_MAX;
 use crate::lane::{LaneCounters, Station};
 use crate::link;
 use crate::nic::{BURST, Frame as _, QueuePair, ReceivedChecksum, rss};
 use crate::tcp::Stack;
+use crate::wire::icmp::Echo;
 use crate::wire::{Frame, Malformed, Packet, Protocol, Quote, Segment};
 
 /// Most bursts that a breath takes from a port: as many frames as it sends segments, so that a flood of SYNs is not read faster than it is answered.
 const BURSTS_MAX: usize = TRANSMIT_MAX / BURST;
+
+/// Most echoes that wait for the health monitors. Lanes take all of them each breath.
+const ECHOES_MAX: usize = PROBES_MAX;
 
 /// What became of a frame.
 enum Taken<'f> {
@@ -86,7 +94,7 @@ impl<Q: QueuePair> Station<Q> {
                         port.link.on_learned(neighbour, now);
                     }
                 }
-                Handover::News(event) => tell(&mut self.stack, event, now),
+                Handover::News(event) => tell(&mut self.stack, &mut self.echoes, event, now),
             }
             if frames.len() == BURST {
                 self.on_burst(frames.iter().map(|(port, frame)| (*port, frame)), true, &mut [], now);
@@ -193,9 +201,9 @@ impl<Q: QueuePair> Station<Q> {
             // An error arrives on any lane, for its addresses are a router's: the quoted flow says whose it is.
             while let Some(event) = port.link.poll_event() {
                 any = true;
-                let owner = rss::lane_of(event.flow(), self.steering.lanes());
+                let owner = owner(&event, self.steering.lanes());
                 if owner == self.id {
-                    tell(&mut self.stack, event, now);
+                    tell(&mut self.stack, &mut self.echoes, event, now);
                 } else if !self.steering.hand_over(owner, Handover::News(event)) {
                     self.counters.news_not_handed_over.increment();
                 }
@@ -205,9 +213,25 @@ impl<Q: QueuePair> Station<Q> {
     }
 }
 
-/// What the network says about a flow of this lane.
-fn tell(stack: &mut Stack, event: link::Event, now: Instant) {
+/// Whose news it is, of so many lanes: the lane's that has the flow, or that asked for the echo.
+fn owner(event: &link::Event, lanes: u16) -> LaneId {
     match event {
+        link::Event::Unresolved(flow) => rss::lane_of(flow, lanes),
+        link::Event::Unreachable(quote) | link::Event::PacketTooBig(quote, _) => rss::lane_of(&quote.flow, lanes),
+        link::Event::Echoed(_, echo) => LaneId(echo.identifier),
+    }
+}
+
+/// What the network says about a flow of this lane, or an echo that it asked for. Echoes are dropped by a lane that has asked for none.
+fn tell(stack: &mut Stack, echoes: &mut VecDeque<(IpAddr, Echo)>, event: link::Event, now: Instant) {
+    match event {
+        link::Event::Echoed(from, echo) => {
+            // Nobody is asked more often than that: the oldest was forged, or is late.
+            if echoes.len() >= ECHOES_MAX {
+                echoes.pop_front();
+            }
+            echoes.push_back((from, echo));
+        }
         link::Event::Unresolved(flow) => stack.on_unreachable(&flow, now),
         link::Event::Unreachable(Quote { flow, seq }) => stack.on_unreachable_segment(&flow, seq, now),
         link::Event::PacketTooBig(Quote { flow, seq }, mtu) => stack.on_packet_too_big(&flow, seq, mtu, now),

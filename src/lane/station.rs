@@ -4,6 +4,8 @@
 //! breath with [`receive`](Station::receive), [`fire_timers`](Station::fire_timers), whatever the application does with
 //! [`stack`](Station::stack), and [`transmit`](Station::transmit).
 
+use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::base::{Instant, LaneId, Random};
@@ -12,6 +14,7 @@ use crate::lane::{Handle, LaneCounters, Steering};
 use crate::link::{self, Link};
 use crate::nic::{BURST, Buffers, PortInfo, QueuePair};
 use crate::tcp::{self, Stack};
+use crate::wire::icmp::Echo;
 
 /// A port as one core uses it.
 pub(super) struct Port<Q: QueuePair> {
@@ -29,6 +32,8 @@ pub struct Station<Q: QueuePair> {
     pub(super) ports: Vec<Port<Q>>,
     pub(super) received: Vec<Q::Frame>,
     pub(super) random: Random,
+    /// Echoes that have come, for the health monitors to take.
+    pub(super) echoes: VecDeque<(IpAddr, Echo)>,
     /// TCP, for the application to read from and write to.
     pub stack: Stack,
 }
@@ -62,6 +67,7 @@ impl<Q: QueuePair> Station<Q> {
             received: Vec::with_capacity(BURST),
             stack,
             random,
+            echoes: VecDeque::new(),
         }
     }
 

@@ -5,14 +5,20 @@ use std::net::IpAddr;
 use smoltcp::wire::{IpVersion, Ipv4Packet, Ipv6Packet};
 
 use crate::base::Instant;
+use crate::health::Ping;
+use crate::lane::connect::NoConnection;
 use crate::lane::station::Port;
 use crate::lane::{LaneCounters, Station};
 use crate::link::Sent;
 use crate::nic::{Frame, QueuePair};
 use crate::tcp::Train;
+use crate::wire::icmp::Echo;
 
 /// Most segments a breath sends; the last frame may go beyond by what it holds.
 pub(super) const TRANSMIT_MAX: usize = 256;
+
+/// The hop limit of echo requests (RFC 1700).
+const HOP_LIMIT: u8 = 64;
 
 /// Room for the Ethernet header in front of the packet that TCP writes.
 const ETHERNET_HEADER: usize = 14;
@@ -31,6 +37,27 @@ impl<Q: QueuePair> Station<Q> {
             any |= port.transmit(&self.counters);
         }
         any
+    }
+
+    /// Asks an address for an echo, whose reply comes to this lane. Lost where no packet buffer is free, as it may be on its way.
+    ///
+    /// # Errors
+    /// [`NoConnection::NoRoute`] when no port has a route.
+    pub(super) fn ask_for_echo(&mut self, to: IpAddr, ping: Ping, now: Instant) -> Result<(), NoConnection> {
+        let echo = Echo { identifier: self.id.0, sequence: ping.sequence, token: ping.token };
+        let found = self.ports.iter_mut().find_map(|port| Some((port.link.source_for(to)?, port)));
+        let Some((source, port)) = found else { return Err(NoConnection::NoRoute) };
+        let Some(mut frame) = port.queue.allocate() else {
+            self.counters.frames_unmade.increment();
+            return Ok(());
+        };
+        let room = frame.room().get_mut(ETHERNET_HEADER..).unwrap_or_default();
+        let Some(len) = echo.request(source, to, HOP_LIMIT, room) else { return Err(NoConnection::NoRoute) };
+        frame.set_len(ETHERNET_HEADER + len);
+        if let Sent::Ready(frame) = port.link.send(frame, now) {
+            port.outgoing.push(frame);
+        }
+        Ok(())
     }
 
     /// Makes one frame of the next segment, or of several where ports cut them; how many it was.

@@ -100,11 +100,11 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             } else {
                 match Owner::of(token) {
                     Owner::Leg(index, side) => self.on_leg_event(index, side, event, now),
-                    Owner::Probe(id) => self.on_probe_event(id, event, now),
+                    Owner::Probe(id) => self.on_probe_event(id, event, now, unix),
                 }
             }
         }
-        self.run_probes(now);
+        any |= self.run_probes(now, unix);
         let turns = self.ready.len().min(CONNECTIONS_MAX);
         for turn in 0..turns {
             if turn % AHEAD == 0 {

@@ -9,7 +9,7 @@ use super::outbox::Envelope;
 use super::{Counters, Event, Link};
 use crate::base::{Counter, Instant};
 use crate::nic::Frame;
-use crate::wire::icmp::{Meaning, checksum_holds, mtu};
+use crate::wire::icmp::{Echo, Meaning, checksum_holds, mtu};
 use crate::wire::{Packet, Quote};
 
 /// The hop limit of what we answer.
@@ -36,6 +36,13 @@ impl<F: Frame> Link<F> {
         };
         match Meaning::of(packet.protocol, kind, code) {
             Meaning::Echo => self.on_echo(from, packet, [a, b, c, d], body, now),
+            Meaning::EchoReply => match Echo::read([a, b, c, d], body) {
+                Some(echo) if self.routes.is_local(packet.destination) => {
+                    self.counters.echo_replies_received.increment();
+                    self.tell(Event::Echoed(packet.source, echo));
+                }
+                Some(_) | None => self.counters.icmp_ignored.increment(),
+            },
             Meaning::Unreachable => {
                 self.on_error(body, |counters| &counters.unreachable_received, Event::Unreachable);
             }

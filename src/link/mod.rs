@@ -17,6 +17,7 @@ use smoltcp::wire::EthernetAddress;
 use crate::base::{Bucket, Flow, Instant};
 use crate::nic::{Frame, LONG_FRAME_MAX};
 use crate::wire::Quote;
+use crate::wire::icmp::Echo;
 
 mod arp;
 mod icmp;
@@ -84,16 +85,8 @@ pub enum Event {
     Unreachable(Quote),
     /// Somebody says that the quoted segment is too big for a link of this MTU; an MTU of 0 means that the router does not know how to say it (RFC 1191 5).
     PacketTooBig(Quote, u32),
-}
-
-impl Event {
-    /// Whose news it is.
-    pub fn flow(&self) -> &Flow {
-        match self {
-            Self::Unresolved(flow) => flow,
-            Self::Unreachable(quote) | Self::PacketTooBig(quote, _) => &quote.flow,
-        }
-    }
+    /// An address has echoed what looks like a request of this engine's. Its identifier is the lane that asked.
+    Echoed(IpAddr, Echo),
 }
 
 /// One lane's link layer on one port. `F` is the NIC's frame.
@@ -449,6 +442,8 @@ crate::counters! {
         counter echo_requests_received,
         /// Echo replies sent
         counter echo_replies_sent,
+        /// Echo replies received that look like those to requests of ours
+        counter echo_replies_received,
         /// Echo requests not answered because of the rate limit
         counter echo_rate_limited,
         /// Errors received that say a flow's peer is unreachable

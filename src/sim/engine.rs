@@ -243,12 +243,11 @@ impl Site {
         let pool = Arc::new(self.pool(POOL, false).failing_over(self.failover));
         let backup = Arc::new(self.pool(BACKUP, true));
         let monitor = Monitor {
-            name: "connect".into(),
-            port: None,
             interval: self.probes.0,
             timeout: self.probes.1,
             successful_checks: 1,
             failed_checks: 3,
+            ..Monitor::connect("connect")
         };
         let services = (0..self.services).map(|number| Arc::new(self.service(number, &pool))).collect();
         let monitors = vec![Arc::new(monitor)];

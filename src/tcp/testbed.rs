@@ -337,7 +337,9 @@ impl Testbed {
                 Ok(())
             }
             (Meaning::Unreachable | Meaning::PacketTooBig, None)
-            | (Meaning::Echo | Meaning::Discovery | Meaning::Other, _) => Err(Malformed::Unsupported),
+            | (Meaning::Echo | Meaning::EchoReply | Meaning::Discovery | Meaning::Other, _) => {
+                Err(Malformed::Unsupported)
+            }
         }
     }
 

@@ -41,6 +41,7 @@ pub enum Mode {
 }
 
 /// The CAs that certificates are verified by: those of clients, and of servers.
+#[derive(PartialEq, Eq)]
 pub struct Authorities {
     certificates: Vec<CertificateDer<'static>>,
     names: Vec<Vec<u8>>,

@@ -99,7 +99,7 @@ pub(in crate::control) struct ServerState {
     pub(in crate::control) address: String,
     /// What it may be used for: "enabled", "draining" or "disabled".
     pub(in crate::control) state: String,
-    /// What its monitors say together: "up", "down", or "unknown" where none has looked yet.
+    /// What its monitors say together: "up", "down", "maintenance", or "unknown" where none has looked yet.
     pub(in crate::control) health: String,
     /// Since when they have said so, to the second; absent where none has looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,7 +126,7 @@ pub(in crate::control) struct ServerState {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(in crate::control) struct FindingState {
     pub(in crate::control) monitor: String,
-    /// What it thinks of the server: "up", "down" or "unknown".
+    /// What it thinks of the server: "up", "down", "maintenance" or "unknown".
     pub(in crate::control) health: String,
     /// Why its last probe failed; absent if it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -140,6 +140,7 @@ fn word(health: Health) -> String {
     match health {
         Health::Unknown => "unknown",
         Health::Up => "up",
+        Health::Maintenance => "maintenance",
         Health::Down => "down",
     }
     .to_owned()

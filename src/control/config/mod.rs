@@ -15,6 +15,7 @@ mod failover;
 mod fault;
 mod keys;
 mod model;
+mod monitor_tls;
 mod monitors;
 mod named;
 mod pools;
@@ -151,7 +152,7 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     prove_networks(report, &ports);
     // What cannot be reached over ports that are wrong themselves is not to blame.
     let proven_ports: &[Located<Port>] = if report.count() == faults { &ports } else { &[] };
-    let monitors = monitors::monitors(report, &mut root);
+    let monitors = monitors::monitors(report, &mut root, directory, machine);
     let profiles = profiles::profiles(report, &mut root);
     let pools = pools::pools(report, &mut root, &monitors, proven_ports, directory, machine);
     let around = services::Surroundings { directory, machine, ports: proven_ports, pools: &pools, profiles: &profiles };

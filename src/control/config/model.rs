@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::fault::Fault;
-use crate::balance::{Algorithm, Failover, State};
+use crate::balance::{Admission, Algorithm, Failover, State};
 use crate::base::{Duration, EngineId, Generation, PoolId, ServerId, ServiceId};
 use crate::control::keys::etcd;
 use crate::health::Monitor;
@@ -278,6 +278,8 @@ pub struct Pool {
     pub failover: Failover,
     /// How they are spoken to in TLS, if they are.
     pub tls: Option<Arc<ServersTls>>,
+    /// Who may still connect to one that is drained or says that it is in maintenance.
+    pub drain_admission: Admission,
     /// How they are monitored, if they are.
     pub monitors: Vec<Arc<Monitor>>,
     /// How many monitors must find a server up.

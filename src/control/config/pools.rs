@@ -63,6 +63,7 @@ pub(super) fn pools(
             name,
             algorithm: algorithm.value,
             servers,
+            drain_admission: draining.admission,
             monitors,
             monitors_up_min,
             failover,

@@ -15,7 +15,7 @@ use crate::tls::certificate::Certificate;
 use crate::tls::client::{Connector, Invalid, Name, Settings, Trust};
 use crate::tls::clients::Authorities;
 
-const AUTHORITIES_REMEDY: &str =
+pub(super) const AUTHORITIES_REMEDY: &str =
     "write a PEM file with the certificates of the CAs that sign your servers' certificates";
 
 /// Reads the table, if the pool has it.
@@ -50,7 +50,12 @@ pub(super) fn servers_tls(
 }
 
 /// Whom to believe: CAs, or whoever answers. That the latter is meant must be said.
-fn trust(report: &mut Report, section: &mut Section<'_>, directory: &Path, machine: &Machine) -> Option<Trust> {
+pub(super) fn trust(
+    report: &mut Report,
+    section: &mut Section<'_>,
+    directory: &Path,
+    machine: &Machine,
+) -> Option<Trust> {
     let verify = section.or(report, "verify", true, boolean);
     let ca = section.optional(report, "ca", text(4096));
     let key = section.key("ca");

@@ -107,7 +107,7 @@ fn verdicts_that_nobody_takes_are_one_a_server_and_the_newest() {
                 if let Probe::Connect(id, _) = probe {
                     let cause = if manner == Manner::Refuses { Cause::Refused } else { Cause::Unreachable };
                     if manner == Manner::Answers {
-                        world.monitors.on_connected(id, world.now);
+                        world.monitors.on_connected(id, world.now, WALL);
                     } else {
                         world.monitors.on_failed(id, cause, world.now);
                     }

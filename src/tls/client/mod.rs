@@ -35,7 +35,7 @@ use tickets::Tickets;
 use verifier::Anyone;
 
 /// Whom a server's certificate must come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// One of these CAs, by a path of at most six intermediate certificates, each within its time; and it must be for the name.
     Authorities(Arc<Authorities>),

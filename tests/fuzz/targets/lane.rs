@@ -16,7 +16,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use sealane::balance::{Board, Loads};
 use sealane::base::{Duration, EngineId, Flow, Instant, LaneId, Random, ServiceId};
-use sealane::health::{Monitor, Monitors};
+use sealane::health::{Monitor, MonitoredPool, Monitors};
 use sealane::lane::{self, Handle, Lane, Order, Poll, Snapshot, Station, Steering};
 use sealane::link;
 use sealane::nic::FRAME_MAX;
@@ -260,18 +260,18 @@ impl Bench {
         let mut port = addresses(ENGINE, "198.18.0.9/24");
         port.virtual_addresses = vec!["198.18.0.10".parse().expect("an address")];
         let monitor = Monitor {
-            name: "connect".into(),
             interval: Duration::from_secs(20),
             timeout: Duration::from_secs(1),
             successful_checks: 1,
             failed_checks: 3,
+            ..Monitor::connect("connect")
         };
         let pool = Arc::clone(self.service.tls.pool());
         let snapshot = Snapshot {
             version: 1,
             ports: vec![port],
             services: vec![Arc::clone(&self.service)],
-            pools: vec![(pool, Some(monitor))],
+            pools: vec![MonitoredPool::by_all(pool, vec![Arc::new(monitor)])],
             targets: Vec::new(),
         };
         assert!(self.handle.inbox.push(Order::Configure(Box::new(snapshot))).is_ok(), "the inbox is emptied");
