@@ -81,7 +81,8 @@ impl Balancer {
     pub fn new(pool: &Pool, lane: LaneId, random: Random) -> Self {
         let members: Vec<_> = pool.servers.iter().map(Member::of).collect();
         Self(match pool.algorithm {
-            Algorithm::RoundRobin => Kind::Turns(turns(&members, false, lane)),
+            // How fast they are is in their shares.
+            Algorithm::RoundRobin | Algorithm::Fastest => Kind::Turns(turns(&members, false, lane)),
             Algorithm::LeastConnections => Kind::Turns(turns(&members, true, lane)),
             Algorithm::Random => Kind::Draw(Box::new(Draw::new(members, false, random))),
             Algorithm::PowerOfTwo => Kind::Draw(Box::new(Draw::new(members, true, random))),

@@ -1,6 +1,6 @@
 //! The health board: each server's state, written by the lane that runs the monitors, read by all lanes without locks.
 
-use std::sync::atomic::{AtomicU16, Ordering};
+use crate::base::atomic::{AtomicU16, Ordering};
 
 /// A server's place on the board, held for as long as any configuration names the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,13 +62,16 @@ pub struct Board {
     states: Box<[AtomicU16]>,
 }
 
-/// The lowest two bits are the verdict, the others what the share lacks, so that a server of which nothing is known has the whole.
+/// The lowest two bits are the verdict, the next is set while the server is taken out, the others are what the share lacks, so that a server of which nothing is
+/// known has the whole.
 const VERDICT: u16 = 3;
 const UNKNOWN: u16 = 0;
 const UP: u16 = 1;
 const DOWN: u16 = 2;
 const MAINTENANCE: u16 = 3;
-const LACK_SHIFT: u32 = 2;
+const OUT: u16 = 4;
+const LACK: u16 = !(VERDICT | OUT);
+const LACK_SHIFT: u32 = 3;
 
 impl Board {
     /// A board with room for `slots` servers, all [`Health::Unknown`] and with [`Share::FULL`].
@@ -81,14 +84,21 @@ impl Board {
         self.states.len()
     }
 
-    /// The state of the server at `slot`; [`Health::Unknown`] for a slot that the board does not have.
+    /// The state of the server at `slot`, which is [`Health::Down`] also while it is taken out; [`Health::Unknown`] for a slot that the board does not have.
     pub fn health(&self, slot: Slot) -> Health {
-        match self.read(slot) & VERDICT {
-            UP => Health::Up,
-            DOWN => Health::Down,
-            MAINTENANCE => Health::Maintenance,
-            _ => Health::Unknown,
-        }
+        let state = self.read(slot);
+        let verdict = verdict_of(state);
+        if state & OUT != 0 && verdict.is_usable() { Health::Down } else { verdict }
+    }
+
+    /// What the monitors think of it.
+    pub fn verdict(&self, slot: Slot) -> Health {
+        verdict_of(self.read(slot))
+    }
+
+    /// Whether it is taken out for failures of live connections.
+    pub fn is_out(&self, slot: Slot) -> bool {
+        self.read(slot) & OUT != 0
     }
 
     /// The share of the server at `slot`; all for a slot that the board does not have.
@@ -99,7 +109,7 @@ impl Board {
     /// The share of the server at `slot` if clients may be sent there: both with one look.
     pub fn usable_share(&self, slot: Slot) -> Option<Share> {
         let state = self.read(slot);
-        (![DOWN, MAINTENANCE].contains(&(state & VERDICT))).then(|| share_of(state))
+        is_usable(state).then(|| share_of(state))
     }
 
     /// Publishes a verdict. One writer only, of verdicts and shares. Does nothing for a slot that the board does not have.
@@ -115,7 +125,12 @@ impl Board {
 
     /// Publishes a share. The same writer's.
     pub fn publish_share(&self, slot: Slot, share: Share) {
-        self.write(slot, !VERDICT, (Share::FULL.0 - share.0) << LACK_SHIFT);
+        self.write(slot, LACK, (Share::FULL.0 - share.0) << LACK_SHIFT);
+    }
+
+    /// Publishes whether the server is taken out. The same writer's.
+    pub fn publish_out(&self, slot: Slot, is_out: bool) {
+        self.write(slot, OUT, if is_out { OUT } else { 0 });
     }
 
     fn read(&self, slot: Slot) -> u16 {
@@ -126,13 +141,31 @@ impl Board {
         if let Some(state) = self.state(slot) {
             // Nobody else writes: no step in between is lost.
             let before = state.load(Ordering::Relaxed);
+            let after = before & !mask | value & mask;
+            if after == before {
+                // Readers keep the line.
+                return;
+            }
             // Release, with the Acquire above: who sees a verdict also sees what its writer did before it.
-            state.store(before & !mask | value & mask, Ordering::Release);
+            state.store(after, Ordering::Release);
         }
     }
 
     fn state(&self, slot: Slot) -> Option<&AtomicU16> {
         self.states.get(usize::try_from(slot.0).ok()?)
+    }
+}
+
+fn is_usable(state: u16) -> bool {
+    state & OUT == 0 && ![DOWN, MAINTENANCE].contains(&(state & VERDICT))
+}
+
+fn verdict_of(state: u16) -> Health {
+    match state & VERDICT {
+        UP => Health::Up,
+        DOWN => Health::Down,
+        MAINTENANCE => Health::Maintenance,
+        _ => Health::Unknown,
     }
 }
 
@@ -173,6 +206,20 @@ mod tests {
         assert_eq!((board.health(Slot(0)), board.share(Slot(0))), (Health::Unknown, Share::FULL));
         board.publish_share(Slot(2), Share::LEAST);
         assert_eq!(board.share(Slot(2)), Share::FULL, "a slot that it does not have");
+    }
+
+    #[test]
+    fn a_server_that_is_taken_out_is_down_whatever_the_monitors_think() {
+        let board = Board::new(1);
+        board.publish_share(Slot(0), Share::LEAST);
+        board.publish_out(Slot(0), true);
+        for health in [Health::Up, Health::Down, Health::Unknown] {
+            board.publish(Slot(0), health);
+            assert_eq!((board.health(Slot(0)), board.verdict(Slot(0))), (Health::Down, health));
+            assert_eq!((board.is_out(Slot(0)), board.usable_share(Slot(0))), (true, None));
+        }
+        board.publish_out(Slot(0), false);
+        assert_eq!((board.health(Slot(0)), board.usable_share(Slot(0))), (Health::Unknown, Some(Share::LEAST)));
     }
 
     #[test]

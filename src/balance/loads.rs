@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+use crate::balance::evidence::{self, Evidence, Outcome};
 use crate::balance::{Pool, Slot};
+use crate::base::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::base::{Counter, LaneId};
 
 /// Counters that fill a cache line and the one that is fetched with it.
@@ -16,10 +17,11 @@ const BLOCK: usize = 16;
 /// One lane's counters. Whole blocks of cache lines, so that no two lanes write to the same one.
 type Row = Box<[CachePadded<[Counter; BLOCK]>]>;
 
-/// The table: 8 bytes a lane and slot, 16 a slot, and two cache lines for each server that has ever had a limit.
+/// The table: 8 bytes and 32 of evidence a lane and slot, 16 a slot, and two cache lines for each server that has ever had a limit.
 #[derive(Debug)]
 pub struct Loads {
     rows: Box<[Row]>,
+    evidence: evidence::Table,
     limits: Box<[OnceLock<Box<CachePadded<Limit>>>]>,
 }
 
@@ -85,7 +87,11 @@ impl Loads {
     /// A table of zeros.
     pub fn new(lanes: usize, slots: usize) -> Self {
         let row = || (0..slots.div_ceil(BLOCK)).map(|_| CachePadded::default()).collect();
-        Self { rows: (0..lanes).map(|_| row()).collect(), limits: (0..slots).map(|_| OnceLock::new()).collect() }
+        Self {
+            rows: (0..lanes).map(|_| row()).collect(),
+            evidence: evidence::Table::new(lanes, slots),
+            limits: (0..slots).map(|_| OnceLock::new()).collect(),
+        }
     }
 
     /// Sets the limit of the server at `slot`, or lifts it. Control's; lanes follow at once where they know of a limit already, else with their next configuration.
@@ -116,6 +122,16 @@ impl Loads {
     /// Connections open to the server at `slot`, over all lanes. Costs a read a lane, of a line that the lane may be writing.
     pub fn total(&self, slot: Slot) -> u64 {
         self.rows.iter().filter_map(|row| cell(row, slot)).fold(0, |sum, counter| sum.saturating_add(counter.value()))
+    }
+
+    /// How many lanes have a row.
+    pub fn lanes(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// How live connections to the server at `slot` fared, over all lanes. Costs a read a lane.
+    pub fn evidence(&self, slot: Slot) -> Evidence {
+        self.evidence.sum(slot)
     }
 
     fn counter(&self, lane: LaneId, slot: Slot) -> Option<&Counter> {
@@ -225,6 +241,11 @@ impl LaneLoads {
             self.open(slot);
         }
         has_place
+    }
+
+    /// Notes what a connection says of the server at `slot`.
+    pub fn note(&self, slot: Slot, outcome: Outcome) {
+        self.loads.evidence.note(self.lane, slot, outcome);
     }
 
     /// Whether the server at `slot` has no place for a client that does not wait.

@@ -8,10 +8,12 @@
 pub mod backend;
 pub mod balancer;
 pub mod board;
+pub mod evidence;
 pub mod failover;
 pub mod loads;
 pub mod maglev;
 pub mod pool;
+pub mod shares;
 pub mod slots;
 
 mod draw;
@@ -20,10 +22,12 @@ mod turns;
 pub use backend::{Backend, Outage, Standing};
 pub use balancer::Balancer;
 pub use board::{Board, Health, Share, Slot};
+pub use evidence::{Evidence, Outcome};
 pub use failover::{Failover, PoolDownAction};
 pub use loads::{LaneLoads, Loads};
 pub use maglev::Maglev;
 pub use pool::{Admission, Algorithm, Draining, Pool, Server, ServerIndex, State};
+pub use shares::{Ejection, Passive, Shares, Sharing};
 pub use slots::{Slots, SlotsFull};
 
 #[cfg(test)]

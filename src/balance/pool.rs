@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::balance::{Failover, Maglev, Slot};
+use crate::balance::{Failover, Maglev, Sharing, Slot};
 use crate::base::{Duration, Generation, PoolId, ServerId};
 
 /// A server's place in one snapshot of its pool. Never leaves the engine.
@@ -22,6 +22,8 @@ pub enum Algorithm {
     PowerOfTwo,
     /// Drawn by ratio.
     Random,
+    /// In turn, by ratio and by how fast a server answers.
+    Fastest,
     /// By the client's address, the same on every lane and engine.
     ConsistentHash,
 }
@@ -102,6 +104,8 @@ pub struct Pool {
     pub is_secured: bool,
     /// Who may still connect to a server that says that it is in maintenance.
     pub drain_admission: Admission,
+    /// What lowers its servers' shares.
+    pub sharing: Sharing,
     /// The servers, at most [`SERVERS_MAX`]. Not to be changed once the pool is made: [`find`](Self::find) would not follow.
     pub servers: Vec<Server>,
     /// Where clients belong by their address, where the algorithm is [`Algorithm::ConsistentHash`].
@@ -153,6 +157,7 @@ impl Pool {
             drain_admission: Admission::default(),
             failover: Failover::default(),
             is_secured: false,
+            sharing: Sharing::default(),
             servers,
             table,
             index,
@@ -175,6 +180,12 @@ impl Pool {
     #[must_use]
     pub fn secured(self) -> Self {
         Self { is_secured: true, ..self }
+    }
+
+    /// The same pool, whose servers' shares these lower.
+    #[must_use]
+    pub fn sharing(self, sharing: Sharing) -> Self {
+        Self { sharing, ..self }
     }
 
     /// The table of where clients belong by their address, for [`after`](Self::after).

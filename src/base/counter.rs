@@ -1,6 +1,6 @@
 //! Counters that one lane writes and the control core reads.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::base::atomic::{AtomicU64, Ordering};
 
 /// A number with one writer and any number of readers.
 ///

@@ -1,5 +1,6 @@
 //! Plain values that every module may name: time, flows, identities, randomness, counters.
 
+pub mod atomic;
 pub mod bucket;
 pub mod counter;
 pub mod flow;

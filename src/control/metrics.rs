@@ -180,7 +180,7 @@ impl Everything {
                 .collect(),
         };
         let is_up = |server: &Placed| u64::from(self.board.health(server.slot).is_usable());
-        let is_known = |server: &Placed| u64::from(self.board.health(server.slot) != Health::Unknown);
+        let is_known = |server: &Placed| u64::from(self.board.verdict(server.slot) != Health::Unknown);
         let connections = |server: &Placed| self.loads.total(server.slot);
         let is_maintained = |server: &Placed| u64::from(self.board.health(server.slot) == Health::Maintenance);
         family("Whether new clients may be sent to the server", &is_up).encode("server_up", encoder)?;
@@ -191,7 +191,32 @@ impl Everything {
         family("Connections open to the server", &connections).encode("server_connections", encoder)?;
         family("Clients that wait for a place at the server", &waiting).encode("server_waiting", encoder)?;
         encode_probes(&view, encoder)?;
+        self.encode_shares(&view.servers, encoder)?;
         self.encode_limits(&view.servers, encoder)
+    }
+
+    fn encode_shares(&self, servers: &[Placed], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let family = |help, kind, value: &dyn Fn(&Placed) -> u64| {
+            let labels = |server: &Placed| vec![("pool", server.pool.clone()), ("server", server.server.clone())];
+            Family { help, kind, values: servers.iter().map(|server| (labels(server), value(server))).collect() }
+        };
+        let (gauge, counter) = (Kind::Gauge, Kind::Counter);
+        let share = |server: &Placed| u64::from(self.board.share(server.slot).parts()) * 100 / 256;
+        family("What part of its ratio the server gets of new clients, in percent", gauge, &share)
+            .encode("server_share_percent", encoder)?;
+        let is_out = |server: &Placed| u64::from(self.board.is_out(server.slot));
+        family("Whether the server is taken out for failures of live connections", gauge, &is_out)
+            .encode("server_out", encoder)?;
+        let evidence = |server: &Placed| self.loads.evidence(server.slot);
+        family("Connections that the server has answered or ended in order", counter, &|one| evidence(one).successes)
+            .encode("server_successes", encoder)?;
+        let help = "Connections that could not be made to the server, or broke before its first byte";
+        family(help, counter, &|one| evidence(one).failures).encode("server_failures", encoder)?;
+        family("Times to the server's first byte that were measured", counter, &|one| evidence(one).answers)
+            .encode("server_answers", encoder)?;
+        let help = "What clients have waited for the server's first byte";
+        family(help, counter, &|one| evidence(one).answer_micros.saturating_mul(1000))
+            .encode("server_answer_nanoseconds", encoder)
     }
 
     fn encode_limits(&self, servers: &[Placed], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -176,7 +176,8 @@ fn placed_pool(pool: &Pool, keys: &TicketKeys, shared: &mut Shared) -> Result<ba
     let table = shared.tables.get(&pool.id);
     let placed = balance::Pool::after(table, pool.id, pool.name.clone(), pool.algorithm, servers)
         .failing_over(pool.failover)
-        .drained_for(pool.drain_admission);
+        .drained_for(pool.drain_admission)
+        .sharing(pool.sharing);
     match placed.table() {
         Some(table) => shared.tables.insert(pool.id, Arc::clone(table)),
         None => shared.tables.remove(&pool.id),

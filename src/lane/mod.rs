@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::balance::{Board, LaneLoads, Loads, Slot};
+use crate::balance::{Board, LaneLoads, Loads, Shares, Slot};
 use crate::base::{Duration, EngineId, Instant, LaneId, Random, ServiceId, Wheel};
 use crate::health::Monitors;
 use crate::nic::QueuePair;
@@ -126,6 +126,8 @@ pub struct Lane<Q: QueuePair, C> {
     ready: RunQueue,
     deadlines: Wheel<usize>,
     probes: Option<Probes>,
+    /// On the lane that has the monitors.
+    shares: Option<Shares>,
     board: Arc<Board>,
     loads: Rc<LaneLoads>,
     queue: Queue,
@@ -169,6 +171,10 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
             handshakes: RunQueue::default(),
             ready: RunQueue::default(),
             deadlines: Wheel::new(),
+            shares: settings
+                .monitors
+                .is_some()
+                .then(|| Shares::new(Arc::clone(&settings.board), Arc::clone(&settings.loads))),
             probes: settings.monitors.map(Probes::new),
             board: settings.board,
             loads: Rc::new(LaneLoads::new(settings.loads, handle.lane)),
@@ -229,6 +235,9 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         }
         self.station.fire_timers(now);
         self.fire_probes(now);
+        if let Some(shares) = &mut self.shares {
+            shares.on_timeout(now);
+        }
         self.fire_deadlines(now);
         true
     }
@@ -236,8 +245,15 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
     /// When the lane wants its next breath if nothing arrives before.
     pub fn poll_at(&self) -> Option<Instant> {
         let probes = self.probes.as_ref().and_then(Probes::poll_at);
-        let all =
-            [self.station.poll_at(), probes, self.deadlines.poll_at(), self.drains.poll_at(), self.recall.poll_at()];
+        let shares = self.shares.as_ref().and_then(Shares::poll_at);
+        let all = [
+            self.station.poll_at(),
+            probes,
+            shares,
+            self.deadlines.poll_at(),
+            self.drains.poll_at(),
+            self.recall.poll_at(),
+        ];
         all.into_iter().flatten().min()
     }
 

@@ -50,6 +50,9 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             }
         }
         self.configure_recall();
+        if let Some(shares) = &mut self.shares {
+            shares.configure(snapshot.pools.iter().map(|monitored| &monitored.pool), now);
+        }
         if let Some(probes) = &mut self.probes {
             probes.monitors.configure(&snapshot.pools, now);
         }

@@ -63,8 +63,19 @@ impl<Q: QueuePair, C> Lane<Q, C> {
         self.counters.relay.waiting.set(self.queue.count);
     }
 
+    /// Notes what a connection has come to say of its server, if it has.
+    pub(super) fn note_outcome(&mut self, index: usize) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        if let Claim::Place(slot) = connection.claim
+            && let Some(outcome) = connection.relay.take_outcome()
+        {
+            self.loads.note(slot, outcome);
+        }
+    }
+
     /// Gives back what a connection has at its server. Whoever waits for it, on any lane, gets it in that lane's next breath.
     pub(super) fn release(&mut self, index: usize) {
+        self.note_outcome(index);
         let Some(connection) = self.connections.get_mut(index) else { return };
         match connection.claim {
             Claim::Place(slot) => self.loads.give_back(slot),

@@ -215,6 +215,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
         if is_undecided {
             self.claim(index);
         }
+        self.note_outcome(index);
         if has_done_with_server {
             self.release(index);
         }
@@ -304,6 +305,9 @@ impl<Q: QueuePair, C> Lane<Q, C> {
     }
 
     pub(super) fn finish(&mut self, index: usize, end: End, now: Instant) {
+        if let Some(connection) = self.connections.get_mut(index) {
+            connection.relay.on_over(now);
+        }
         self.release(index);
         let Some(connection) = self.connections.try_remove(index) else { return };
         if let Some(timer) = connection.timer {

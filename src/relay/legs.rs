@@ -12,10 +12,11 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::balance::{Backend, Pool, PoolDownAction, ServerIndex};
+use crate::balance::{Backend, Outcome, Pool, PoolDownAction, ServerIndex};
 use crate::base::{Duration, Instant, UnixTime};
 use crate::persistence::tls::Returning;
 use crate::persistence::{self, Decision, OnLimit, Reason, SelectNewServer};
+use crate::relay::patience::Patience;
 use crate::relay::pump::{drop_input, read};
 use crate::relay::server_leg::{Secured, Step};
 use crate::relay::{Counters, End, Service};
@@ -89,6 +90,7 @@ pub struct Relay {
     failed: Option<End>,
     /// Servers that were connected to in vain.
     tried: Vec<ServerIndex>,
+    pub(super) patience: Patience,
     began: Instant,
     established: Option<Instant>,
     pub(super) moved: Instant,
@@ -114,6 +116,7 @@ impl Relay {
             admitted: false,
             failed: None,
             tried: Vec::new(),
+            patience: Patience::NEW,
             began: now,
             established: None,
             moved: now,
@@ -216,7 +219,10 @@ impl Relay {
         };
         match side {
             Side::Client => self.client = None,
-            Side::Server => self.server = None,
+            Side::Server => {
+                self.server = None;
+                self.patience.on_closed(close);
+            }
         }
         if side == Side::Server && self.is_connecting() {
             // One that ends in order all the same has not shaken hands.
@@ -258,6 +264,7 @@ impl Relay {
         let gives_up = self.may_try_other(pool);
         if gives_up {
             self.failed = Some(End::ServerTimedOut);
+            self.patience.on_failed();
             self.moved = now;
             if let Some(server) = self.server.take() {
                 stack.abort(server, now);
@@ -268,6 +275,9 @@ impl Relay {
 
     /// The server cannot be connected to: another one, or the end.
     fn on_failed(&mut self, end: End, pool: &Pool, stack: &mut Stack, now: Instant) -> Next {
+        if end.blames_server() {
+            self.patience.on_failed();
+        }
         if !self.may_try_other(pool) {
             self.fail_server(end, stack, now);
             return Next::Wait;
@@ -298,6 +308,9 @@ impl Relay {
         let Some(server) = self.server else { return };
         self.stage = if self.secured.is_some() { Stage::Securing } else { Stage::Open };
         self.moved = now;
+        if self.stage == Stage::Open {
+            self.patience.on_connected(now);
+        }
         let flow = self.client.and_then(|client| stack.flow(client));
         if let (Some(version), Some(flow)) = (self.service.proxy_protocol, flow) {
             // A fresh connection has room for a header of at most `proxy::HEADER_MAX` bytes.
@@ -310,6 +323,7 @@ impl Relay {
     pub fn on_connecting(&mut self, server: ConnectionId, target: Option<&Arc<Target>>, now: Instant) {
         let alpn = self.handshake.as_ref().and_then(|handshake| handshake.alpn.as_deref());
         self.secured = target.map(|target| Box::new(Secured::new(target, alpn)));
+        self.patience.on_connecting(now);
         self.server = Some(server);
         self.stage = Stage::Connecting;
         self.moved = now;
@@ -323,6 +337,9 @@ impl Relay {
 
     /// There will be no connection to this server.
     pub fn on_no_connection(&mut self, end: End) {
+        if end.blames_server() {
+            self.patience.on_no_way();
+        }
         self.failed = Some(end);
     }
 
@@ -477,6 +494,7 @@ impl Relay {
             Ok(Step::Established { resumed }) => {
                 counters.on_server_handshake(resumed);
                 self.stage = Stage::Open;
+                self.patience.on_connected(now);
                 self.moved = now;
             }
             Err(end) => self.failed = Some(end),
@@ -553,10 +571,23 @@ impl Relay {
         let end = match self.stage {
             Stage::Handshake | Stage::Recalling => End::HandshakeTimedOut,
             Stage::Queued => End::QueueTimedOut,
-            Stage::Connecting | Stage::Securing => End::ServerTimedOut,
+            Stage::Connecting | Stage::Securing => {
+                self.patience.on_failed();
+                End::ServerTimedOut
+            }
             Stage::Open | Stage::Closing => End::IdleTimedOut,
         };
         self.abandon(end, stack, now)
+    }
+
+    /// What it has come to say of its server, once.
+    pub fn take_outcome(&mut self) -> Option<Outcome> {
+        self.patience.take()
+    }
+
+    /// Nothing more will come.
+    pub fn on_over(&mut self, now: Instant) {
+        self.patience.on_over(now);
     }
 
     /// Resets both legs. Gives the end, which is an earlier one if there was one.

@@ -12,6 +12,8 @@ pub mod pump;
 mod server_leg;
 pub mod service;
 
+mod patience;
+
 pub use counters::Counters;
 pub use end::End;
 pub use legs::{Next, Relay, Side};

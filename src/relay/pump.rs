@@ -105,6 +105,7 @@ impl Relay {
             if taken == 0 {
                 return Ok(false);
             }
+            self.patience.on_asked(now);
         }
         Ok(true)
     }
@@ -173,6 +174,7 @@ impl Relay {
         let Some((taken, record)) = sealed.map_err(End::Tls)? else { return Ok(self.session.has_output()) };
         stack.append(client, record, now).map_err(|_| End::Tls(Failure::Internal))?;
         self.sent += taken as u64;
+        self.patience.on_answered(now);
         Ok(true)
     }
 

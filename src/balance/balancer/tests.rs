@@ -7,12 +7,13 @@ use crate::balance::testing::pool;
 use crate::balance::{Admission, Draining, Health};
 
 const TURNS: [Algorithm; 2] = [Algorithm::RoundRobin, Algorithm::LeastConnections];
-const ALL: [Algorithm; 5] = [
+const ALL: [Algorithm; 6] = [
     Algorithm::RoundRobin,
     Algorithm::LeastConnections,
     Algorithm::PowerOfTwo,
     Algorithm::Random,
     Algorithm::ConsistentHash,
+    Algorithm::Fastest,
 ];
 /// Whose choices are independent of each other: counts deviate by chance.
 const BY_CHANCE: [Algorithm; 2] = [Algorithm::Random, Algorithm::ConsistentHash];
@@ -355,9 +356,11 @@ fn a_part_of_its_share_is_that_part_of_its_ratio_for_every_algorithm() {
         let rest = 26_000.0 / 13.0;
         let expected = match algorithm {
             Algorithm::ConsistentHash => [26_000.0 / 16.0, 0.0, 0.0],
-            Algorithm::RoundRobin | Algorithm::LeastConnections | Algorithm::PowerOfTwo | Algorithm::Random => {
-                [rest, 4.0 * rest, 8.0 * rest]
-            }
+            Algorithm::RoundRobin
+            | Algorithm::LeastConnections
+            | Algorithm::PowerOfTwo
+            | Algorithm::Random
+            | Algorithm::Fastest => [rest, 4.0 * rest, 8.0 * rest],
         };
         if algorithm == Algorithm::ConsistentHash {
             assert!((counts[0] as f64 - expected[0]).abs() < 250.0, "{counts:?}");

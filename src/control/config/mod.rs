@@ -24,6 +24,7 @@ mod reader;
 mod sections;
 mod servers_tls;
 mod services;
+mod sharing;
 mod summary;
 mod tcp;
 mod trace;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::fault::Fault;
-use crate::balance::{Admission, Algorithm, Failover, State};
+use crate::balance::{Admission, Algorithm, Failover, Sharing, State};
 use crate::base::{Duration, EngineId, Generation, PoolId, ServerId, ServiceId};
 use crate::control::keys::etcd;
 use crate::health::Monitor;
@@ -274,6 +274,8 @@ pub struct Pool {
     pub algorithm: Algorithm,
     /// Servers, at least one.
     pub servers: Vec<Server>,
+    /// What lowers their shares of new clients.
+    pub sharing: Sharing,
     /// What it does when they fail.
     pub failover: Failover,
     /// How they are spoken to in TLS, if they are.

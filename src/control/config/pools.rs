@@ -15,6 +15,7 @@ use super::named::Named;
 use super::reader::{Located, Section, choice, duration, integer, name, parsed};
 use super::sections::{HOUR, duplicate};
 use super::servers_tls::{server_name, servers_tls};
+use super::sharing::sharing;
 use crate::balance::{Admission, Algorithm, Draining, State};
 use crate::base::{Duration, Generation};
 use crate::control::identity;
@@ -25,6 +26,7 @@ const ALGORITHMS: &[(&str, Algorithm)] = &[
     ("least-connections", Algorithm::LeastConnections),
     ("power-of-two", Algorithm::PowerOfTwo),
     ("consistent-hash", Algorithm::ConsistentHash),
+    ("fastest", Algorithm::Fastest),
     ("random", Algorithm::Random),
 ];
 
@@ -56,6 +58,7 @@ pub(super) fn pools(
             let key = section.key("server");
             report.warning(section.line, key, wrong(what, "write state = \"enabled\" for one of them"));
         }
+        let sharing = sharing(report, section);
         let failover = failover(report, section, &servers, &mut backups);
         let name = name?.to_owned();
         Some(Arc::new(Pool {
@@ -68,6 +71,7 @@ pub(super) fn pools(
             monitors_up_min,
             failover,
             tls,
+            sharing,
         }))
     });
     prove_backups(report, &pools, &backups);

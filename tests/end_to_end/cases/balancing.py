@@ -4,7 +4,8 @@ import collections
 import contextlib
 
 from harness import config
-from harness.trial import WEB
+from harness.trial import REFUSING, WEB
+from harness.wait import until
 
 POOL, HOST = "balanced", 61
 
@@ -71,3 +72,38 @@ def power_of_two_gives_new_clients_to_the_less_busy_server(trial):
             _set_state(trial, pool, name, "enabled")
         counts = collections.Counter(_server_of(trial) for _ in range(40))
         assert counts["a"] == 0 and counts["b"] > 5 and counts["c"] > 5, counts
+
+
+def _of_server(trial, name, server):
+    return trial.engine.metrics().value(name, pool=POOL, server=server)
+
+
+def failures_of_live_connections_lower_a_servers_share_and_no_client_notices(trial):
+    """One of two servers refuses, and no monitor looks: clients are tried at the other one, and soon hardly any goes to the first."""
+    servers = [{"name": name, "address": f"{host}:{port}"} for name, (host, port) in {"a": WEB["a"], "gone": REFUSING}.items()]
+    with _balanced(trial, "round-robin", server=servers):
+        assert _of_server(trial, "sealane_server_share_percent", "gone") == 100
+        assert {_server_of(trial) for _ in range(30)} == {"a"}
+        until("the share to be the least", lambda: _of_server(trial, "sealane_server_share_percent", "gone") == 6, 5)
+        failed = _of_server(trial, "sealane_server_failures_total", "gone")
+        assert failed >= 7, failed
+        assert {_server_of(trial) for _ in range(32)} == {"a"}
+        more = _of_server(trial, "sealane_server_failures_total", "gone") - failed
+        # By turns it would be half of them, with a sixteenth of the ratio it is two or three on each lane.
+        assert 1 <= more <= 8, f"{more} of 32 visits went there first"
+        assert _of_server(trial, "sealane_server_up", "gone") == 1, "it is never down by itself"
+        assert _of_server(trial, "sealane_server_share_percent", "a") == 100
+
+
+def passive_health_takes_a_server_out_where_that_is_asked_for(trial):
+    servers = [{"name": name, "address": f"{host}:{port}"} for name, (host, port) in {"a": WEB["a"], "gone": REFUSING}.items()]
+    with _balanced(trial, "round-robin", server=servers, passive_health="down", passive_down_time="5s"):
+        deadline = 60
+        while _of_server(trial, "sealane_server_out", "gone") == 0:
+            assert _server_of(trial) == "a" and deadline > 0, "it is not taken out"
+            deadline -= 1
+        assert _of_server(trial, "sealane_server_up", "gone") == 0
+        failed = _of_server(trial, "sealane_server_failures_total", "gone")
+        assert [_server_of(trial) for _ in range(6)] == ["a"] * 6
+        assert _of_server(trial, "sealane_server_failures_total", "gone") == failed, "nobody is sent there"
+        until("the server to be back", lambda: _of_server(trial, "sealane_server_up", "gone") == 1, 10)

@@ -23,12 +23,12 @@ def _all(pool, state):
 def servers_that_do_not_connect_cost_no_client_its_connection(trial):
     # Without a monitor nobody ever takes them for down: three of four are tried in vain, each in its own way.
     servers = {"refusing": REFUSING, "unanswered": UNANSWERED, "unreachable": UNREACHABLE, "a": WEB["a"]}
-    pool = config.pool(POOL, servers) | {"connect_retries": 3}
+    pool = config.pool(POOL, servers) | {"connect_retries": 3, "passive_health": "off"}
     with trial.undisturbed(), trial.added(pool=pool, **_service()), trial.counted("sealane_relay_connects_retried_total", 4):
         for _ in range(4):
             visit = trial.client(address=ADDRESS).visit()
             assert visit.server == "a", visit
-    pool = config.pool(POOL, {"refusing": REFUSING, "a": WEB["a"]}) | {"connect_retries": 0}
+    pool = config.pool(POOL, {"refusing": REFUSING, "a": WEB["a"]}) | {"connect_retries": 0, "passive_health": "off"}
     with trial.undisturbed(), trial.added(pool=pool, **_service()):
         refused = [trial.client(address=ADDRESS).visit().refused for _ in range(4)]
         assert refused.count(True) == 2, refused

@@ -80,7 +80,7 @@ def _servers(trial):
         settings["pool"].append(config.pool(name, {"server": server}) | {"tls": tls})
         settings["virtual_service"].append(config.service(name, host, name, "shop-ecdsa", **more))
     # One of them is not who it should be.
-    settings["pool"].append(config.pool("mixed", {"wrong": (NGINX, 8005), "right": (NGINX, 8001)}) | {"tls": trusting})
+    settings["pool"].append(config.pool("mixed", {"wrong": (NGINX, 8005), "right": (NGINX, 8001)}) | {"tls": trusting, "passive_health": "off"})
     settings["virtual_service"].append(config.service("mixed", MIXED, "mixed", "shop-ecdsa"))
     trial.reload()
     return nginx
