@@ -2,6 +2,9 @@
 
 import collections
 import contextlib
+import socket
+import threading
+import time
 
 from harness import config
 from harness.trial import REFUSING, WEB
@@ -36,6 +39,38 @@ def _server_of(trial, source=None):
 def _set_state(trial, pool, name, state):
     next(server for server in pool["server"] if server["name"] == name)["state"] = state
     trial.reload()
+
+
+class SlowFront:
+    """A listener that hands each connection on to a server and holds back the answer for so many seconds."""
+
+    def __init__(self, world, server, seconds):
+        world.address("198.18.1.41")
+        self.server, self.seconds = server, seconds
+        self.listener = socket.create_server(("198.18.1.41", 8000), backlog=64)
+        self.address = "198.18.1.41:8000"
+
+    def __enter__(self):
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        # Only shutting it down wakes who waits in accept.
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client):
+        with contextlib.suppress(OSError), client, socket.create_connection(self.server, timeout=10) as server:
+            server.sendall(client.recv(65536))
+            while part := server.recv(65536):
+                time.sleep(self.seconds)
+                client.sendall(part)
 
 
 def consistent_hash_keeps_each_address_at_its_server_and_moves_only_those_whose_server_goes(trial):
@@ -107,3 +142,35 @@ def passive_health_takes_a_server_out_where_that_is_asked_for(trial):
         assert [_server_of(trial) for _ in range(6)] == ["a"] * 6
         assert _of_server(trial, "sealane_server_failures_total", "gone") == failed, "nobody is sent there"
         until("the server to be back", lambda: _of_server(trial, "sealane_server_up", "gone") == 1, 10)
+
+
+def a_server_that_a_reload_enables_starts_slowly(trial):
+    with _balanced(trial, "round-robin", slow_start="6s") as pool:
+        # A pool that a reload brings starts slowly as a whole.
+        until("all to have their shares", lambda: all(_of_server(trial, "sealane_server_share_percent", name) == 100 for name in WEB), 10)
+        _set_state(trial, pool, "b", "disabled")
+        _set_state(trial, pool, "b", "enabled")
+        counts = collections.Counter(_server_of(trial) for _ in range(18))
+        assert counts["b"] < 4, f"a third of the visits at once: {counts}"
+        assert _of_server(trial, "sealane_server_share_percent", "b") < 100
+        assert _of_server(trial, "sealane_server_share_percent", "a") == 100
+        until("the whole share", lambda: _of_server(trial, "sealane_server_share_percent", "b") == 100, 10)
+        counts = collections.Counter(_server_of(trial) for _ in range(30))
+        assert counts["b"] >= 8, counts
+
+
+def the_fastest_server_gets_most_new_clients(trial):
+    """The relay in front of one server holds back what it says, as a slow server does."""
+    with _balanced(trial, "fastest"), SlowFront(trial.world, WEB["b"], 0.15) as slow:
+        pool = next(one for one in trial.engine.settings["pool"] if one["name"] == POOL)
+        next(server for server in pool["server"] if server["name"] == "b")["address"] = slow.address
+        trial.reload()
+        before = [_of_server(trial, f"sealane_server_{name}_total", "b") for name in ("answer_seconds", "answers")]
+        for _ in range(30):
+            _server_of(trial)
+        until("shares to follow", lambda: _of_server(trial, "sealane_server_share_percent", "b") < 40, 5)
+        counts = collections.Counter(_server_of(trial) for _ in range(40))
+        assert counts["b"] < counts["a"] / 2 and counts["b"] < counts["c"] / 2, counts
+        after = [_of_server(trial, f"sealane_server_{name}_total", "b") for name in ("answer_seconds", "answers")]
+        seconds, answers = (now - then for now, then in zip(after, before))
+        assert seconds / answers >= 0.15, f"an average of {seconds / answers} s"
