@@ -2,6 +2,7 @@
 
 mod failover;
 mod flapping;
+mod health;
 mod reencryption;
 
 use std::time::Duration;
