@@ -190,3 +190,35 @@ pub fn frame(to: EthernetAddress, from: EthernetAddress, packet: &[u8]) -> Vec<u
     let ethertype = if packet.first().is_some_and(|first| first >> 4 == 6) { [0x86, 0xdd] } else { [0x08, 0x00] };
     [to.as_bytes(), from.as_bytes(), &ethertype, packet].concat()
 }
+
+/// A TLS record of this type.
+pub fn record(kind: u8, bytes: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes();
+    [&[kind, 3, 3], &len[..], bytes].concat()
+}
+
+/// What a real peer says to `heard`. It reads all the data that comes, and hears no more once it has failed.
+pub fn flight<D: rustls::SideData>(peer: &mut rustls::ConnectionCommon<D>, mut heard: &[u8]) -> Vec<u8> {
+    while !heard.is_empty() {
+        if !matches!(peer.read_tls(&mut heard), Ok(1..)) || peer.process_new_packets().is_err() {
+            break;
+        }
+        let mut reader = peer.reader();
+        while let Ok(len @ 1..) = std::io::BufRead::fill_buf(&mut reader).map(<[u8]>::len) {
+            std::io::BufRead::consume(&mut reader, len);
+        }
+    }
+    let mut flight = Vec::new();
+    while peer.wants_write() {
+        peer.write_tls(&mut flight).expect("a vector takes everything");
+    }
+    flight
+}
+
+/// Alters a byte; whether all is as it was.
+pub fn alter(flight: &mut [u8], alteration: Option<(u16, u8)>) -> bool {
+    let Some((at, bits)) = alteration.filter(|_| !flight.is_empty()) else { return true };
+    let at = usize::from(at) % flight.len();
+    flight[at] ^= bits;
+    bits == 0
+}

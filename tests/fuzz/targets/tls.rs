@@ -19,7 +19,7 @@ use sealane::ticket::Ring;
 use sealane::tls::cipher::OVERHEAD_MAX;
 use sealane::tls::session::{HANDSHAKE_MAX, INPUT_MAX};
 use sealane::tls::{Desk, Failure, Progress, Service, Session};
-use sealane_fuzz::{IDENTITY, NAME, NOW, pool, ring, tls_service};
+use sealane_fuzz::{IDENTITY, NAME, NOW, alter, flight, pool, record, ring, tls_service};
 
 /// What one drain may give: the engine's longest flight, and an alert for every record that fits into its input.
 const DRAIN_MAX: usize = HANDSHAKE_MAX;
@@ -206,7 +206,7 @@ impl Bench {
         assert_eq!(self.session.seal(usize::MAX, |_| Some(Piece::from(&b"late"[..]))), Ok(None));
     }
 
-    fn client_flight(&mut self, tls12: bool, alter: Option<(u16, u8)>) {
+    fn client_flight(&mut self, tls12: bool, alteration: Option<(u16, u8)>) {
         let client = self.client.get_or_insert_with(|| {
             let name = ServerName::try_from(NAME).expect("it is a name");
             ClientConnection::new(Arc::clone(&CLIENTS[usize::from(tls12)]), name).expect("it is a client")
@@ -218,27 +218,8 @@ impl Bench {
             bytes.len()
         });
         assert!(answer.len() - sealed <= DRAIN_MAX && !self.session.has_output());
-        let mut rest = answer.as_slice();
-        while !rest.is_empty() {
-            if !matches!(client.read_tls(&mut rest), Ok(1..)) || client.process_new_packets().is_err() {
-                break;
-            }
-            let mut reader = client.reader();
-            while let Ok(len @ 1..) = std::io::BufRead::fill_buf(&mut reader).map(<[u8]>::len) {
-                std::io::BufRead::consume(&mut reader, len);
-            }
-        }
-        let mut flight = Vec::new();
-        while client.wants_write() {
-            client.write_tls(&mut flight).expect("a vector takes everything");
-        }
-        if let Some((at, bits)) = alter
-            && !flight.is_empty()
-        {
-            let at = usize::from(at) % flight.len();
-            flight[at] ^= bits;
-            self.honest &= bits == 0;
-        }
+        let mut flight = flight(client, &answer);
+        self.honest &= alter(&mut flight, alteration);
         self.give(&flight);
     }
 
@@ -283,11 +264,6 @@ impl Bench {
         self.transmit(usize::MAX);
         assert!(!self.session.has_output());
     }
-}
-
-fn record(kind: u8, bytes: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes();
-    [&[kind, 3, 3], &len[..], bytes].concat()
 }
 
 /// A ClientHello whose lengths are right.

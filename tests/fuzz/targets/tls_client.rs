@@ -22,7 +22,7 @@ use sealane::tls::client::{
     Connector, Failure, HANDSHAKE_MAX, INPUT_MAX, Name, Progress, Session, Settings, Target, Trust,
 };
 use sealane::tls::clients::Authorities;
-use sealane_fuzz::{IDENTITY, NAME, NOW};
+use sealane_fuzz::{IDENTITY, NAME, NOW, alter, flight, record};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -254,7 +254,7 @@ impl Bench {
         assert_eq!(self.session.seal(usize::MAX, |_| Some(Piece::from(&b"late"[..]))), Ok(None));
     }
 
-    fn server_flight(&mut self, alter: Option<(u16, u8)>) {
+    fn server_flight(&mut self, alteration: Option<(u16, u8)>) {
         let mut answer = std::mem::take(&mut self.wire);
         let sealed = answer.len();
         self.session.poll_transmit(|bytes| {
@@ -263,27 +263,8 @@ impl Bench {
         });
         assert!(answer.len() - sealed <= HANDSHAKE_MAX && !self.session.has_output());
         let Server::Honest(server) = &mut self.server else { return };
-        let mut rest = answer.as_slice();
-        while !rest.is_empty() {
-            if !matches!(server.read_tls(&mut rest), Ok(1..)) || server.process_new_packets().is_err() {
-                break;
-            }
-            let mut reader = server.reader();
-            while let Ok(len @ 1..) = std::io::BufRead::fill_buf(&mut reader).map(<[u8]>::len) {
-                std::io::BufRead::consume(&mut reader, len);
-            }
-        }
-        let mut flight = Vec::new();
-        while server.wants_write() {
-            server.write_tls(&mut flight).expect("a vector takes everything");
-        }
-        if let Some((at, bits)) = alter
-            && !flight.is_empty()
-        {
-            let at = usize::from(at) % flight.len();
-            flight[at] ^= bits;
-            self.honest &= bits == 0;
-        }
+        let mut flight = flight(server, &answer);
+        self.honest &= alter(&mut flight, alteration);
         self.give(&flight);
     }
 
@@ -327,9 +308,4 @@ fn forger(server: ServerConnection) -> Option<Server> {
     };
     let SupportedCipherSuite::Tls13(suite) = suite else { return None };
     Some(Server::Forger { sealer: suite.aead_alg.encrypter(key, iv), seq })
-}
-
-fn record(kind: u8, bytes: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes();
-    [&[kind, 3, 3], &len[..], bytes].concat()
 }
