@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use sealane::balance::{Board, Failover, Loads};
+use sealane::balance::{Board, Failover, Loads, Sharing};
 use sealane::base::{Duration, EngineId, LaneId, Random, UnixTime};
 use sealane::lane::{self, Clock, Handle, Lane, Order, Poll, Steering, SystemClock};
 use sealane::load::{Arrivals, Cipher, Clients, Generator, Group, Identity, Mode, Packets, Plan};
@@ -189,6 +189,7 @@ pub(crate) fn engine(identity: &sim::Identity, lanes: u16, arrival: Arrival) -> 
             on_limit: OnLimit::Switch,
             servers: vec![SiteServer::new(number, server(number))],
             failover: Failover::default(),
+            sharing: Sharing::default(),
             is_reencrypting: false,
             port,
             services: 1,

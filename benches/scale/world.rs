@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use sealane::balance::{Board, Failover, Loads};
+use sealane::balance::{Board, Failover, Loads, Sharing};
 use sealane::base::{Duration, EngineId, Instant, Random};
 use sealane::lane::{NoConnection, Order};
 use sealane::load::{
@@ -119,6 +119,7 @@ impl World {
             on_limit: OnLimit::Switch,
             servers: (0..).zip(&servers).map(|(number, server)| SiteServer::new(number, *server)).collect(),
             failover: Failover::default(),
+            sharing: Sharing::default(),
             is_reencrypting: false,
             port,
             services: size.services,

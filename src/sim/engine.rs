@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
-use crate::balance::{Algorithm, Board, Failover, Loads, Pool, Server as PoolServer, Slot, State};
+use crate::balance::{Algorithm, Board, Failover, Loads, Pool, Server as PoolServer, Sharing, Slot, State};
 use crate::base::{Duration, EngineId, Generation, LaneId, PoolId, Random, ServerId, ServiceId};
 use crate::health::{Monitor, MonitoredPool, Monitors};
 use crate::lane::{self, Clock, Handle, Lane, Order, Poll, Snapshot, Steering};
@@ -155,6 +155,7 @@ fn site(identity: &Identity, server: SocketAddr, gateways: Vec<IpAddr>) -> Site 
         on_limit: OnLimit::Refuse,
         servers: vec![SiteServer::new(0, server)],
         failover: Failover::default(),
+        sharing: Sharing::default(),
         is_reencrypting: false,
         port,
         services: 1,
@@ -222,6 +223,8 @@ pub struct Site {
     pub servers: Vec<SiteServer>,
     /// What the services' pool does when they fail.
     pub failover: Failover,
+    /// What lowers its servers' shares.
+    pub sharing: Sharing,
     /// Whether they are spoken to in TLS, verified by the services' own certificate.
     pub is_reencrypting: bool,
     /// The port; it answers for the service's address if that is in it.
@@ -240,7 +243,7 @@ impl Site {
     /// # Panics
     /// When the identity is not a certificate with its key.
     pub fn snapshot(&self, version: u64) -> Snapshot {
-        let pool = Arc::new(self.pool(POOL, false).failing_over(self.failover));
+        let pool = Arc::new(self.pool(POOL, false).failing_over(self.failover).sharing(self.sharing));
         let backup = Arc::new(self.pool(BACKUP, true));
         let monitor = Monitor {
             interval: self.probes.0,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::balance::{Board, Failover, Health, Loads, Slot, State};
+use crate::balance::{Board, Failover, Health, Loads, Sharing, Slot, State};
 use crate::base::{Duration, EngineId, Generation, Instant, Random};
 use crate::lane::{Handle, Lane, Order, Record, Snapshot};
 use crate::nic::Offload;
@@ -46,6 +46,8 @@ pub struct Setup {
     pub backups: u16,
     /// What the pool of the others does when they fail.
     pub failover: Failover,
+    /// What lowers the shares of its servers.
+    pub sharing: Sharing,
     /// Clients.
     pub clients: usize,
     /// The network's faults.
@@ -73,6 +75,7 @@ impl Default for Setup {
             servers: 4,
             backups: 0,
             failover: Failover::default(),
+            sharing: Sharing::default(),
             clients: 8,
             conditions: Conditions::default(),
             method: Method::Tls,
@@ -659,6 +662,7 @@ impl World {
             on_limit: self.setup.on_limit,
             servers: self.configured.clone(),
             failover: self.setup.failover,
+            sharing: self.setup.sharing,
             is_reencrypting: self.setup.reencryption.is_some(),
             port,
             services: u32::from(self.has_service),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sealane::balance::{Admission, State};
+use sealane::balance::{Admission, Ejection, Passive, Sharing, State};
 use sealane::base::Random;
 use sealane::persistence::{OnLimit, SelectNewServer};
 use sealane::sim::{Outcome, Setup, World};
@@ -31,7 +31,22 @@ fn setup(seed: u64) -> Setup {
         (_, _) => OnLimit::Refuse,
     };
     let conditions = if seed % 2 == 0 { LOSSY } else { Setup::default().conditions };
-    Setup { policy, on_limit, conditions, tls12: seed % 5 == 0, servers: SERVERS, clients: CLIENTS, ..Setup::default() }
+    let passive = match seed / 2 % 3 {
+        0 => Passive::Off,
+        1 => Passive::Share,
+        _ => Passive::Down(Ejection { time: Duration::from_secs(5), percent_max: 50 }),
+    };
+    let sharing = Sharing { slow_start: (seed % 4 < 2).then_some(Duration::from_secs(5)), passive };
+    Setup {
+        policy,
+        on_limit,
+        sharing,
+        conditions,
+        tls12: seed % 5 == 0,
+        servers: SERVERS,
+        clients: CLIENTS,
+        ..Setup::default()
+    }
 }
 
 /// Something happens to a server; `runs` says which of them do.
