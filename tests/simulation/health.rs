@@ -1,9 +1,10 @@
 //! What monitors find, and the lanes that follow it.
 
 use sealane::balance::Health;
+use sealane::persistence::Reason;
 use sealane::sim::{Setup, World};
 
-use super::worlds;
+use super::{few, record, worlds};
 
 const LANES: u16 = 4;
 const CLIENTS: usize = 16;
@@ -33,4 +34,23 @@ fn every_lane_follows_a_verdict_in_its_next_breath() {
         }
     }
     assert!(lanes_used.iter().all(|used| *used), "clients came on all lanes: {lanes_used:?}");
+}
+
+#[test]
+fn p5_a_server_in_maintenance_gets_no_new_clients_and_keeps_what_is_open() {
+    for (seed, mut world) in few(Setup { servers: 2, ..Setup::default() }) {
+        let first = world.visit(0).served().server;
+        let held = world.hold(0);
+        world.take_records();
+        world.believe(0, u16::try_from(first).unwrap(), Health::Maintenance);
+        for client in 1..5 {
+            assert_ne!(world.visit(client).served().server, first, "seed {seed}");
+        }
+        world.run_for(std::time::Duration::from_secs(1));
+        world.take_records();
+        // As its pool drains servers: nobody may come, not even its own.
+        assert_ne!(world.visit(0).served().server, first, "seed {seed}");
+        assert_eq!(record(&mut world).reason, Some(Reason::SwitchedDraining), "seed {seed}");
+        assert_eq!(world.go_on(held).served().server, first, "seed {seed}");
+    }
 }
