@@ -21,7 +21,7 @@ pub const REQUEST_MAX: Duration = Duration::from_secs(10);
 const CONNECTION_MAX: Duration = Duration::from_secs(300);
 /// Most connections at once. Further ones wait in the listener's queue.
 const CONNECTIONS_MAX: usize = super::queue::REQUESTS_MAX;
-/// The longest head of a request, in bytes.
+/// So many bytes of a head are read, and what comes with the last of them; then it must be whole.
 const HEAD_MAX: usize = 64 << 10;
 /// How long nobody is accepted after a failure, such as the want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -87,4 +87,75 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router,
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     // A client's errors are its own.
     let _ = tokio::time::timeout(CONNECTION_MAX, connection).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    /// Runs a client against a served route that says "here".
+    fn served<F: Future<Output = ()>>(client: impl FnOnce(std::path::PathBuf) -> F) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = UnixListener::bind(&path).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            tokio::spawn(unix(listener, Router::new().route("/", get(|| std::future::ready("here")))));
+            client(path).await;
+        });
+    }
+
+    async fn ask(stream: &mut UnixStream) {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: engine\r\n\r\n").await.unwrap();
+    }
+
+    async fn answer(stream: &mut UnixStream) -> String {
+        let mut all = Vec::new();
+        // Behind a refusal there is a reset where not all was read.
+        while !all.ends_with(b"here") && stream.read_buf(&mut all).await.unwrap_or(0) > 0 {}
+        String::from_utf8(all).unwrap()
+    }
+
+    #[test]
+    fn the_connection_behind_the_last_place_waits_until_another_is_closed() {
+        served(|path| async move {
+            let mut open = Vec::new();
+            for _ in 0..CONNECTIONS_MAX {
+                let mut stream = UnixStream::connect(&path).await.unwrap();
+                ask(&mut stream).await;
+                assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+                open.push(stream);
+            }
+            let mut late = UnixStream::connect(&path).await.unwrap();
+            ask(&mut late).await;
+            // Those that are in are served meanwhile.
+            for stream in &mut open {
+                ask(stream).await;
+                assert!(answer(stream).await.ends_with("here"));
+            }
+            let early = late.try_read(&mut [0; 1]);
+            assert!(early.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+            drop(open.pop());
+            assert!(answer(&mut late).await.ends_with("here"));
+        });
+    }
+
+    #[test]
+    fn a_head_that_is_too_long_is_refused() {
+        for (len, status) in [(HEAD_MAX / 2, "200"), (3 * HEAD_MAX, "431")] {
+            served(|path| async move {
+                let mut stream = UnixStream::connect(&path).await.unwrap();
+                let head = format!("GET / HTTP/1.1\r\nhost: engine\r\nx: {}\r\n\r\n", "x".repeat(len));
+                // The server may have closed before the last of it.
+                let _ = stream.write_all(head.as_bytes()).await;
+                let answer = answer(&mut stream).await;
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{len}: {answer}");
+            });
+        }
+    }
 }
