@@ -94,9 +94,10 @@ def consistent_hash_keeps_each_address_at_its_server_and_moves_only_those_whose_
         assert {host: _server_of(trial, host) for host in hosts} == homes, "those who had to move are back"
 
 
-def power_of_two_gives_new_clients_to_the_less_busy_server(trial):
-    """With three servers, a busy one gets a client only when it is drawn against another that is as busy."""
-    with _balanced(trial, "power-of-two") as pool, contextlib.ExitStack() as held:
+@contextlib.contextmanager
+def _with_a_busy_server(trial, algorithm):
+    """Eight connections stay open to the first of three servers."""
+    with _balanced(trial, algorithm) as pool, contextlib.ExitStack() as held:
         for name in ("b", "c"):
             _set_state(trial, pool, name, "disabled")
         for _ in range(8):
@@ -105,8 +106,28 @@ def power_of_two_gives_new_clients_to_the_less_busy_server(trial):
             assert tls.recv(100) == b"hello"
         for name in ("b", "c"):
             _set_state(trial, pool, name, "enabled")
+        yield
+
+
+def power_of_two_gives_new_clients_to_the_less_busy_server(trial):
+    """With three servers, a busy one gets a client only when it is drawn against another that is as busy."""
+    with _with_a_busy_server(trial, "power-of-two"):
         counts = collections.Counter(_server_of(trial) for _ in range(40))
         assert counts["a"] == 0 and counts["b"] > 5 and counts["c"] > 5, counts
+
+
+def least_connections_leaves_a_busy_server_alone(trial):
+    with _with_a_busy_server(trial, "least-connections"):
+        counts = collections.Counter(_server_of(trial) for _ in range(20))
+        assert counts["a"] == 0 and counts["b"] > 5 and counts["c"] > 5, counts
+
+
+def random_draws_servers_by_their_ratios(trial):
+    servers = [{"name": name, "address": f"{host}:{port}", "ratio": ratio} for (name, (host, port)), ratio in zip(WEB.items(), (8, 1, 1))]
+    with _balanced(trial, "random", server=servers):
+        counts = collections.Counter(_server_of(trial) for _ in range(60))
+        # 48 of 60 on average, with a deviation of 3: five of these to either side is one run in a million.
+        assert 33 <= counts["a"] < 60, counts
 
 
 def _of_server(trial, name, server):
