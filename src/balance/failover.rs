@@ -16,7 +16,7 @@ pub struct Failover {
 /// Most [`Failover::connect_retries`].
 pub const RETRIES_MAX: u8 = 10;
 
-/// What becomes of the clients of a pool that is down.
+/// What becomes of the clients of a pool that is down. Where it is up and full, they are told so, too, and otherwise reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PoolDownAction {
     /// Their connections are reset.
