@@ -2,6 +2,7 @@
 //!
 //! The engine's own code decides, over what the configuration says and what a running engine says of its servers' health. Nothing runs and no place is taken.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -29,8 +30,8 @@ pub struct Reported {
     pub pool: String,
     /// The server's.
     pub server: String,
-    /// Whether clients may be sent to it.
-    pub is_up: bool,
+    /// What its monitors think of it.
+    pub health: Health,
     /// Connections open to it.
     pub connections: u64,
 }
@@ -137,8 +138,7 @@ fn backend(pool: &Arc<Pool>, shared: &Shared, reported: &[Reported]) -> Backend 
     loads.configure([&**pool].into_iter());
     for server in &pool.servers {
         let said = reported.iter().find(|one| (&one.pool, &one.server) == (&pool.name, &server.name));
-        let health = if said.is_none_or(|said| said.is_up) { Health::Up } else { Health::Down };
-        shared.board.publish(server.slot, health);
+        shared.board.publish(server.slot, said.map_or(Health::Up, |said| said.health));
         // A server without a limit is as good with connections as without.
         let taken = said.map_or(0, |said| said.connections).min(server.max_connections.unwrap_or(0).into());
         for _ in 0..taken {
@@ -214,13 +214,21 @@ pub fn read(page: &str) -> Vec<Reported> {
             Some((label("pool")?, label("server")?, value.parse::<u64>().ok()?))
         })
     };
-    let connections: Vec<_> = samples("sealane_server_connections").collect();
-    let of = |pool: &str, server: &str| {
-        connections.iter().find(|(p, s, _)| p == pool && s == server).map_or(0, |(_, _, value)| *value)
+    let all = |family| -> HashMap<(String, String), u64> {
+        samples(family).map(|(pool, server, value)| ((pool, server), value)).collect()
     };
-    samples("sealane_server_up")
-        .map(|(pool, server, value)| Reported { connections: of(&pool, &server), is_up: value == 1, pool, server })
-        .collect()
+    let (connections, maintenance) = (all("sealane_server_connections"), all("sealane_server_in_maintenance"));
+    let reported = |(pool, server, up): (String, String, u64)| {
+        let of = (pool, server);
+        let connections = connections.get(&of).copied().unwrap_or(0);
+        let health = match (up, maintenance.get(&of)) {
+            (1, _) => Health::Up,
+            (_, Some(1)) => Health::Maintenance,
+            (_, _) => Health::Down,
+        };
+        Reported { connections, health, pool: of.0, server: of.1 }
+    };
+    samples("sealane_server_up").map(reported).collect()
 }
 
 #[cfg(test)]
@@ -243,15 +251,21 @@ mod tests {
         let page = "# HELP sealane_server_up Whether clients may be sent to the server.\n\
                     sealane_server_up{pool=\"web\",server=\"a\"} 1\n\
                     sealane_server_up{pool=\"web\",server=\"b\"} 0\n\
+                    sealane_server_up{pool=\"web\",server=\"c\"} 0\n\
+                    sealane_server_in_maintenance{pool=\"web\",server=\"b\"} 0\n\
+                    sealane_server_in_maintenance{pool=\"web\",server=\"c\"} 1\n\
                     sealane_server_connections{pool=\"web\",server=\"b\"} 7\n\
                     sealane_server_connections_max{pool=\"web\",server=\"b\"} 9\n# EOF\n";
-        let reported = |server: &str, is_up, connections| Reported {
+        let reported = |server: &str, health, connections| Reported {
             pool: "web".into(),
             server: server.into(),
-            is_up,
+            health,
             connections,
         };
-        assert_eq!(read(page), [reported("a", true, 0), reported("b", false, 7)]);
+        let [up, down, maintained] = [("a", Health::Up, 0), ("b", Health::Down, 7), ("c", Health::Maintenance, 0)];
+        let expected =
+            [up, down, maintained].map(|(server, health, connections)| reported(server, health, connections));
+        assert_eq!(read(page), expected);
     }
 
     proptest::proptest! {

@@ -14,7 +14,7 @@ use super::document::Place;
 use super::extract::Asked;
 use super::problem::{Absent, Always, Problem};
 use super::state::ServerState;
-use crate::balance::Algorithm;
+use crate::balance::{Algorithm, Health};
 use crate::base::UnixTime;
 use crate::control::config::{Pool, VirtualService};
 use crate::control::explain::{self, Answer, Reported, Server};
@@ -196,7 +196,12 @@ fn reported(pool: &Pool, server: &ServerState) -> Reported {
     Reported {
         pool: pool.name.clone(),
         server: server.name.clone(),
-        is_up: server.health != "down",
+        health: match server.health.as_str() {
+            "down" => Health::Down,
+            "maintenance" => Health::Maintenance,
+            // What is not monitored is taken as up, as lanes do.
+            _ => Health::Up,
+        },
         connections: server.connections,
     }
 }

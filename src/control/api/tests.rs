@@ -570,6 +570,22 @@ fn it_is_explained_where_a_client_would_go() {
     bench.patch(&format!("/v1/pools/{}", home.replace('/', "/servers/")), &json!({ "state": "enabled" })).changed();
     let explained = bench.get(&returning).json();
     assert_eq!((&explained["server"], &explained["reason"]), (&json!(home), &json!("persisted")));
+    // In maintenance it is drained, and not down.
+    let slot = {
+        let view = bench.control.view();
+        let placed = view
+            .borrow()
+            .servers
+            .iter()
+            .find(|placed| home == format!("{}/{}", placed.pool, placed.server))
+            .map(|placed| placed.slot);
+        placed.unwrap()
+    };
+    bench.control.shared.board.publish(slot, Health::Maintenance);
+    assert_eq!(bench.get(&returning).json()["reason"], "switched-draining");
+    bench.control.shared.board.publish(slot, Health::Down);
+    assert_eq!(bench.get(&returning).json()["reason"], "switched-down");
+    bench.control.shared.board.publish(slot, Health::Up);
     let forged = format!("{path}&ticket={}00", hex::encode(&ticket[..ticket.len() - 1]));
     let explained = bench.get(&forged).json();
     assert_eq!((&explained["handshake"], &explained["reason"]), (&json!("full"), &json!("no-mapping")));
