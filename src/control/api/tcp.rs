@@ -158,12 +158,11 @@ fn tls(settings: &crate::control::config::ApiTls) -> Result<ServerConfig, Inacce
     };
     let chain = certificates("certificate", &settings.certificate)?;
     let key_bytes = file::read_bytes(&settings.private_key).map_err(|error| Inaccessible {
-        key: "private_key",
+        key: "key",
         what: error.to_string(),
         remedy: "chmod 600 it".to_owned(),
     })?;
-    let key = PrivateKeyDer::from_pem_slice(&key_bytes)
-        .map_err(|error| wrong("private_key", &settings.private_key, &error))?;
+    let key = PrivateKeyDer::from_pem_slice(&key_bytes).map_err(|error| wrong("key", &settings.private_key, &error))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

@@ -37,7 +37,7 @@ fn tcp(report: &mut Report, section: &mut Section<'_>, directory: &Path) -> Opti
         section.optional(report, "listen", parsed("an address with a port", "127.0.0.1:9901"));
     let mut file = |key| section.optional(report, key, text(4096)).map(|file| directory.join(file.value));
     let [token_file, certificate, private_key, client_ca] =
-        ["token_file", "certificate", "private_key", "client_ca"].map(&mut file);
+        ["token_file", "certificate", "key", "client_ca"].map(&mut file);
     let Some(listen) = listen else {
         let files = [("token_file", &token_file), ("certificate", &certificate), ("client_ca", &client_ca)];
         for (key, _) in files.into_iter().filter(|(_, file)| file.is_some()) {
@@ -57,24 +57,24 @@ fn tcp(report: &mut Report, section: &mut Section<'_>, directory: &Path) -> Opti
         }
         (None, None) => None,
         (Some(_), None) | (None, Some(_)) => {
-            let what = "has a certificate without its private_key, or the other way round";
+            let what = "has a certificate without its key, or the other way round";
             report.fault(line, key, wrong(what, "write both, or none"));
             return None;
         }
     };
     if token_file.is_none() && client_ca.is_none() {
         let what = format!("is {address}, where anybody who reaches it could change the engine");
-        report.fault(line, key, wrong(what, "add token_file, or certificate, private_key and client_ca"));
+        report.fault(line, key, wrong(what, "add token_file, or certificate, key and client_ca"));
         return None;
     }
     if client_ca.is_some() && tls.is_none() {
         let what = "has client_ca without TLS, in which clients show certificates";
-        report.fault(line, key, wrong(what, "add certificate and private_key"));
+        report.fault(line, key, wrong(what, "add certificate and key"));
         return None;
     }
     if !address.ip().is_loopback() && tls.is_none() {
         let what = format!("is {address}, and without TLS whoever is on the way there reads the token");
-        report.fault(line, key, wrong(what, "add certificate and private_key, or write a loopback address"));
+        report.fault(line, key, wrong(what, "add certificate and key, or write a loopback address"));
         return None;
     }
     let tcp = ApiTcp { listen: address, token_file, tls };
@@ -134,7 +134,7 @@ pub(super) fn fixed(api: &Api, name: &str, (table, lines): &(usize, BTreeMap<Str
         ("listen", tcp.map_or_else(|| "none".to_owned(), |tcp| tcp.listen.to_string())),
         ("token_file", file(tcp.and_then(|tcp| tcp.token_file.as_ref()))),
         ("certificate", file(tls.map(|tls| &tls.certificate))),
-        ("private_key", file(tls.map(|tls| &tls.private_key))),
+        ("key", file(tls.map(|tls| &tls.private_key))),
         ("client_ca", file(tls.and_then(|tls| tls.client_ca.as_ref()))),
     ]
     .map(|(key, value)| Fixed {

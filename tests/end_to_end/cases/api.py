@@ -236,7 +236,7 @@ def over_tcp_nobody_gets_in_without_the_token_and_a_certificate(trial):
     trial.authority.sign("api", "ecdsa", "localhost")
     (directory / "api.key").chmod(0o600)
     pair = trial.clients.sign("operator")
-    tcp = {"listen": "127.0.0.1:9911", "token_file": "api.token", "certificate": "api.pem", "private_key": "api.key", "client_ca": "clients.pem"}
+    tcp = {"listen": "127.0.0.1:9911", "token_file": "api.token", "certificate": "api.pem", "key": "api.key", "client_ca": "clients.pem"}
     assert engine.stop() == 0
     try:
         engine.settings["engine"]["api"] = before | tcp
