@@ -93,7 +93,7 @@ fn faults(text: &str, directory: &Path) -> Vec<String> {
 }
 
 /// One case of `faults.txt`: a sentence, lines of tap.toml to take out (`-`), what to put in for the last (`+`), what is said (`=`), about which line: the first that is put
-/// in is `+1`. A number without a sign is that of tap.toml.
+/// in is `+1`. Words between braces are the beginning of a line of tap.toml.
 struct Case {
     sentence: String,
     text: String,
@@ -127,8 +127,8 @@ fn case(paragraph: &str) -> Case {
 fn numbered(fault: &str, lines: usize) -> String {
     let parts = fault.strip_prefix("sealane.toml:").and_then(|rest| rest.split_once(": "));
     let Some((from_there, what)) = parts else { return fault.to_owned() };
-    if !from_there.starts_with(['+', '-']) {
-        return fault.to_owned();
+    if let Some(beginning) = from_there.strip_prefix('{').and_then(|words| words.strip_suffix('}')) {
+        return format!("sealane.toml:{}: {what}", line_of(beginning));
     }
     let line = lines.checked_add_signed(from_there.parse().unwrap()).unwrap();
     format!("sealane.toml:{line}: {what}")
@@ -337,7 +337,7 @@ fn every_bound_of_tcp_is_a_key_and_none_changes_at_run_time() {
         let name = key.split(' ').next().unwrap();
         let told = with(&[other]).prove_successor_of(&old).unwrap_err();
         let told: Vec<_> = told.faults().iter().map(|fault| (fault.line, fault.key.clone())).collect();
-        assert_eq!(told, [(45, format!("engine.tcp.{name}"))]);
+        assert_eq!(told, [(line_of("[engine.log]") + 1, format!("engine.tcp.{name}"))]);
     }
 }
 
@@ -382,7 +382,8 @@ fn connections_are_traced_unless_it_is_switched_off_and_the_sample_may_change_at
     assert_eq!(other.engine.trace.file, Some(directory.path().join("engine.trace")));
     let told = other.prove_successor_of(&old).unwrap_err();
     let told: Vec<_> = told.faults().iter().map(|fault| (fault.line, fault.key.as_str())).collect();
-    assert_eq!(told, [(45, "engine.trace.records"), (46, "engine.trace.file")]);
+    let first = line_of("[engine.log]") + 1;
+    assert_eq!(told, [(first, "engine.trace.records"), (first + 1, "engine.trace.file")]);
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub mod outbox;
 pub mod publish;
 pub mod records;
 pub mod run;
+mod service_manager;
 pub mod trace;
+pub mod user;
 
 pub use run::{Command, Control, Parts, Unstartable};

@@ -20,7 +20,9 @@ use crate::control::metrics::{Counters, Metrics, View};
 use crate::control::outbox::Outbox;
 use crate::control::publish::{self, Shared, Unpublishable};
 use crate::control::records::{Names, Records, Written};
+use crate::control::service_manager::ServiceManager;
 use crate::control::trace::Traces;
+use crate::control::user::{self, Unbecome};
 use crate::control::{admin, api, clock, health, keys};
 use crate::lane::Handle;
 use crate::lane::handle::{RECORDS_MAX, VERDICTS_MAX};
@@ -32,6 +34,8 @@ const TICK: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(250);
 /// Silence after which a lane counts as stuck.
 const BREATH_MAX: Duration = Duration::from_secs(1);
+/// What stopping may take beside the drain.
+const STOP: Duration = Duration::from_secs(30);
 /// How often it is told that records were left out.
 const LEFT_OUT_TOLD: Duration = Duration::from_secs(5);
 
@@ -118,6 +122,11 @@ pub struct Control {
     pub(super) drain: Option<Drain>,
     look_at: Instant,
     left_out_told: (Instant, u64),
+    manager: ServiceManager,
+    /// Whom to become once all lanes run.
+    user: Option<String>,
+    /// Why the engine must not go on.
+    failed: Option<Unbecome>,
     alarms: keys::Alarms,
     /// Rings that some lane may still have: dropping the last reference to one gives locked memory back, which is not for lanes to do.
     old_rings: Vec<Arc<Ring>>,
@@ -162,6 +171,9 @@ impl Control {
             drain: None,
             look_at: now,
             left_out_told: (now, 0),
+            manager: ServiceManager::of_environment(now),
+            user: configuration.engine.user.clone(),
+            failed: None,
             alarms: keys::Alarms::new(),
             old_rings: Vec::new(),
             saved: Fingerprint::of(&configuration.text),
@@ -218,8 +230,12 @@ impl Control {
     /// Acts on a signal.
     pub fn on_command(&mut self, command: Command, now: Instant, wall: UnixTime) {
         match command {
-            // What it says of itself is in the log: a signal has nobody to answer.
-            Command::Reload => drop(self.reload(wall)),
+            Command::Reload => {
+                self.manager.reloading();
+                // What it says of itself is in the log: a signal has nobody to answer.
+                drop(self.reload(wall));
+                self.manager.reloaded();
+            }
             Command::Drain => self.begin_drain(now),
         }
         self.flush();
@@ -234,6 +250,7 @@ impl Control {
         let engine = &self.configuration.engine;
         let [delay, timeout] = [engine.drain_delay, engine.drain_timeout].map(humantime::format_duration);
         tracing::info!(connections = self.open(), %delay, %timeout, "draining");
+        self.manager.stopping(engine.drain_delay.saturating_add(engine.drain_timeout).saturating_add(STOP));
         self.drain = Some(Drain::new(now, engine.drain_delay));
         self.close(now);
         self.view.send_modify(|view| view.unfit = Some("draining".to_owned()));
@@ -251,6 +268,11 @@ impl Control {
             self.look_after_lanes(now);
             self.tell_left_out(now);
         }
+    }
+
+    /// Why the engine must not go on, if it must not.
+    pub fn failed(&self) -> Option<&Unbecome> {
+        self.failed.as_ref()
     }
 
     /// Whether a drain is over, so that lanes may be stopped.
@@ -363,6 +385,7 @@ impl Control {
 
     fn look_after_lanes(&mut self, now: Instant) {
         let mut unfit = self.drain.map(|_| "draining".to_owned());
+        let mut all_breathe = true;
         for lane in &mut self.lanes {
             let (id, counters) = (lane.handle.lane.0, &lane.handle.counters.lane);
             let breaths = counters.breaths.value();
@@ -371,6 +394,7 @@ impl Control {
                 lane.breathed_at = now;
             }
             let silence = now.since(lane.breathed_at);
+            all_breathe &= silence <= BREATH_MAX;
             let why = if breaths == 0 {
                 Some(format!("lane {id} has not started"))
             } else if silence > BREATH_MAX {
@@ -382,16 +406,38 @@ impl Control {
             };
             unfit = unfit.or(why);
         }
+        if all_breathe {
+            self.manager.alive(now);
+        }
         let changed = self.view.send_if_modified(|view| {
             let changed = view.unfit.is_some() != unfit.is_some();
             view.unfit.clone_from(&unfit);
             changed
         });
         match (changed, unfit) {
-            (true, None) => tracing::info!("ready"),
-            (true, Some(why)) => tracing::warn!("not ready: {why}"),
+            (true, None) => self.on_ready(),
+            (true, Some(why)) => {
+                tracing::warn!("not ready: {why}");
+                self.manager.unfit(&why);
+            }
             (false, _) => {}
         }
+    }
+
+    fn on_ready(&mut self) {
+        // Ports are started and lanes pinned: nothing that takes root is left to do.
+        if let Some(user) = self.user.take() {
+            match user::become_user(&user, &caps::CapsHashSet::new()) {
+                Ok(()) => tracing::info!(user, "root's rights are given up"),
+                Err(error) => {
+                    tracing::error!("{error}");
+                    self.failed = Some(error);
+                    return;
+                }
+            }
+        }
+        tracing::info!("ready");
+        self.manager.ready();
     }
 
     fn tell_left_out(&mut self, now: Instant) {
@@ -460,7 +506,7 @@ impl Control {
         self.api.serve(api)?;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !self.is_drained(clock::now()) {
+        while self.failed.is_none() && !self.is_drained(clock::now()) {
             tokio::select! {
                 Some(command) = commands.recv() => self.on_command(command, clock::now(), clock::unix_time()),
                 Some(request) = requests.recv() => self.on_request(request, clock::now(), clock::unix_time()),
@@ -468,6 +514,6 @@ impl Control {
             }
         }
         self.stop(clock::now());
-        Ok(())
+        self.failed.map_or(Ok(()), |failed| Err(io::Error::other(failed)))
     }
 }

@@ -191,16 +191,27 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
 }
 
 /// Keys of `[engine]` that cannot change while the engine runs.
-const ENGINE_FIXED: [&str; 9] =
-    ["name", "cluster", "cores", "control_core", "poll", "admin", "hugepages", "buffers", "segmentation_offload"];
+const ENGINE_FIXED: [&str; 10] = [
+    "name",
+    "cluster",
+    "cores",
+    "control_core",
+    "poll",
+    "user",
+    "admin",
+    "hugepages",
+    "buffers",
+    "segmentation_offload",
+];
 
-fn engine_fixed(engine: &Engine, lines: &[(&'static str, usize); 9]) -> Vec<Fixed> {
+fn engine_fixed(engine: &Engine, lines: &[(&'static str, usize); 10]) -> Vec<Fixed> {
     let values = [
         engine.name.clone(),
         engine.cluster.clone(),
         format!("{:?}", engine.cores),
         engine.control_core.to_string(),
         format!("{:?}", engine.poll).to_lowercase(),
+        engine.user.clone().unwrap_or_else(|| "nobody else".to_owned()),
         engine.admin.to_string(),
         format!("{:?}", engine.hugepages).to_lowercase(),
         engine.buffers.to_string(),

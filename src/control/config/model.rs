@@ -83,6 +83,8 @@ pub struct Engine {
     pub control_core: usize,
     /// What a lane does when there is nothing to do.
     pub poll: Poll,
+    /// Whom the engine becomes once its lanes run; `None`: it stays who it was started as.
+    pub user: Option<String>,
     /// Where `/metrics`, `/healthz` and `/trace` are served.
     pub admin: SocketAddr,
     /// Where the API is served, which changes things.

@@ -37,6 +37,7 @@ pub(super) fn engine(
     let control_core = section.required(report, "control_core", "0", integer::<usize>(0..=i64::from(u16::MAX)));
     let poll =
         section.or(report, "poll", Poll::Adaptive, choice(&[("busy", Poll::Busy), ("adaptive", Poll::Adaptive)]));
+    let user = section.optional(report, "user", user);
     let loopback = SocketAddr::from(([127, 0, 0, 1], 9900));
     let admin = section.or(report, "admin", loopback, parsed("an address with a port", "127.0.0.1:9900"));
     if !admin.value.ip().is_loopback() {
@@ -91,6 +92,7 @@ pub(super) fn engine(
         cores,
         control_core: control_core?.value,
         poll: poll.value,
+        user: user.map(|user| user.value),
         admin: admin.value,
         api,
         hugepages: hugepages.value,
@@ -102,6 +104,17 @@ pub(super) fn engine(
         tcp,
         trace,
     })
+}
+
+/// A user that this machine has.
+fn user(value: &DeValue<'_>) -> Result<String, Wrong> {
+    let name = text(32)(value)?;
+    let remedy = "write one of this machine's users, as `getent passwd` lists them; `useradd --system NAME` makes one";
+    match nix::unistd::User::from_name(&name) {
+        Ok(Some(_)) => Ok(name),
+        Ok(None) => Err(wrong(format!("is {name:?}, whom this machine does not know"), remedy)),
+        Err(error) => Err(wrong(format!("is {name:?}, and users cannot be looked up ({error})"), remedy)),
+    }
 }
 
 fn cores(report: &mut Report, section: &mut Section<'_>, machine: &Machine) -> Vec<usize> {
