@@ -16,6 +16,7 @@ use smoltcp::wire::EthernetAddress;
 use super::hugepages::{self, Memory};
 use super::lane::Lane;
 use super::log;
+use super::pci::Holder;
 use super::queue::{Pool, Queue, Seed};
 use super::settings::{Device, Error, Plan, PortSettings, Segmentation, Settings};
 use crate::nic::{Buffers, Offload, PortInfo};
@@ -112,7 +113,8 @@ impl Engine {
     /// # Errors
     /// What is wrong and what mends it. An engine that did not start leaves DPDK half up; the process should end.
     pub fn start(settings: &Settings) -> Result<Self, Error> {
-        let plan = Plan::new(settings, &usable_cores())?;
+        let mut plan = Plan::new(settings, &usable_cores())?;
+        plan.look_at_drivers(Holder::of)?;
         let needed_mib = hugepages::needed_mib(settings.buffers, plan.has_long_frames());
         let memory = hugepages::choose(settings.hugepages, &hugepages::free(), needed_mib, &plan.devices)?;
         ffi::want_long_frames(plan.has_long_frames());

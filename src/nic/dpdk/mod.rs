@@ -23,6 +23,7 @@ mod engine;
 mod hugepages;
 mod lane;
 mod log;
+mod pci;
 mod queue;
 mod settings;
 mod tap;

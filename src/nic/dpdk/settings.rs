@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde_json::{Value, json};
 
 use super::hugepages::Memory;
+use super::pci::Holder;
 use crate::nic::FRAME_MAX;
 
 /// Bytes of an Ethernet header.
@@ -185,6 +186,18 @@ pub enum Error {
         /// What may help.
         remedy: &'static str,
     },
+    /// A PCI device that has no driver for DPDK.
+    #[error(
+        "port {port}: DPDK cannot use device `{device}`: {objection}; `scripts/bind --status` lists the NICs, `scripts/bind {device}` gives it to DPDK"
+    )]
+    NotBound {
+        /// The port.
+        port: String,
+        /// Its address.
+        device: String,
+        /// Who has it.
+        objection: String,
+    },
     /// The device has fewer queues than there are lanes.
     #[error(
         "port {port}: device `{device}` has {queues} queue pairs, and {lanes} lanes need one each; use fewer `cores` or give the device more queues"
@@ -266,7 +279,7 @@ impl Device {
     /// What to look at when DPDK makes no port of it.
     pub(super) fn remedy(&self) -> &'static str {
         if self.pci {
-            "bind it to vfio-pci first, see dpdk-config/pci.toml"
+            "`scripts/bind --status` says how it is bound, dpdk-config/pci.toml how it should be"
         } else if self.is("net_tap") {
             "a tap needs root, /dev/net/tun and an interface name that is free and at most 15 characters long"
         } else {
@@ -324,6 +337,8 @@ pub(super) struct Plan {
     pub(super) control_core: usize,
     /// Devices of the ports, in order of configuration.
     pub(super) devices: Vec<Device>,
+    /// What the EAL is told about addresses of memory, if anything.
+    iova_mode: Option<&'static str>,
     /// The settings themselves.
     pub(super) settings: Settings,
 }
@@ -343,7 +358,21 @@ impl Plan {
         if settings.buffers < minimum {
             return Err(Error::TooFewBuffers { buffers: settings.buffers, minimum });
         }
-        Ok(Self { cores, control_core: settings.control_core, devices, settings: settings.clone() })
+        Ok(Self { cores, control_core: settings.control_core, devices, iova_mode: None, settings: settings.clone() })
+    }
+
+    /// Proves that DPDK can use the PCI devices, by the drivers that `holder` says they have.
+    pub(super) fn look_at_drivers(&mut self, holder: impl Fn(&str) -> Holder) -> Result<(), Error> {
+        let mut holders = Vec::new();
+        for (port, device) in self.settings.ports.iter().zip(&self.devices).filter(|(_, device)| device.pci) {
+            let holder = holder(&device.name);
+            if let Some(objection) = holder.objection() {
+                return Err(Error::NotBound { port: port.name.clone(), device: device.name.clone(), objection });
+            }
+            holders.push(holder);
+        }
+        self.iova_mode = Holder::iova_mode(holders.iter());
+        Ok(())
     }
 
     /// Whether packet buffers are long.
@@ -362,6 +391,7 @@ impl Plan {
         // Nothing is shared with another process, so nothing is left behind in /dev/hugepages and /run when we are killed.
         let private = if memory == Memory::Huge { "--in-memory" } else { "--no-shconf" };
         let mut arguments = vec![private.to_owned(), "--no-telemetry".to_owned()];
+        arguments.extend(self.iova_mode.map(str::to_owned));
         let mut pci = self.devices.iter().filter(|device| device.pci).peekable();
         if pci.peek().is_none() {
             // Else DPDK takes every PCI NIC that it has a driver for, the one you are logged in over included.
@@ -474,6 +504,24 @@ mod tests {
         assert!(arguments("net_tap0,iface=x", Memory::Huge).contains("--no-pci"));
         assert!(!arguments("0000:3b:00.0", Memory::Huge).contains("--no-pci"));
         assert!(arguments("3B:00.0,queues=4", Memory::Huge).ends_with("-a 0000:3b:00.0,queues=4"));
+    }
+
+    #[test]
+    fn a_pci_device_must_have_a_driver_for_dpdk() {
+        let plan = |holder: Holder| {
+            let mut plan = Plan::new(&settings("0000:3b:00.0"), &[0, 1]).unwrap();
+            plan.look_at_drivers(|_| holder.clone()).map(|()| plan.eal_arguments(Memory::Huge))
+        };
+        assert!(plan(Holder::Uio).unwrap().contains("--iova-mode=pa"));
+        assert!(!plan(Holder::Vfio).unwrap().contains("--iova-mode"));
+        let refused = plan(Holder::Kernel("ixgbe".into())).unwrap_err().to_string();
+        assert!(
+            refused.contains("port front")
+                && refused.contains("driver ixgbe")
+                && refused.contains("scripts/bind 0000:3b:00.0"),
+            "{refused}"
+        );
+        assert!(plan(Holder::Missing).unwrap_err().to_string().contains("no such PCI device"));
     }
 
     #[test]

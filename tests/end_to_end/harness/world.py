@@ -96,7 +96,7 @@ def enter(descriptor):
 
 def sweep():
     """Removes namespaces and directories of runs that were killed before they could clean up: those whose process is gone."""
-    ours = re.compile(r"sealane-(?:demo|test|bench)-(\d+)(?:-.*)?")
+    ours = re.compile(r"sealane-(?:demo|test|bench|vm)-(\d+)(?:-.*)?")
     leftovers = [*(NAMESPACES.iterdir() if NAMESPACES.is_dir() else ()), *pathlib.Path(tempfile.gettempdir()).glob("sealane-*")]
     for path in leftovers:
         match = ours.fullmatch(path.name)
