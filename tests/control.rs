@@ -19,7 +19,7 @@ use sealane::health::{Answer, Cause, Finding, Outcome, Verdict};
 use sealane::lane::{self, Clock, Handle, Lane, Order, Record, Snapshot, Steering};
 use sealane::nic::memory;
 use sealane::persistence::Reason;
-use sealane::relay::End;
+use sealane::relay::{End, Times};
 use sealane::tcp::{self, Stack, Token};
 use sealane::ticket::{Ring, Schedule};
 use smoltcp::wire::EthernetAddress;
@@ -148,7 +148,7 @@ fn record() -> Record {
         lane: LaneId(1),
         began: WALL,
         lasted: Duration::from_millis(5),
-        handshake: None,
+        times: Times::default(),
         client: "198.18.0.1:50000".parse().unwrap(),
         local: "198.18.0.10:443".parse().unwrap(),
         service: identity::service("shop"),

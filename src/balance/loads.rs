@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use crossbeam::utils::CachePadded;
 
 use crate::balance::evidence::{self, Evidence, Outcome};
+use crate::balance::traffic::{self, Fault, Traffic};
 use crate::balance::{Pool, Slot};
 use crate::base::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::base::{Counter, LaneId};
@@ -17,11 +18,13 @@ const BLOCK: usize = 16;
 /// One lane's counters. Whole blocks of cache lines, so that no two lanes write to the same one.
 type Row = Box<[CachePadded<[Counter; BLOCK]>]>;
 
-/// The table: 8 bytes and 32 of evidence a lane and slot, 16 a slot, and two cache lines for each server that has ever had a limit.
+/// The table: 8 bytes, 32 of evidence and 16 of traffic a lane and slot, 16 a slot, two cache lines for each server that has ever had a limit, and two a lane for each
+/// that it has connected to.
 #[derive(Debug)]
 pub struct Loads {
     rows: Box<[Row]>,
     evidence: evidence::Table,
+    traffic: traffic::Table,
     limits: Box<[OnceLock<Box<CachePadded<Limit>>>]>,
 }
 
@@ -90,6 +93,7 @@ impl Loads {
         Self {
             rows: (0..lanes).map(|_| row()).collect(),
             evidence: evidence::Table::new(lanes, slots),
+            traffic: traffic::Table::new(lanes, slots),
             limits: (0..slots).map(|_| OnceLock::new()).collect(),
         }
     }
@@ -132,6 +136,16 @@ impl Loads {
     /// How live connections to the server at `slot` fared, over all lanes. Costs a read a lane.
     pub fn evidence(&self, slot: Slot) -> Evidence {
         self.evidence.sum(slot)
+    }
+
+    /// What went to the server at `slot` and came from it, over all lanes. Costs a read a lane.
+    pub fn traffic(&self, slot: Slot) -> Traffic {
+        self.traffic.sum(slot)
+    }
+
+    /// Forgets the traffic of the server that had `slot`, so that the next one's begins anew. Control's, while no lane knows of the slot.
+    pub fn forget(&self, slot: Slot) {
+        self.traffic.forget(slot);
     }
 
     fn counter(&self, lane: LaneId, slot: Slot) -> Option<&Counter> {
@@ -246,6 +260,21 @@ impl LaneLoads {
     /// Notes what a connection says of the server at `slot`.
     pub fn note(&self, slot: Slot, outcome: Outcome) {
         self.loads.evidence.note(self.lane, slot, outcome);
+    }
+
+    /// A connection to the server at `slot` has begun.
+    pub fn connected(&self, slot: Slot) {
+        self.loads.traffic.connected(self.lane, slot);
+    }
+
+    /// So many bytes have gone to the server at `slot` and have come from it.
+    pub fn moved(&self, slot: Slot, to: u64, from: u64) {
+        self.loads.traffic.moved(self.lane, slot, to, from);
+    }
+
+    /// The server at `slot` has failed a connection.
+    pub fn failed(&self, slot: Slot, fault: Fault) {
+        self.loads.traffic.failed(self.lane, slot, fault);
     }
 
     /// Whether the server at `slot` has no place for a client that does not wait.

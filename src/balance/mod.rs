@@ -15,6 +15,7 @@ pub mod maglev;
 pub mod pool;
 pub mod shares;
 pub mod slots;
+pub mod traffic;
 
 mod draw;
 mod turns;
@@ -29,6 +30,7 @@ pub use maglev::Maglev;
 pub use pool::{Admission, Algorithm, Draining, Pool, Server, ServerIndex, State};
 pub use shares::{Ejection, Passive, Shares, Sharing};
 pub use slots::{Slots, SlotsFull};
+pub use traffic::{Fault, Traffic};
 
 #[cfg(test)]
 pub(crate) mod testing {

@@ -64,12 +64,20 @@ impl Slots {
         self.published.push((Arc::downgrade(pool), pool.servers.iter().map(|server| server.slot).collect()));
     }
 
-    /// Takes back the slots that no pool has any more. Costs a pass over all pools that lanes have.
-    pub fn take_back(&mut self) {
+    /// Takes back the slots that no pool has any more, and says which. Costs a pass over all pools that lanes have.
+    pub fn take_back(&mut self) -> Vec<Slot> {
         self.published.retain(|(pool, _)| pool.strong_count() > 0);
         let used: HashSet<Slot> = self.published.iter().flat_map(|(_, slots)| slots.iter().copied()).collect();
-        let free = &mut self.free;
-        self.taken.retain(|_, slot| used.contains(slot) || !free.insert(*slot));
+        let (free, mut taken_back) = (&mut self.free, Vec::new());
+        self.taken.retain(|_, slot| {
+            let is_used = used.contains(slot);
+            if !is_used {
+                free.insert(*slot);
+                taken_back.push(*slot);
+            }
+            is_used
+        });
+        taken_back
     }
 }
 

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::watch;
 
-use crate::control::metrics::{CONTENT_TYPE, Metrics, View};
+use crate::control::metrics::{CLASSIC_TYPE, CONTENT_TYPE, Metrics, View, classic};
 use crate::control::trace::Traces;
 
 /// Why the admin API cannot be served.
@@ -63,8 +63,11 @@ pub async fn serve(listener: TcpListener, router: Router) -> io::Result<()> {
     axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await
 }
 
-async fn metrics_page(State(shown): State<Shown>) -> Response {
+async fn metrics_page(State(shown): State<Shown>, headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|accepted| accepted.to_str().ok()).unwrap_or_default();
+    let wants_classic = accepted.contains("text/plain") && !accepted.contains("application/openmetrics-text");
     match shown.metrics.encode() {
+        Ok(text) if wants_classic => ([(header::CONTENT_TYPE, CLASSIC_TYPE)], classic(&text)).into_response(),
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -112,7 +112,12 @@ mod tests {
         assert_eq!((seen.since(), seen.since_of(&seen.verdict.findings[1])), (UnixTime(198), UnixTime(195)));
         table.note(verdict(1, 0), UnixTime(300));
         assert_eq!(table.of(Slot(1)), None, "monitored no more");
-        table.keep(&[Placed { pool: "web".into(), server: "a".into(), slot: Slot(3) }]);
+        table.keep(&[Placed {
+            pool: "web".into(),
+            server: "a".into(),
+            slot: Slot(3),
+            state: crate::balance::State::Enabled,
+        }]);
         assert_eq!(table.of(Slot(2)), None, "removed");
     }
 }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use smoltcp::wire::EthernetAddress;
 
-use crate::balance::{self, Board, Loads, Maglev, Slot, Slots, slots::SlotsFull};
-use crate::base::PoolId;
+use crate::balance::{self, Board, Loads, Maglev, Slot, Slots, State, slots::SlotsFull};
+use crate::base::{PoolId, ServiceId};
 use crate::control::config::{Configuration, KeySource, Pool, Port, SERVERS_MAX, TicketKeys, VirtualService};
 use crate::control::keys::inspect;
 use crate::control::{config, identity};
 use crate::health::{Monitor, MonitoredPool};
 use crate::lane::Snapshot;
 use crate::persistence::Profile;
+use crate::relay::Tally;
 use crate::ticket::{Schedule, Scope};
 use crate::tls::client::{Connector, Target};
 use crate::{link, relay, tcp, tls};
@@ -37,6 +38,9 @@ pub struct Shared {
     pub slots: Slots,
     /// Tables of pools by [consistent hash](balance::Algorithm::ConsistentHash): one for all lanes, and the next snapshot's where nothing changes that it follows from.
     tables: HashMap<PoolId, Arc<Maglev>>,
+    /// What lanes count of each virtual service, one a lane: the same across reloads, as long as the service is there or a connection to it is open.
+    tallies: HashMap<ServiceId, Vec<Arc<Tally>>>,
+    lanes: usize,
 }
 
 impl Shared {
@@ -47,7 +51,21 @@ impl Shared {
             loads: Arc::new(Loads::new(lanes, SLOTS_MAX)),
             slots: Slots::new(u32::try_from(SLOTS_MAX).unwrap_or(u32::MAX)),
             tables: HashMap::new(),
+            tallies: HashMap::new(),
+            lanes,
         }
+    }
+
+    /// What `lane` counts of a virtual service.
+    fn tally(&mut self, service: ServiceId, lane: usize) -> Arc<Tally> {
+        let lanes = self.lanes;
+        let tallies = self.tallies.entry(service).or_insert_with(|| (0..lanes).map(|_| Arc::default()).collect());
+        tallies.get(lane).map(Arc::clone).unwrap_or_default()
+    }
+
+    /// What lanes count of a virtual service, one a lane.
+    pub fn tallies(&self, service: ServiceId) -> &[Arc<Tally>] {
+        self.tallies.get(&service).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -84,6 +102,30 @@ pub struct Placed {
     pub server: String,
     /// Its place.
     pub slot: Slot,
+    /// What the operator says of it.
+    pub state: State,
+}
+
+/// A pool of the configuration in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedPool {
+    /// Its name.
+    pub name: String,
+    /// It is down with fewer servers that are enabled and up.
+    pub servers_up_min: u16,
+    /// The places of its servers that are enabled.
+    pub enabled: Vec<Slot>,
+}
+
+/// A virtual service of the configuration in force.
+#[derive(Clone, Debug)]
+pub struct PlacedService {
+    /// Its name.
+    pub name: String,
+    /// Its pool by name.
+    pub pool: String,
+    /// What each lane counts of it.
+    pub tallies: Vec<Arc<Tally>>,
 }
 
 /// One snapshot of `configuration` for each of `lanes` lanes. `macs` are the Ethernet addresses of its ports, in their order.
@@ -97,9 +139,12 @@ pub fn snapshots(
     shared: &mut Shared,
     lanes: usize,
 ) -> Result<Vec<Snapshot>, Unpublishable> {
-    shared.slots.take_back();
+    for slot in shared.slots.take_back() {
+        shared.loads.forget(slot);
+    }
+    shared.tallies.retain(|_, tallies| tallies.iter().any(|tally| Arc::strong_count(tally) > 1));
     let snapshots: Vec<_> =
-        (0..lanes).map(|_| snapshot(configuration, version, macs, shared)).collect::<Result<_, _>>()?;
+        (0..lanes).map(|lane| snapshot(configuration, version, macs, shared, lane)).collect::<Result<_, _>>()?;
     // Nothing can fail any more. A lane that counts by a limit follows it at once; one that a limit is new to begins to count with its snapshot.
     for pool in snapshots.iter().flat_map(|snapshot| &snapshot.pools).map(|monitored| &monitored.pool) {
         shared.slots.publish(pool);
@@ -115,6 +160,7 @@ fn snapshot(
     version: u64,
     macs: &[EthernetAddress],
     shared: &mut Shared,
+    lane: usize,
 ) -> Result<Snapshot, Unpublishable> {
     let cluster = identity::cluster(&configuration.engine.cluster);
     let (mut pools, mut targets) = (Vec::new(), Vec::new());
@@ -143,6 +189,7 @@ fn snapshot(
             tls: Arc::new(tls),
             proxy_protocol: service.proxy_protocol,
             timeouts: service.timeouts,
+            tally: shared.tally(service.id, lane),
         }));
     }
     let ports =
@@ -199,10 +246,36 @@ pub fn placed(snapshot: &Snapshot) -> Vec<Placed> {
             pool: name.clone(),
             server: server.name.clone(),
             slot: server.slot,
+            state: server.state,
         };
         pool.servers.iter().map(place).collect::<Vec<_>>()
     };
     snapshot.pools.iter().flat_map(|monitored| of_pool(&monitored.pool)).collect()
+}
+
+/// Every pool of a snapshot.
+pub fn placed_pools(snapshot: &Snapshot) -> Vec<PlacedPool> {
+    let place = |pool: &balance::Pool| PlacedPool {
+        name: pool.name.clone(),
+        servers_up_min: pool.failover.servers_up_min,
+        enabled: pool
+            .servers
+            .iter()
+            .filter(|server| server.state == State::Enabled)
+            .map(|server| server.slot)
+            .collect(),
+    };
+    snapshot.pools.iter().map(|monitored| place(&monitored.pool)).collect()
+}
+
+/// Every virtual service of a configuration that has been published.
+pub fn placed_services(configuration: &Configuration, shared: &Shared) -> Vec<PlacedService> {
+    let place = |service: &VirtualService| PlacedService {
+        name: service.name.clone(),
+        pool: service.pool.name.clone(),
+        tallies: shared.tallies(service.id).to_vec(),
+    };
+    configuration.services.iter().map(place).collect()
 }
 
 /// What a port answers for: its own addresses, and each virtual address that is in one of its networks. A virtual address in nobody's

@@ -72,12 +72,16 @@ struct Line<'a> {
     client_certificate: Option<&'a str>,
     version: Option<&'static str>,
     cipher: Option<&'static str>,
+    client_rtt_ms: Option<f64>,
     handshake_ms: Option<f64>,
+    connect_ms: Option<f64>,
+    first_byte_ms: Option<f64>,
     duration_ms: f64,
     bytes_received: u64,
     bytes_sent: u64,
     persistence: Persistence,
     end: &'static str,
+    ended_by: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -106,7 +110,10 @@ impl<'a> Line<'a> {
                 TlsVersion::Tls13 => "1.3",
             }),
             cipher: record.cipher,
-            handshake_ms: record.handshake.map(milliseconds),
+            client_rtt_ms: record.times.client_rtt.map(milliseconds),
+            handshake_ms: record.times.handshake.map(milliseconds),
+            connect_ms: record.times.connect.map(milliseconds),
+            first_byte_ms: record.times.first_byte.map(milliseconds),
             duration_ms: milliseconds(record.lasted),
             bytes_received: record.received,
             bytes_sent: record.sent,
@@ -119,6 +126,7 @@ impl<'a> Line<'a> {
                 resumed: record.resumed,
             },
             end: record.end.name(),
+            ended_by: record.end.doer().name(),
         }
     }
 
@@ -140,7 +148,14 @@ impl<'a> Line<'a> {
         pair("client_certificate", self.client_certificate.map(str::to_owned));
         pair("version", self.version.map(str::to_owned));
         pair("cipher", self.cipher.map(str::to_owned));
-        pair("handshake_ms", self.handshake_ms.map(|time| time.to_string()));
+        for (key, time) in [
+            ("client_rtt_ms", self.client_rtt_ms),
+            ("handshake_ms", self.handshake_ms),
+            ("connect_ms", self.connect_ms),
+            ("first_byte_ms", self.first_byte_ms),
+        ] {
+            pair(key, time.map(|time| time.to_string()));
+        }
         pair("duration_ms", Some(self.duration_ms.to_string()));
         pair("bytes_received", Some(self.bytes_received.to_string()));
         pair("bytes_sent", Some(self.bytes_sent.to_string()));
@@ -151,6 +166,7 @@ impl<'a> Line<'a> {
         pair("persistence.issuer", self.persistence.issuer.clone());
         pair("persistence.resumed", self.persistence.resumed.map(|resumed| resumed.to_string()));
         pair("end", Some(self.end.to_owned()));
+        pair("ended_by", Some(self.ended_by.to_owned()));
         text
     }
 }
@@ -247,7 +263,7 @@ mod tests {
     use super::*;
     use crate::base::LaneId;
     use crate::persistence::Reason;
-    use crate::relay::End;
+    use crate::relay::{End, Times};
     use crate::ticket::KeyId;
 
     fn names() -> Names {
@@ -263,7 +279,12 @@ mod tests {
             lane: LaneId(1),
             began: UnixTime(1_767_225_600),
             lasted: Duration::from_micros(1_234_567),
-            handshake: Some(Duration::from_micros(2500)),
+            times: Times {
+                client_rtt: Some(Duration::from_micros(400)),
+                handshake: Some(Duration::from_micros(2500)),
+                connect: Some(Duration::from_micros(700)),
+                first_byte: Some(Duration::from_micros(12_000)),
+            },
             client: "198.18.0.1:50000".parse().unwrap(),
             local: "198.18.0.10:443".parse().unwrap(),
             service: ServiceId(1),
@@ -287,10 +308,11 @@ mod tests {
     fn json_line_names_everything_and_explains_persistence() {
         let expected = concat!(
             r#"{"time":"2026-01-01T00:00:00Z","lane":1,"client":"198.18.0.1:50000","local":"198.18.0.10:443","service":"shop","#,
-            r#""pool":"web","sni":"shop.test","client_certificate":"CN=alice,O=Shop","version":"1.3","cipher":"TLS_AES_128_GCM_SHA256","handshake_ms":2.5,"#,
+            r#""pool":"web","sni":"shop.test","client_certificate":"CN=alice,O=Shop","version":"1.3","cipher":"TLS_AES_128_GCM_SHA256","#,
+            r#""client_rtt_ms":0.4,"handshake_ms":2.5,"connect_ms":0.7,"first_byte_ms":12.0,"#,
             r#""duration_ms":1234.567,"bytes_received":100,"bytes_sent":2000,"#,
             r#""persistence":{"wanted":"0000000000000009","chosen":"web/a","reason":"switched-removed","key_id":"0102030405060708","#,
-            r#""issuer":"0000000000000004","resumed":true},"end":"finished"}"#,
+            r#""issuer":"0000000000000004","resumed":true},"end":"finished","ended_by":"both"}"#,
         );
         assert_eq!(line(&record(), &names(), LogFormat::Json), expected);
     }
@@ -298,7 +320,7 @@ mod tests {
     #[test]
     fn text_line_leaves_out_what_is_not_known() {
         let record = Record {
-            handshake: None,
+            times: Times::default(),
             server_name: Some("a \"b\"".into()),
             client_subject: None,
             version: None,
@@ -314,7 +336,7 @@ mod tests {
         };
         let expected = concat!(
             "2026-01-01T00:00:00Z lane=1 client=198.18.0.1:50000 local=198.18.0.10:443 service=shop sni=\"a \\\"b\\\"\" ",
-            "duration_ms=1234.567 bytes_received=100 bytes_sent=2000 end=client-gone"
+            "duration_ms=1234.567 bytes_received=100 bytes_sent=2000 end=client-gone ended_by=client"
         );
         assert_eq!(line(&record, &names(), LogFormat::Text), expected);
     }

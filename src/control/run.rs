@@ -195,10 +195,12 @@ impl Control {
         self.version = version;
         self.names.learn(&self.configuration);
         let servers = snapshots.first().map(publish::placed).unwrap_or_default();
+        let pools = snapshots.first().map(publish::placed_pools).unwrap_or_default();
+        let services = publish::placed_services(&self.configuration, &self.shared);
         self.view.send_modify(|view| {
             view.configuration_version = version;
             view.health.keep(&servers);
-            view.servers = servers;
+            (view.servers, view.pools, view.services) = (servers, pools, services);
         });
         for (lane, snapshot) in self.lanes.iter_mut().zip(snapshots) {
             lane.outbox.configure(snapshot);
@@ -457,7 +459,8 @@ impl Control {
         let handles: Vec<_> = self.lanes.iter().map(|lane| lane.handle.clone()).collect();
         let ports = self.configuration.ports.iter().map(|port| port.name.clone()).collect();
         let (board, loads) = (Arc::clone(&self.shared.board), Arc::clone(&self.shared.loads));
-        Metrics::new(&handles, ports, board, loads, Arc::clone(&self.counters), self.view.subscribe())
+        let engine = (self.configuration.engine.id, self.configuration.engine.name.clone());
+        Metrics::new(&handles, engine, ports, board, loads, Arc::clone(&self.counters), self.view.subscribe())
     }
 
     /// What the lanes' connections have just done.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use crate::base::counter::Reading;
+use crate::base::histogram::{Histogram, Times};
 use crate::base::{LaneId, PortId};
 use crate::lane::{Inbox, Record, inbox};
 use crate::{health, link, persistence, relay, tcp, tls};
@@ -61,10 +62,16 @@ pub struct Counters {
     pub links: Vec<Arc<link::Counters>>,
     /// TCP.
     pub tcp: Arc<tcp::Counters>,
+    /// Times of the loop itself.
+    pub times: Arc<LaneTimes>,
     /// Tickets.
     pub tickets: Arc<tls::ticketer::Counters>,
+    /// Tickets by key and by issuer.
+    pub ledgers: Arc<tls::ticketer::Ledgers>,
     /// Relayed connections.
     pub relay: Arc<relay::Counters>,
+    /// How connections ended whose TLS handshake never did.
+    pub failed_handshakes: Arc<relay::tally::Ends>,
     /// Persistence by the client's address.
     pub client_ip: Arc<persistence::client_ip::Counters>,
     /// Health monitors; zeros on lanes that run none.
@@ -77,8 +84,11 @@ impl Counters {
             lane: Arc::default(),
             links: (0..ports).map(|_| Arc::default()).collect(),
             tcp: Arc::default(),
+            times: Arc::default(),
             tickets: Arc::default(),
+            ledgers: Arc::default(),
             relay: Arc::default(),
+            failed_handshakes: Arc::default(),
             client_ip: Arc::default(),
             health: Arc::default(),
         }
@@ -95,6 +105,57 @@ impl Counters {
         self.relay.read(&mut |reading| visit("relay", None, reading));
         self.client_ip.read(&mut |reading| visit("client_ip", None, reading));
         self.health.read(&mut |reading| visit("health", None, reading));
+    }
+}
+
+/// Times that a lane's loop notes.
+#[derive(Debug, Default)]
+pub struct LaneTimes {
+    /// How long breaths took that found something to do.
+    pub breath: Histogram,
+    /// How long connections waited for their turn, by queue in the order of [`Queue::ALL`].
+    waits: [Histogram; Queue::ALL.len()],
+}
+
+/// The queues in which connections wait for their turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// Clients whose ClientHello has not been answered.
+    Hellos,
+    /// Clients whose ClientHello has, and those whose server shakes hands.
+    Handshakes,
+    /// All others.
+    Ready,
+}
+
+impl Queue {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Hellos, Self::Handshakes, Self::Ready];
+
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hellos => "hellos",
+            Self::Handshakes => "handshakes",
+            Self::Ready => "ready",
+        }
+    }
+}
+
+impl LaneTimes {
+    /// Where waits in a queue are noted.
+    pub fn waits(&self, queue: Queue) -> &Histogram {
+        let [hellos, handshakes, ready] = &self.waits;
+        match queue {
+            Queue::Hellos => hellos,
+            Queue::Handshakes => handshakes,
+            Queue::Ready => ready,
+        }
+    }
+
+    /// What breaths took.
+    pub fn breaths(&self) -> Times {
+        self.breath.times()
     }
 }
 

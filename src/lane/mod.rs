@@ -153,8 +153,8 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         let counters = Arc::clone(&handle.counters);
         let (now, unix) = clock.read();
         counters.lane.ring_version.set(settings.ring.version());
-        let mut desk =
-            Box::new(Desk::new(settings.engine, settings.ring, random.fork(), Arc::clone(&counters.tickets)));
+        let desk = Desk::new(settings.engine, settings.ring, random.fork(), Arc::clone(&counters.tickets));
+        let mut desk = Box::new(desk.with_ledgers(Arc::clone(&counters.ledgers)));
         desk.set_time(unix);
         let (lanes, recall_random) = (steering.lanes(), random.fork());
         let station = Station::new(&handle, steering, queues, settings.tcp, random);
@@ -226,6 +226,9 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         let share =
             if self.was_busy { &self.counters.lane.busy_nanoseconds } else { &self.counters.lane.idle_nanoseconds };
         share.add(nanos);
+        if self.was_busy {
+            self.counters.times.breath.note(now - self.breath_began);
+        }
         self.breath_began = now;
     }
 

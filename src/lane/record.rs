@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::base::{Duration, EngineId, LaneId, PoolId, ServerId, ServiceId, UnixTime};
 use crate::persistence::Reason;
-use crate::relay::End;
+use crate::relay::{End, Times};
 use crate::ticket::{KeyId, TlsVersion};
 
 /// One ended connection.
@@ -16,8 +16,8 @@ pub struct Record {
     pub began: UnixTime,
     /// How long it lasted.
     pub lasted: Duration,
-    /// From SYN to the end of the TLS handshake, if it ended.
-    pub handshake: Option<Duration>,
+    /// Where its time went.
+    pub times: Times,
     /// The client.
     pub client: SocketAddr,
     /// Where it connected.

@@ -3,15 +3,20 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::balance::{Backend, ServerIndex, Slot};
+use crate::balance::{Backend, Fault, ServerIndex, Slot};
 use crate::base::{Flow, Instant, ServiceId, TimerId, UnixTime};
 use crate::health::ProbeId;
 use crate::lane::connect::NoConnection;
+use crate::lane::handle::Queue;
 use crate::lane::recall::Recalled;
 use crate::lane::{CONNECTIONS_MAX, HANDSHAKE_STEPS_MAX, Lane, Record, SECURING_STEP};
 use crate::nic::QueuePair;
+use crate::relay::pump::WORK_MAX;
 use crate::relay::{End, Next, Relay, Service, Side};
 use crate::tcp::{AHEAD, ConnectionId, Event, Token};
+
+/// Bytes of a connection are counted in steps of so many and at its end: rows of services and servers are not touched for each segment.
+const COUNTED_AT: u64 = WORK_MAX as u64;
 
 /// A virtual service and where its clients go, both of one snapshot. Connections keep the service that they began with, and go where the snapshot says that is in
 /// force when that is decided: no server that a reload removed, disabled or drains gets a client whose handshake was under way.
@@ -30,8 +35,10 @@ pub(super) struct Connection {
     /// Its client and own address, which TCP forgets when the leg is gone.
     pub(super) flow: Flow,
     began: UnixTime,
-    /// Waits in a run queue.
-    queued: bool,
+    /// Waits in this run queue since then. Time is read once a breath: whoever has its turn in the same one has not waited.
+    queued: Option<(Queue, Instant)>,
+    /// Bytes from and to the client that have been counted.
+    counted: (u64, u64),
     /// Fires when its deadline, as it was when the timer was armed, has come.
     timer: Option<TimerId>,
     armed: Instant,
@@ -158,6 +165,9 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             self.station.stack.abort(client, now);
             return;
         };
+        let tally = &front.service.tally.counters;
+        tally.connections.increment();
+        tally.open.increment();
         let relay = Relay::new(Arc::clone(&front.service), client, flow.remote().ip(), now);
         let backend = Rc::clone(&front.backend);
         let connection = Connection {
@@ -165,7 +175,8 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             backend,
             flow,
             began: unix,
-            queued: false,
+            queued: None,
+            counted: (0, 0),
             timer: None,
             armed: now,
             claim: Claim::Undecided,
@@ -191,20 +202,23 @@ impl<Q: QueuePair, C> Lane<Q, C> {
     /// Puts a connection into its run queue, once.
     pub(super) fn wake(&mut self, index: usize) {
         let Some(connection) = self.connections.get_mut(index) else { return };
-        if !std::mem::replace(&mut connection.queued, true) {
+        if connection.queued.is_none() {
             let relay = &connection.relay;
-            let queue = match (relay.awaits_hello(), relay.is_handshaking()) {
-                (true, _) => &mut self.hellos,
-                (false, true) => &mut self.handshakes,
-                (false, false) => &mut self.ready,
+            let (queue, waiting) = match (relay.awaits_hello(), relay.is_handshaking()) {
+                (true, _) => (Queue::Hellos, &mut self.hellos),
+                (false, true) => (Queue::Handshakes, &mut self.handshakes),
+                (false, false) => (Queue::Ready, &mut self.ready),
             };
-            queue.push(index);
+            connection.queued = Some((queue, self.breath_began));
+            waiting.push(index);
         }
     }
 
     fn run(&mut self, index: usize, now: Instant) {
         let Some(connection) = self.connections.get_mut(index) else { return };
-        connection.queued = false;
+        if let Some((queue, since)) = connection.queued.take() {
+            self.counters.times.waits(queue).note(now - since);
+        }
         let is_undecided = connection.claim == Claim::Undecided;
         if is_undecided && let Some(front) = self.fronts.get(&connection.relay.service().id) {
             connection.backend = Rc::clone(front.backend.in_force());
@@ -212,6 +226,10 @@ impl<Q: QueuePair, C> Lane<Q, C> {
         let Connection { relay, backend, .. } = &mut **connection;
         let next = relay.work(&mut self.station.stack, &mut self.desk, backend, &self.counters.relay, now);
         let has_done_with_server = relay.has_done_with_server();
+        let (received, sent) = relay.bytes();
+        if received + sent - (connection.counted.0 + connection.counted.1) >= COUNTED_AT {
+            self.count_bytes(index);
+        }
         if is_undecided {
             self.claim(index);
         }
@@ -243,6 +261,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
         let Some(connection) = self.connections.get_mut(index) else { return };
         match opened {
             Ok(leg) => {
+                self.loads.connected(slot);
                 connection.relay.on_connecting(leg, target.flatten().as_ref(), now);
                 self.arm(index);
             }
@@ -256,11 +275,16 @@ impl<Q: QueuePair, C> Lane<Q, C> {
     fn try_other(&mut self, index: usize, now: Instant) {
         self.release(index);
         let Some(connection) = self.connections.get_mut(index) else { return };
+        let failed = connection.failing();
         let chosen = connection.backend.choose_other(connection.flow.remote().ip(), connection.relay.tried());
         connection.relay.on_other_server(chosen);
         match chosen.and_then(|server| Some((server, connection.backend.pool().server(server)?.slot))) {
             Some((server, slot)) => {
                 connection.claim = Claim::Place(slot);
+                // Where there is no other the connection's end says it.
+                if let Some((slot, fault)) = failed {
+                    self.loads.failed(slot, fault);
+                }
                 self.counters.relay.connects_retried.increment();
                 self.connect(index, server, now);
             }
@@ -308,20 +332,45 @@ impl<Q: QueuePair, C> Lane<Q, C> {
         if let Some(connection) = self.connections.get_mut(index) {
             connection.relay.on_over(now);
         }
+        self.count_bytes(index);
         self.release(index);
         let Some(connection) = self.connections.try_remove(index) else { return };
         if let Some(timer) = connection.timer {
             self.deadlines.cancel(timer);
         }
         self.let_go(&connection, now);
-        let (received, sent) = connection.relay.bytes();
         let counters = &self.counters.relay;
         counters.on_end(end);
-        counters.bytes_received.add(received);
-        counters.bytes_sent.add(sent);
+        let tally = &connection.relay.service().tally;
+        tally.counters.open.set(tally.counters.open.value().saturating_sub(1));
+        tally.ended.count(end);
+        if connection.relay.handshake().is_none() {
+            self.counters.failed_handshakes.count(end);
+            tally.failed.count(end);
+        }
+        if let Some((slot, fault)) = connection.server_slot().zip(end.fault()) {
+            self.loads.failed(slot, fault);
+        }
         counters.open.set(self.connections.len() as u64);
         if self.handle.records.push(self.record(&connection, end, now)).is_err() {
             self.counters.lane.records_dropped.increment();
+        }
+    }
+
+    /// Counts the bytes that a connection has moved since they were counted last: the lane's, its service's and its server's.
+    fn count_bytes(&mut self, index: usize) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        let bytes = connection.relay.bytes();
+        let before = std::mem::replace(&mut connection.counted, bytes);
+        let (received, sent) = (bytes.0.saturating_sub(before.0), bytes.1.saturating_sub(before.1));
+        let service = &connection.relay.service().tally.counters;
+        let lane = &self.counters.relay;
+        for counters in [(&lane.bytes_received, &lane.bytes_sent), (&service.bytes_received, &service.bytes_sent)] {
+            counters.0.add(received);
+            counters.1.add(sent);
+        }
+        if let Some(slot) = connection.server_slot().filter(|_| received + sent > 0) {
+            self.loads.moved(slot, received, sent);
         }
     }
 
@@ -345,7 +394,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             lane: self.station.id,
             began: connection.began,
             lasted: now - relay.began(),
-            handshake: relay.handshake_time(),
+            times: relay.times(),
             client: connection.flow.remote(),
             local: connection.flow.local(),
             service: relay.service().id,
@@ -365,6 +414,18 @@ impl<Q: QueuePair, C> Lane<Q, C> {
             sent,
             end,
         }
+    }
+}
+
+impl Connection {
+    /// The place of the server that its client got, even when it has no claim there any more.
+    fn server_slot(&self) -> Option<Slot> {
+        self.backend.pool().server(self.relay.chosen()?).map(|server| server.slot)
+    }
+
+    /// The server that could not be connected to, and how it failed.
+    fn failing(&self) -> Option<(Slot, Fault)> {
+        self.server_slot().zip(self.relay.failed().and_then(End::fault))
     }
 }
 

@@ -26,7 +26,7 @@ impl<F: Frame> Link<F> {
     /// destination: neighbour solicitations go to groups, and what is not for us is counted and dropped here.
     pub fn on_icmp(&mut self, from: EthernetAddress, packet: &Packet<'_>, now: Instant) {
         if !self.routes.listens_to(packet.destination) || self.routes.is_local(packet.source) {
-            return self.counters.icmp_not_for_us.increment();
+            return self.counters.icmp_for_others.increment();
         }
         if !checksum_holds(packet) {
             return self.counters.icmp_malformed.increment();

@@ -455,7 +455,7 @@ crate::counters! {
         /// ICMP packets with a wrong checksum or too short
         counter icmp_malformed,
         /// ICMP packets to an address or group that is not ours, or from one that is
-        counter icmp_not_for_us,
+        counter icmp_for_others,
         /// ICMP messages without use
         counter icmp_ignored,
         /// Packets received of protocols that nobody here speaks

@@ -81,6 +81,60 @@ impl Decision {
     }
 }
 
+/// What became of a client's mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The client goes to the server of its mapping, or waits for it.
+    Hit,
+    /// It goes to another one.
+    Switched,
+    /// It goes nowhere, for its mapping forbids any other.
+    Refused,
+    /// It brought none.
+    New,
+    /// There was nowhere to go for anybody.
+    TurnedAway,
+}
+
+impl Outcome {
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Switched => "switched",
+            Self::Refused => "refused",
+            Self::New => "new",
+            Self::TurnedAway => "turned-away",
+        }
+    }
+}
+
+impl Reason {
+    /// What became of the mapping; `None` where no persistence decided, or has not yet.
+    pub fn outcome(self) -> Option<Outcome> {
+        match self {
+            Self::Off | Self::Recalling => None,
+            Self::NoMapping => Some(Outcome::New),
+            Self::Persisted | Self::PersistedThoughDown | Self::Disputed | Self::PersistedDraining | Self::Queued => {
+                Some(Outcome::Hit)
+            }
+            Self::Spilled
+            | Self::SwitchedDown
+            | Self::SwitchedDraining
+            | Self::SwitchedDisabled
+            | Self::SwitchedLimit
+            | Self::SwitchedRemoved
+            | Self::SwitchedAged => Some(Outcome::Switched),
+            Self::RefusedDown
+            | Self::RefusedDraining
+            | Self::RefusedDisabled
+            | Self::RefusedLimit
+            | Self::RefusedQueue => Some(Outcome::Refused),
+            Self::PoolDown | Self::PoolFull => Some(Outcome::TurnedAway),
+        }
+    }
+}
+
 /// Declares the reasons, each with its name.
 macro_rules! reasons {
     ($($(#[doc = $about:literal])+ $reason:ident = $name:literal),+ $(,)?) => {

@@ -1,5 +1,6 @@
 //! How a relayed connection ended.
 
+use crate::balance::Fault;
 use crate::tls::{ClientFault, Failure, client};
 
 /// How a relayed connection ended, and whose doing it was.
@@ -49,16 +50,93 @@ pub enum End {
     Drained,
 }
 
+/// Whose doing an end was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Doer {
+    /// Client and server closed in order.
+    Both,
+    /// The client, or the network on its side.
+    Client,
+    /// The server, or the network on its side.
+    Server,
+    /// The engine: by its configuration, its bounds, its operator, or a fault of its own.
+    Engine,
+}
+
+impl Doer {
+    /// Its name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Both => "both",
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Engine => "engine",
+        }
+    }
+}
+
 impl End {
+    /// Every end.
+    pub const ALL: [Self; 43] = [
+        Self::Finished,
+        Self::ClientReset,
+        Self::ClientTimedOut,
+        Self::ClientGone,
+        Self::ClientTruncated,
+        Self::Tls(Failure::NotTls),
+        Self::Tls(Failure::UnknownServerName),
+        Self::Tls(Failure::NothingInCommon),
+        Self::Tls(Failure::AlertReceived),
+        Self::Tls(Failure::Protocol),
+        Self::Tls(Failure::Client(ClientFault::Missing)),
+        Self::Tls(Failure::Client(ClientFault::UnknownAuthority)),
+        Self::Tls(Failure::Client(ClientFault::Expired)),
+        Self::Tls(Failure::Client(ClientFault::Revoked)),
+        Self::Tls(Failure::Client(ClientFault::RevocationUnknown)),
+        Self::Tls(Failure::Client(ClientFault::Invalid)),
+        Self::Tls(Failure::KeysSpent),
+        Self::Tls(Failure::Internal),
+        Self::HandshakeTimedOut,
+        Self::Refused,
+        Self::QueueTimedOut,
+        Self::NoServer,
+        Self::NoResources,
+        Self::ServerRefused,
+        Self::ServerTimedOut,
+        Self::ServerUnreachable,
+        Self::ServerReset,
+        Self::ServerTruncated,
+        Self::ServerTls(client::Failure::NotTls),
+        Self::ServerTls(client::Failure::NothingInCommon),
+        Self::ServerTls(client::Failure::UnknownAuthority),
+        Self::ServerTls(client::Failure::WrongName),
+        Self::ServerTls(client::Failure::Expired),
+        Self::ServerTls(client::Failure::InvalidCertificate),
+        Self::ServerTls(client::Failure::CertificateRefused),
+        Self::ServerTls(client::Failure::AlertReceived),
+        Self::ServerTls(client::Failure::Protocol),
+        Self::ServerTls(client::Failure::KeysSpent),
+        Self::ServerTls(client::Failure::Internal),
+        Self::IdleTimedOut,
+        Self::ServerDrained,
+        Self::ServerDisabled,
+        Self::Drained,
+    ];
+
     /// Whether it says something against the server: that it could not be connected to, did not answer, was not who it should be, or cut a stream short.
     /// Evidence for passive health, whether it ended the connection or another server was tried.
     pub fn blames_server(self) -> bool {
+        self.fault().is_some()
+    }
+
+    /// What it says against the server.
+    pub fn fault(self) -> Option<Fault> {
         match self {
-            Self::ServerRefused
-            | Self::ServerTimedOut
-            | Self::ServerUnreachable
-            | Self::ServerReset
-            | Self::ServerTruncated => true,
+            Self::ServerRefused => Some(Fault::Refused),
+            Self::ServerTimedOut => Some(Fault::TimedOut),
+            Self::ServerUnreachable => Some(Fault::Unreachable),
+            Self::ServerReset => Some(Fault::Reset),
+            Self::ServerTruncated => Some(Fault::Truncated),
             Self::ServerTls(failure) => match failure {
                 client::Failure::NotTls
                 | client::Failure::NothingInCommon
@@ -68,8 +146,8 @@ impl End {
                 | client::Failure::InvalidCertificate
                 | client::Failure::CertificateRefused
                 | client::Failure::AlertReceived
-                | client::Failure::Protocol => true,
-                client::Failure::KeysSpent | client::Failure::Internal => false,
+                | client::Failure::Protocol => Some(Fault::Tls),
+                client::Failure::KeysSpent | client::Failure::Internal => None,
             },
             Self::Finished
             | Self::ClientReset
@@ -85,7 +163,36 @@ impl End {
             | Self::IdleTimedOut
             | Self::ServerDrained
             | Self::ServerDisabled
-            | Self::Drained => false,
+            | Self::Drained => None,
+        }
+    }
+
+    /// Whose doing it was. A silence in which neither side says a word is the engine's to end.
+    pub fn doer(self) -> Doer {
+        match self {
+            Self::Finished => Doer::Both,
+            Self::Tls(Failure::KeysSpent | Failure::Internal) => Doer::Engine,
+            Self::ClientReset
+            | Self::ClientTimedOut
+            | Self::ClientGone
+            | Self::ClientTruncated
+            | Self::Tls(_)
+            | Self::HandshakeTimedOut => Doer::Client,
+            Self::ServerTls(client::Failure::KeysSpent | client::Failure::Internal) => Doer::Engine,
+            Self::ServerRefused
+            | Self::ServerTimedOut
+            | Self::ServerUnreachable
+            | Self::ServerReset
+            | Self::ServerTruncated
+            | Self::ServerTls(_) => Doer::Server,
+            Self::Refused
+            | Self::QueueTimedOut
+            | Self::NoServer
+            | Self::NoResources
+            | Self::IdleTimedOut
+            | Self::ServerDrained
+            | Self::ServerDisabled
+            | Self::Drained => Doer::Engine,
         }
     }
 
@@ -126,5 +233,28 @@ impl End {
             Self::ServerDisabled => "server-disabled",
             Self::Drained => "drained",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_end_has_a_name_of_its_own_and_is_in_the_list() {
+        let names: HashSet<_> = End::ALL.iter().map(|end| end.name()).collect();
+        assert_eq!(names.len(), End::ALL.len());
+        for failure in client::Failure::ALL {
+            assert!(End::ALL.contains(&End::ServerTls(failure)), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_against_a_server_is_its_doing() {
+        assert!(End::ALL.iter().filter(|end| end.blames_server()).all(|end| end.doer() == Doer::Server));
+        let servers: Vec<_> = End::ALL.iter().filter(|end| end.doer() == Doer::Server).collect();
+        assert!(servers.iter().all(|end| end.blames_server()), "{servers:?}");
     }
 }

@@ -19,6 +19,7 @@ use crate::persistence::{self, Decision, OnLimit, Reason, SelectNewServer};
 use crate::relay::patience::Patience;
 use crate::relay::pump::{drop_input, read};
 use crate::relay::server_leg::{Secured, Step};
+use crate::relay::timing::{Times, Timing};
 use crate::relay::{Counters, End, Service};
 use crate::tcp::{self, Close, ConnectionId, Readable, Stack};
 use crate::ticket::Mapping;
@@ -91,6 +92,7 @@ pub struct Relay {
     /// Servers that were connected to in vain.
     tried: Vec<ServerIndex>,
     pub(super) patience: Patience,
+    pub(super) timing: Timing,
     began: Instant,
     established: Option<Instant>,
     pub(super) moved: Instant,
@@ -117,6 +119,7 @@ impl Relay {
             failed: None,
             tried: Vec::new(),
             patience: Patience::NEW,
+            timing: Timing::default(),
             began: now,
             established: None,
             moved: now,
@@ -188,9 +191,14 @@ impl Relay {
         self.began
     }
 
-    /// How long the TLS handshake took, once it has ended.
-    pub fn handshake_time(&self) -> Option<Duration> {
-        self.established.map(|established| established - self.began)
+    /// Where its time went so far.
+    pub fn times(&self) -> Times {
+        self.timing.times(self.established.map(|established| established - self.began))
+    }
+
+    /// How the last connection to a server failed, until there is another.
+    pub fn failed(&self) -> Option<End> {
+        self.failed
     }
 
     /// Bytes of application data from and to the client.
@@ -310,6 +318,7 @@ impl Relay {
         self.moved = now;
         if self.stage == Stage::Open {
             self.patience.on_connected(now);
+            self.timing.on_connected(now);
         }
         let flow = self.client.and_then(|client| stack.flow(client));
         if let (Some(version), Some(flow)) = (self.service.proxy_protocol, flow) {
@@ -324,6 +333,7 @@ impl Relay {
         let alpn = self.handshake.as_ref().and_then(|handshake| handshake.alpn.as_deref());
         self.secured = target.map(|target| Box::new(Secured::new(target, alpn)));
         self.patience.on_connecting(now);
+        self.timing.on_connecting(now);
         self.server = Some(server);
         self.stage = Stage::Connecting;
         self.moved = now;
@@ -410,6 +420,7 @@ impl Relay {
             Ok(Progress::Handshaking | Progress::Open) => Next::Again,
             Ok(Progress::Established(handshake)) => {
                 counters.on_handshake(&handshake);
+                self.service.tally.on_handshake(handshake.resumed);
                 self.on_established(handshake, backend, stack, now)
             }
             Err(failure) => {
@@ -423,6 +434,7 @@ impl Relay {
         let decision = handshake.decision;
         self.handshake = Some(handshake);
         self.established = Some(now);
+        self.timing.on_established(self.client.and_then(|client| stack.inspect(client)?.srtt));
         self.moved = now;
         if decision.reason == Reason::Recalling {
             self.stage = Stage::Recalling;
@@ -495,6 +507,7 @@ impl Relay {
                 counters.on_server_handshake(resumed);
                 self.stage = Stage::Open;
                 self.patience.on_connected(now);
+                self.timing.on_connected(now);
                 self.moved = now;
             }
             Err(end) => self.failed = Some(end),

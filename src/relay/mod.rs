@@ -11,11 +11,15 @@ pub mod proxy;
 pub mod pump;
 mod server_leg;
 pub mod service;
+pub mod tally;
 
 mod patience;
+mod timing;
 
 pub use counters::Counters;
-pub use end::End;
+pub use end::{Doer, End};
 pub use legs::{Next, Relay, Side};
 pub use proxy::ProxyProtocol;
 pub use service::{Service, Timeouts};
+pub use tally::Tally;
+pub use timing::Times;

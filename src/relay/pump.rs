@@ -106,6 +106,7 @@ impl Relay {
                 return Ok(false);
             }
             self.patience.on_asked(now);
+            self.timing.on_asked(now);
         }
         Ok(true)
     }
@@ -175,6 +176,7 @@ impl Relay {
         stack.append(client, record, now).map_err(|_| End::Tls(Failure::Internal))?;
         self.sent += taken as u64;
         self.patience.on_answered(now);
+        self.timing.on_answered(now);
         Ok(true)
     }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::{Duration, ServiceId};
-use crate::relay::ProxyProtocol;
+use crate::relay::{ProxyProtocol, Tally};
 
 /// A virtual service of a configuration snapshot, as one lane uses it.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Service {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Times after which it gives up.
     pub timeouts: Timeouts,
+    /// What this lane counts of it.
+    pub tally: Arc<Tally>,
 }
 
 /// Times after which a service gives up on a connection.

@@ -319,6 +319,7 @@ impl Site {
                 idle: self.idle,
                 half_closed: seconds(60),
             },
+            tally: Arc::default(),
         }
     }
 

@@ -291,14 +291,22 @@ crate::counters! {
         counter paths_recycled,
         /// Connections in the table
         gauge connections,
+        /// Most connections that the table takes
+        gauge connections_max,
         /// Handshakes that peers have begun
         gauge half_open,
+        /// Most handshakes that the table takes; beyond it cookies answer
+        gauge half_open_max,
         /// Connections in TIME-WAIT
         gauge time_wait,
+        /// Most connections in TIME-WAIT that are remembered
+        gauge time_wait_max,
         /// Source addresses that are counted against a limit
         gauge sources,
         /// Bytes of memory in send and receive buffers
         gauge buffered_bytes,
+        /// Most bytes of memory in send and receive buffers
+        gauge buffered_bytes_max,
         /// Timers armed
         gauge timers,
         /// Hosts whose path MTU is remembered

@@ -83,6 +83,14 @@ pub struct Stack {
 impl Stack {
     /// A stack without connections.
     pub fn new(settings: Settings, mut random: Random, counters: Arc<Counters>) -> Self {
+        for (gauge, most) in [
+            (&counters.connections_max, settings.connections_max),
+            (&counters.half_open_max, settings.half_open_max),
+            (&counters.time_wait_max, settings.time_wait_max),
+            (&counters.buffered_bytes_max, settings.memory_max),
+        ] {
+            gauge.set(u64::try_from(most).unwrap_or(u64::MAX));
+        }
         Self {
             isn: Isn::new(&mut random),
             cookies: Cookies::new(&mut random.fork()),

@@ -16,7 +16,7 @@ use crate::persistence::{self, Decision, Method, Reason};
 use crate::ticket::vault::Vault;
 use crate::ticket::{KeyId, Mapping, Ring, Scope, ServiceKeys, TlsVersion};
 use crate::tls::notes::{self, Notes};
-use crate::tls::ticketer::{Counters, Terms};
+use crate::tls::ticketer::{Counters, Ledgers, Terms};
 
 thread_local! {
     static LAID_OUT: RefCell<Option<Box<Papers>>> = const { RefCell::new(None) };
@@ -28,25 +28,38 @@ pub struct Desk {
     /// Away only while rustls runs.
     papers: Option<Box<Papers>>,
     counters: Arc<Counters>,
+    ledgers: Arc<Ledgers>,
 }
 
 impl Desk {
     /// A desk with the lane's own random generator.
     pub fn new(engine: EngineId, ring: Arc<Ring>, random: Random, counters: Arc<Counters>) -> Self {
+        let ledgers = Arc::<Ledgers>::default();
         let papers = Papers {
             engine,
             keys: Keys::new(ring),
             random,
             now: UnixTime::default(),
             counters: Arc::clone(&counters),
+            ledgers: Arc::clone(&ledgers),
             step: Step::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             backend: None,
         };
-        Self { papers: Some(Box::new(papers)), counters }
+        Self { papers: Some(Box::new(papers)), counters, ledgers }
+    }
+
+    /// Has it count in these ledgers.
+    #[must_use]
+    pub fn with_ledgers(mut self, ledgers: Arc<Ledgers>) -> Self {
+        self.papers().ledgers = Arc::clone(&ledgers);
+        self.ledgers = ledgers;
+        self
     }
 
     /// Takes over a new key ring.
     pub fn set_ring(&mut self, ring: Arc<Ring>) {
+        let ids: Vec<_> = ring.entries().iter().map(|entry| u64::from_be_bytes(entry.key.id().0)).collect();
+        self.ledgers.keys.retain(|id| ids.contains(&id));
         self.papers().keys.replace(ring);
     }
 
@@ -57,6 +70,10 @@ impl Desk {
 
     pub(super) fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    pub(super) fn ledgers(&self) -> &Ledgers {
+        &self.ledgers
     }
 
     /// Runs `call` into rustls with the papers, one session's `step`, its `notes` and its `backend` laid out.
@@ -109,6 +126,7 @@ pub(super) struct Papers {
     pub(super) random: Random,
     pub(super) now: UnixTime,
     pub(super) counters: Arc<Counters>,
+    pub(super) ledgers: Arc<Ledgers>,
     pub(super) step: Step,
     /// Where the session's client may go.
     pub(super) backend: Option<Rc<Backend>>,

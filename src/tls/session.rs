@@ -23,6 +23,7 @@ use crate::tls::failure::{ClientFault, Failure};
 use crate::tls::notes::{Admission, Hello, Notes, Shown};
 use crate::tls::record::{Alert, Broken, RECORD_MAX, Records, Side};
 use crate::tls::service::iana_name;
+use crate::tls::ticketer::Ledgers;
 use crate::tls::turn::{self, Turn, first_record, version_of};
 use crate::tls::{Desk, Service};
 
@@ -357,7 +358,12 @@ impl Session {
             issuer: ticket.map(|ticket| ticket.issuer),
         };
         match handshake.resumed {
-            true => desk.counters().handshakes_resumed.increment(),
+            true => {
+                desk.counters().handshakes_resumed.increment();
+                if let Some(issuer) = handshake.issuer {
+                    desk.ledgers().issuers.count(issuer.0, Ledgers::RESUMED_OF);
+                }
+            }
             false => desk.counters().handshakes_full.increment(),
         }
         // Data may have come with the Finished message.

@@ -16,9 +16,10 @@ use rustls::server::ProducesTickets;
 use zeroize::Zeroizing;
 
 use crate::balance::Pool;
-use crate::base::{Duration, UnixTime};
+use crate::base::{Duration, Ledger, UnixTime};
 use crate::persistence::{self, Profile, Reason};
-use crate::ticket::{self, Envelope, Refusal, TICKET_MAX, TlsVersion};
+use crate::ticket::ring::KEYS_MAX;
+use crate::ticket::{self, Envelope, KeyId, Refusal, TICKET_MAX, TlsVersion};
 use crate::tls::clients::{self, ClientCertificates, Stale};
 use crate::tls::desk::{self, Opened, Papers};
 use crate::tls::notes::{Shown, note, note_client};
@@ -84,6 +85,41 @@ crate::counters! {
         counter handshakes_resumed,
         /// ClientHellos for a server name that no certificate covers, or for none where one is required
         counter server_names_unknown,
+    }
+}
+
+/// Most engines whose tickets are counted by issuer. Those of others are counted together.
+pub const ISSUERS_MAX: usize = 32;
+
+/// What a lane counts of each ticket key and of each engine that issued tickets.
+#[derive(Debug, Default)]
+pub struct Ledgers {
+    /// By key, in the order of [`Self::KEYS`]: those of the ring.
+    pub keys: Ledger<KEYS_MAX, 3>,
+    /// By issuer, in the order of [`Self::ISSUERS`].
+    pub issuers: Ledger<ISSUERS_MAX, 2>,
+}
+
+impl Ledgers {
+    /// What is counted of a key: its name, and what it means.
+    pub const KEYS: [(&str, &str); 3] = [
+        ("sealed", "Tickets sealed under the key"),
+        ("opened", "Tickets opened that were sealed under the key"),
+        ("refused", "Tickets refused that name the key: forged, too old, or of a client that may not come again"),
+    ];
+    /// What is counted of an issuer.
+    pub const ISSUERS: [(&str, &str); 2] = [
+        ("opened", "Tickets opened that the engine issued"),
+        ("resumed", "Sessions resumed from tickets that the engine issued"),
+    ];
+    const SEALED: usize = 0;
+    const OPENED: usize = 1;
+    const REFUSED: usize = 2;
+    const OPENED_OF: usize = 0;
+    pub(super) const RESUMED_OF: usize = 1;
+
+    fn count(&self, key: KeyId, column: usize) {
+        self.keys.count(u64::from_be_bytes(key.0), column);
     }
 }
 
@@ -158,7 +194,7 @@ impl Ticketer {
 
     /// Opens a ticket, or counts why not.
     fn open(&self, papers: &mut Papers, ticket: &[u8]) -> Option<Vec<u8>> {
-        let Papers { counters, step, now, keys, .. } = papers;
+        let Papers { counters, ledgers, step, now, keys, .. } = papers;
         // S5: also by the seal, but a limit that comes first is checked first.
         if ticket.len() > TICKET_MAX {
             counters.refused_length.increment();
@@ -187,6 +223,11 @@ impl Ticketer {
                         counters.refused_envelope.increment();
                     }
                 }
+                // A key that the ring has not is whatever its sender likes.
+                let names_a_key = matches!(refusal, Refusal::Forged | Refusal::Envelope);
+                if let Some(key) = ticket::seal::key_id(ticket).ok().filter(|_| names_a_key) {
+                    ledgers.count(key, Ledgers::REFUSED);
+                }
                 return None;
             }
         };
@@ -202,9 +243,12 @@ impl Ticketer {
                 Unhonoured::Client(Stale::Unknown) => &counters.refused_client_unknown,
             };
             counter.increment();
+            ledgers.count(key_id, Ledgers::REFUSED);
             return None;
         }
         counters.opened.increment();
+        ledgers.count(key_id, Ledgers::OPENED);
+        ledgers.issuers.count(envelope.issuer.0, Ledgers::OPENED_OF);
         // The last one wins: rustls tries no other after the one that it selects.
         let Envelope { version, mapping, original_handshake, issuer, issued, client, mut session } = envelope;
         note_client(client.map_or(Shown::Nothing, Shown::Credential));
@@ -251,7 +295,12 @@ impl Ticketer {
         let keys = papers.keys.of(&self.terms.tickets.scope);
         let ticket = ticket::seal(keys, &envelope, &mut papers.random);
         match (&ticket, keys.active()) {
-            (Some(_), _) => papers.counters.sealed.increment(),
+            (Some(_), key) => {
+                papers.counters.sealed.increment();
+                if let Some(key) = key {
+                    papers.ledgers.count(key, Ledgers::SEALED);
+                }
+            }
             (None, None) => papers.counters.withheld_ring.increment(),
             (None, Some(_)) => papers.counters.withheld_length.increment(),
         }

@@ -32,7 +32,7 @@ fn own_and_virtual_addresses_answer_ping() {
     a.receive(&corrupt, at(1));
     assert_eq!(a.transmitted().len(), 0);
     let counters = a.counters();
-    let dropped = [&counters.icmp_not_for_us, &counters.icmp_ignored, &counters.icmp_malformed];
+    let dropped = [&counters.icmp_for_others, &counters.icmp_ignored, &counters.icmp_malformed];
     assert_eq!(dropped.map(crate::base::Counter::value), [1, 1, 1]);
 }
 

@@ -15,6 +15,7 @@
 - `monitors`: health monitors of every kind.
 - `limits`: servers that are full, drained or disabled.
 - `balancing`: algorithms of pools.
+- `metrics`: what /metrics says of visits that were counted, and that it is well-formed.
 - `trace`: what `sealane trace` says of connections.
 - `privileges`: an engine that gives up root's rights, and what it tells its service manager.
 - `cluster`: three engines with the same keys behind an ECMP router.
@@ -22,9 +23,9 @@
 - `after`: everything has been given back. Runs last, always.
 """
 
-from . import after, api, balancing, client_certificates, client_ip, closing, cluster, failover, frames, handshakes, limits, monitors, privileges, reach, reencryption, reload, servers, tickets, trace, volume
+from . import after, api, balancing, client_certificates, client_ip, closing, cluster, failover, frames, handshakes, limits, metrics, monitors, privileges, reach, reencryption, reload, servers, tickets, trace, volume
 
-MODULES = (reach, frames, handshakes, tickets, client_certificates, client_ip, reencryption, servers, failover, closing, reload, api, monitors, limits, balancing, trace, privileges, cluster, volume, after)
+MODULES = (reach, frames, handshakes, tickets, client_certificates, client_ip, reencryption, servers, failover, closing, reload, api, monitors, limits, balancing, metrics, trace, privileges, cluster, volume, after)
 
 
 def all_cases():

@@ -1,5 +1,6 @@
 """Three engines with the same keys behind an ECMP router: a client that returns keeps its server, whichever engine it meets, whatever becomes of engines and keys."""
 
+import hashlib
 import re
 import shutil
 import signal
@@ -24,6 +25,7 @@ def returning_clients_keep_their_server_whichever_engine_they_meet_over_key_file
         cohort.return_times(4)
         met = cluster.resumed()
         assert all(count > 0 for count in met), f"the router leaves engines out: {met}"
+        _tickets_of_others_are_counted_as_theirs(cluster)
 
         # A new ring arrives at one engine after the other, and clients come back in between.
         for order in ((0, 1, 2), (2, 0, 1)):
@@ -94,6 +96,17 @@ def returning_clients_keep_their_server_whichever_engine_they_meet_over_etcd(_):
         etcd.start()
         _return_until_rotated(cluster, cohort, 1, cluster.engines)
         return f"{cohort.visits} visits of {len(cohort.servers)} clients, ring {_version(cluster.engines[0]):.0f} at the end"
+
+
+def _tickets_of_others_are_counted_as_theirs(cluster):
+    """Every engine counts sessions that it has resumed by the engine that issued their tickets: itself by name, others by the hash that tickets carry."""
+    numbers = {engine.name: hashlib.sha256(engine.name.encode()).hexdigest()[:16] for engine in cluster.engines}
+    for engine, resumed in zip(cluster.engines, cluster.resumed(), strict=True):
+        metrics = engine.metrics()
+        for other in cluster.engines:
+            issuer = other.name if other is engine else numbers[other.name]
+            assert metrics.sum("sealane_ticket_issuer_resumed_total", issuer=issuer) > 0, f"{engine.name} has resumed nothing of {other.name}"
+        assert metrics.sum("sealane_ticket_issuer_resumed_total") == resumed, f"{engine.name}: all that is resumed is somebody's"
 
 
 def _return_until_rotated(cluster, cohort, rotations, engines):

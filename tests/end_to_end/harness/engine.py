@@ -119,11 +119,16 @@ class Metrics:
         return values[0] if values else None
 
     def matching(self, pattern):
-        """The sum of all whose whole name matches the pattern."""
-        values = [value for key, _, value in self.samples if re.fullmatch(pattern, key)]
+        """The sum of all whose whole name matches the pattern. A reason is a part of the name here: `sealane_relay_ended_server_reset_total`."""
+        values = [value for key, labels, value in self.samples if re.fullmatch(pattern, _with_reason(key, labels))]
         if not values:
             raise AssertionError(f"there is no metric like {pattern}")
         return sum(values)
+
+
+def _with_reason(name, labels):
+    reason = labels.get("reason")
+    return f"{name.removesuffix('_total')}_{reason.replace('-', '_')}_total" if reason else name
 
 
 class Record:

@@ -233,6 +233,7 @@ impl Bench {
                 idle: seconds(60),
                 half_closed: seconds(30),
             },
+            tally: Arc::default(),
         });
         let mut server = Peer::new(SERVER, "198.18.0.2/24");
         for port in [8000, 8001] {

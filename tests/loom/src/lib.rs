@@ -9,7 +9,7 @@ pub mod base {
     pub mod atomic {
         //! The one place where atomics are named.
 
-        pub use loom::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+        pub use loom::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
     }
 
     #[path = "../../../src/base/counter.rs"]
@@ -33,10 +33,13 @@ pub mod balance {
     pub mod evidence;
     #[path = "../../../src/balance/loads.rs"]
     pub mod loads;
+    #[path = "../../../src/balance/traffic.rs"]
+    pub mod traffic;
 
     pub use board::{Board, Health, Share, Slot};
     pub use evidence::{Evidence, Outcome};
     pub use loads::{LaneLoads, Loads};
+    pub use traffic::{Fault, Traffic};
 
     /// What the loads look at of a server.
     pub struct Server {
