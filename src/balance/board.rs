@@ -52,6 +52,12 @@ impl Share {
     pub fn parts(self) -> u16 {
         self.0
     }
+
+    /// How many hundredths, whole ones.
+    pub fn percent(self) -> u16 {
+        // 256 at most.
+        self.0 * 100 / 256
+    }
 }
 
 /// The board. Two bytes a server: readers see every verdict whole, and the last one as soon as the cache line reaches them.

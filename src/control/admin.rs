@@ -1,5 +1,5 @@
 //! The admin API on a kernel address: `/metrics` for Prometheus, `/healthz` for whoever decides whether this engine gets clients,
-//! `/trace` for `sealane trace`: what connections have just done, addresses but no data.
+//! `/trace` for `sealane trace`: what connections have just done, addresses but no data; beside them, from [`api`](super::api), the status page.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::watch;
 
+use crate::control::api::browser;
 use crate::control::metrics::{CLASSIC_TYPE, CONTENT_TYPE, Metrics, View, classic};
 use crate::control::trace::Traces;
 
@@ -55,11 +56,14 @@ pub fn router(metrics: Metrics, view: watch::Receiver<View>, traces: Traces) -> 
         .with_state(shown)
 }
 
-/// Serves the routes for as long as the runtime lives.
+/// Serves the routes for as long as the runtime lives. A loopback address is asked for by its number or as localhost.
 ///
 /// # Errors
 /// When the listener cannot be given to tokio.
 pub async fn serve(listener: TcpListener, router: Router) -> io::Result<()> {
+    let is_loopback = listener.local_addr()?.ip().is_loopback();
+    let known = axum::middleware::from_fn(browser::under_known_name);
+    let router = if is_loopback { router.layer(known) } else { router };
     axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await
 }
 

@@ -17,6 +17,7 @@ pub mod identity;
 pub mod keys;
 pub mod metrics;
 pub mod outbox;
+mod page;
 pub mod publish;
 pub mod records;
 pub mod run;

@@ -120,6 +120,8 @@ pub struct Control {
     api: api::Listeners,
     stop: Option<Box<dyn FnOnce() + Send>>,
     pub(super) drain: Option<Drain>,
+    /// When the engine started.
+    pub(super) began: Instant,
     look_at: Instant,
     left_out_told: (Instant, u64),
     manager: ServiceManager,
@@ -169,6 +171,7 @@ impl Control {
             api,
             stop: Some(stop),
             drain: None,
+            began: now,
             look_at: now,
             left_out_told: (now, 0),
             manager: ServiceManager::of_environment(now),
@@ -494,9 +497,11 @@ impl Control {
     }
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> io::Result<()> {
+        let (asker, mut requests) = api::queue();
+        let api = self.api(asker);
         if let Some(listener) = self.admin.take() {
             let address = listener.local_addr()?;
-            let router = admin::router(self.metrics(), self.view(), self.traces());
+            let router = admin::router(self.metrics(), self.view(), self.traces()).merge(api::shown(api.clone()));
             tokio::spawn(async move {
                 if let Err(error) = admin::serve(listener, router).await {
                     tracing::error!("the admin API ended: {error}");
@@ -504,8 +509,6 @@ impl Control {
             });
             tracing::info!(%address, "admin API is served");
         }
-        let (asker, mut requests) = api::queue();
-        let api = self.api(asker);
         self.api.serve(api)?;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

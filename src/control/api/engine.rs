@@ -13,6 +13,7 @@ use super::document::Put;
 use super::extract::{Asked, Expected, IfMatch, Text, tag};
 use super::problem::{Always, Problem, Unmade};
 use super::state::{Changed, Status, Version};
+use crate::base::Counter;
 use crate::control::Control;
 
 /// Every route of this module.
@@ -51,6 +52,59 @@ pub(in crate::control) struct LaneShown {
     pub(in crate::control) busy_nanoseconds: u64,
     /// Nanoseconds in breaths that found nothing, sleep included.
     pub(in crate::control) idle_nanoseconds: u64,
+    #[serde(default, flatten)]
+    pub(in crate::control) traffic: Traffic,
+}
+
+/// What a lane has done since the engine started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub(in crate::control) struct Traffic {
+    /// Connections that it has accepted from clients.
+    pub(in crate::control) accepted: u64,
+    /// Full handshakes with clients, of any version.
+    pub(in crate::control) handshakes_full: u64,
+    /// Resumed ones.
+    pub(in crate::control) handshakes_resumed: u64,
+    /// Handshakes that wait for their turn now.
+    pub(in crate::control) handshakes_waiting: u64,
+    /// Bytes of application data from clients.
+    pub(in crate::control) bytes_received: u64,
+    /// Bytes of application data to clients.
+    pub(in crate::control) bytes_sent: u64,
+    /// Frames received from ports.
+    pub(in crate::control) frames_received: u64,
+    /// Frames given to ports.
+    pub(in crate::control) frames_sent: u64,
+    /// Frames lost for want of room: in a transmit queue, in packet buffers, or on the way to another lane.
+    pub(in crate::control) frames_dropped: u64,
+    /// Frames that were not as their protocols say.
+    pub(in crate::control) frames_malformed: u64,
+}
+
+impl Traffic {
+    fn of(counters: &crate::lane::Counters) -> Self {
+        let (lane, relay) = (&counters.lane, &counters.relay);
+        let sum = |all: &[&Counter]| all.iter().map(|counter| counter.value()).fold(0, u64::wrapping_add);
+        Self {
+            accepted: relay.accepted.value(),
+            handshakes_full: sum(&[&relay.handshakes_tls13_full, &relay.handshakes_tls12_full]),
+            handshakes_resumed: sum(&[&relay.handshakes_tls13_resumed, &relay.handshakes_tls12_resumed]),
+            handshakes_waiting: lane.handshakes_waiting.value(),
+            bytes_received: relay.bytes_received.value(),
+            bytes_sent: relay.bytes_sent.value(),
+            frames_received: lane.frames_received.value(),
+            frames_sent: lane.frames_sent.value(),
+            frames_dropped: sum(&[&lane.frames_unsent, &lane.frames_unmade, &lane.frames_not_handed_over]),
+            frames_malformed: sum(&[
+                &lane.malformed_truncated,
+                &lane.malformed_field,
+                &lane.malformed_checksum,
+                &lane.malformed_fragment,
+                &lane.malformed_source,
+            ]),
+        }
+    }
 }
 
 /// Every lane
@@ -60,7 +114,7 @@ async fn lanes(State(api): State<Api>) -> Result<Response, Problem> {
 }
 
 impl Control {
-    fn lanes_shown(&self) -> Vec<LaneShown> {
+    pub(super) fn lanes_shown(&self) -> Vec<LaneShown> {
         let cores = &self.configuration.engine.cores;
         let shown = |(lane, core): (&crate::control::run::Lane, &usize)| {
             let (handle, counters) = (&lane.handle, &lane.handle.counters);
@@ -73,6 +127,7 @@ impl Control {
                 connections: counters.relay.open.value(),
                 busy_nanoseconds: counters.lane.busy_nanoseconds.value(),
                 idle_nanoseconds: counters.lane.idle_nanoseconds.value(),
+                traffic: Traffic::of(counters),
             }
         };
         self.lanes.iter().zip(cores).map(shown).collect()

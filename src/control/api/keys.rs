@@ -101,7 +101,7 @@ async fn told(api: &Api, shown: RingShown) -> Result<Response, Problem> {
 }
 
 impl Control {
-    fn ring_shown(&self) -> RingShown {
+    pub(super) fn ring_shown(&self) -> RingShown {
         let ring = self.keys.current();
         let source = match &self.configuration.ticket_keys.source {
             KeySource::Own(_) => "own",

@@ -6,19 +6,23 @@
 //! | `document` | the configuration as a TOML document that is edited |
 //! | `changes` | one change, from `If-Match` to the last lane |
 //! | `state` | how things are |
-//! | `engine`, `resources`, `keys`, `explain` | the routes |
+//! | `overview` | how everything is, in one answer |
+//! | `engine`, `resources`, `keys`, `explain` | the other routes |
 //! | `extract`, `problem` | what requests are made of, and what refusals look like |
 //! | `socket`, `tcp`, `serve` | where it listens, to whom, and for how long |
+//! | `browser` | what a page that an operator visits cannot make his browser do here |
 //!
 //! Drive it so: [`queue()`] gives an [`Asker`] and the requests that control answers with [`Control::on_request`](crate::control::Control::on_request); [`router`] makes
 //! routes over an [`Api`]; [`bind`] takes its places before anything starts.
 
+pub(super) mod browser;
 mod changes;
 mod document;
 mod engine;
 mod explain;
 mod extract;
 mod keys;
+mod overview;
 mod problem;
 mod queue;
 mod resources;
@@ -37,6 +41,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::control::config;
 pub use changes::Api;
+pub(super) use overview::shown;
 use problem::Problem;
 pub use queue::{Asker, Request as Question, queue};
 
@@ -126,6 +131,7 @@ struct Description;
 /// Every route of the API, and its OpenAPI document at `/openapi.json`.
 pub fn router(api: Api) -> Router {
     let routes = OpenApiRouter::with_openapi(Description::openapi())
+        .merge(overview::routes())
         .merge(engine::routes())
         .merge(resources::routes())
         .merge(keys::routes())
@@ -138,6 +144,7 @@ pub fn router(api: Api) -> Router {
         .fallback(|| std::future::ready(Problem::missing("see /openapi.json for what there is")))
         .method_not_allowed_fallback(|| std::future::ready(Problem::no_such_method()))
         .layer(axum::middleware::from_fn(in_time))
+        .layer(axum::middleware::map_response(browser::kept_to_itself))
 }
 
 /// A request that takes too long is given up, and what it has begun is finished or refused as a whole.

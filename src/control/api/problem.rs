@@ -92,6 +92,18 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "stranger", "The engine does not know who asks", detail)
     }
 
+    /// A page of another site has made a browser send this.
+    pub(super) fn other_site() -> Self {
+        let detail = "a page of another site may change nothing here; send the request from this engine's own page, or from a program";
+        Self::new(StatusCode::FORBIDDEN, "other-site", "The request comes from another site", detail)
+    }
+
+    /// RFC 9110 15.5.20: whoever has this name, it is not an engine on a loopback address.
+    pub(super) fn other_name() -> Self {
+        let detail = "ask for a loopback address by its number, or as localhost";
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "other-name", "Nobody has this name here", detail)
+    }
+
     pub(super) fn missing(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
     }
@@ -199,6 +211,12 @@ pub(super) enum Always {
     /// The engine does not know who asks
     #[response(status = 401, content_type = "application/problem+json")]
     Unknown(Problem),
+    /// A page of another site has made a browser send it
+    #[response(status = 403, content_type = "application/problem+json")]
+    OtherSite(Problem),
+    /// It asks for a loopback address by a name that is not localhost
+    #[response(status = 421, content_type = "application/problem+json")]
+    OtherName(Problem),
     /// The engine failed
     #[response(status = 500, content_type = "application/problem+json")]
     Failed(Problem),

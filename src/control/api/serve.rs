@@ -13,7 +13,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
-use super::tcp;
+use super::{browser, tcp};
+use crate::control::page;
 
 /// How long a request may take, and how long a connection may be silent between two.
 pub const REQUEST_MAX: Duration = Duration::from_secs(10);
@@ -50,7 +51,13 @@ pub async fn tcp(bound: tcp::Bound, router: Router) -> std::io::Result<()> {
     let tcp::Bound { listener, access } = bound;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let tls = access.tls().map(TlsAcceptor::from);
-    let router = router.layer(axum::middleware::from_fn_with_state(access, tcp::admit));
+    // The page itself is no secret, and a browser shows no token before it has the page.
+    let page = page::routes(if access.asks_for_token() { page::Access::Token } else { page::Access::Open });
+    let router = page.fallback_service(router.layer(axum::middleware::from_fn_with_state(access, tcp::admit)));
+    let router = router.layer(axum::middleware::from_fn(browser::from_here));
+    // Under TLS a browser proves the name by the certificate.
+    let router =
+        if tls.is_some() { router } else { router.layer(axum::middleware::from_fn(browser::under_known_name)) };
     let places = places();
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         match (listener.accept().await, tls.clone()) {
@@ -142,6 +149,47 @@ mod tests {
             assert!(early.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
             drop(open.pop());
             assert!(answer(&mut late).await.ends_with("here"));
+        });
+    }
+
+    #[test]
+    fn over_tcp_the_page_is_anybodys_and_the_rest_is_for_who_has_the_token_and_comes_from_here() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        let token = "0123456789abcdef0123456789abcdef";
+        std::fs::write(&file, token).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let listen = ([127, 0, 0, 1], 0).into();
+        let bound = tcp::bind(&crate::control::config::ApiTcp { listen, token_file: Some(file), tls: None }).unwrap();
+        let address = bound.address().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let here = || std::future::ready("here");
+            tokio::spawn(tcp(bound, Router::new().route("/v1/it", get(here).post(here))));
+            let ask = |head: String| async move {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(format!("{head}\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.unwrap();
+                answer
+            };
+            let page = ask("GET / HTTP/1.1\r\nhost: localhost".to_owned()).await;
+            assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("data-access=\"token\""), "{page}");
+            let shown = format!("authorization: Bearer {token}");
+            for (status, head) in [
+                (401, "GET /v1/it HTTP/1.1\r\nhost: localhost".to_owned()),
+                (401, "GET /nothing HTTP/1.1\r\nhost: localhost".to_owned()),
+                (200, format!("GET /v1/it HTTP/1.1\r\nhost: localhost\r\n{shown}")),
+                (200, format!("POST /v1/it HTTP/1.1\r\nhost: localhost\r\n{shown}")),
+                (403, format!("POST /v1/it HTTP/1.1\r\nhost: localhost\r\n{shown}\r\nsec-fetch-site: same-site")),
+                (403, "POST /v1/it HTTP/1.1\r\nhost: localhost\r\norigin: https://evil.example".to_owned()),
+                (421, format!("GET /v1/it HTTP/1.1\r\nhost: evil.example\r\n{shown}")),
+                (421, "GET / HTTP/1.1\r\nhost: evil.example".to_owned()),
+            ] {
+                let answer = ask(head.clone()).await;
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{head}: {answer}");
+            }
         });
     }
 

@@ -7,12 +7,13 @@ use utoipa::ToSchema;
 
 use super::document::{Body, Document};
 use super::problem::{Fault, Problem};
-use crate::balance::{self, Health, Slot};
+use crate::balance::{self, Evidence, Health, Slot};
 use crate::control::Control;
 use crate::control::config::{Pool, Server, VirtualService};
 use crate::control::health::Seen;
 use crate::control::keys::file;
 use crate::control::metrics::View;
+use crate::control::publish::Placed;
 use crate::health::Finding;
 
 /// The engine.
@@ -120,6 +121,33 @@ pub(in crate::control) struct ServerState {
     pub(in crate::control) waiting: u32,
     /// Its incarnation.
     pub(in crate::control) generation: u32,
+    /// What part of its ratio it gets of new clients, in percent: less while it warms up, or fails or slows down under live connections.
+    #[serde(default = "whole")]
+    pub(in crate::control) share_percent: u16,
+    /// Whether it is taken out for failures of live connections.
+    #[serde(default)]
+    pub(in crate::control) out: bool,
+    #[serde(default, flatten)]
+    pub(in crate::control) outcomes: Outcomes,
+}
+
+/// Of servers of an engine that does not say so.
+fn whole() -> u16 {
+    100
+}
+
+/// What has become of connections to a server since it was placed.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub(in crate::control) struct Outcomes {
+    /// Those that it has answered or ended in order.
+    pub(in crate::control) successes: u64,
+    /// Those that could not be made to it, or broke before its first byte.
+    pub(in crate::control) failures: u64,
+    /// Those whose first byte was timed.
+    pub(in crate::control) answers: u64,
+    /// What clients have waited for it together, in microseconds.
+    pub(in crate::control) answer_microseconds: u64,
 }
 
 /// What one monitor has found out about a server.
@@ -219,7 +247,7 @@ impl Shown for ServiceShown {
 
     fn of(control: &Control, _: &Document, configuration: Body) -> Option<Self> {
         let service = control.configuration.services.iter().find(|service| service.name == name(&configuration))?;
-        let state = control.service_state(service);
+        let state = service_state(service, control.pool_state(&service.pool).servers_usable);
         Some(Self { configuration, state })
     }
 }
@@ -265,6 +293,11 @@ fn users(document: &Document, kind: &str, key: &str, wanted: &str) -> Vec<String
     users.map(|table| name(&table).to_owned()).collect()
 }
 
+fn outcomes(evidence: Evidence) -> Outcomes {
+    let Evidence { successes, failures, answers, answer_micros } = evidence;
+    Outcomes { successes, failures, answers, answer_microseconds: answer_micros }
+}
+
 /// What each monitor has found.
 fn findings(seen: &Seen) -> Vec<FindingState> {
     let finding = |finding: &Finding| FindingState {
@@ -274,6 +307,27 @@ fn findings(seen: &Seen) -> Vec<FindingState> {
         since: file::date(seen.since_of(finding)),
     };
     seen.verdict.findings.iter().map(finding).collect()
+}
+
+/// Slots by pool and server.
+pub(super) type Slots<'v> = HashMap<(&'v str, &'v str), Slot>;
+
+pub(super) fn slots<'v>(placed: impl Iterator<Item = &'v Placed>) -> Slots<'v> {
+    placed.map(|placed| ((placed.pool.as_str(), placed.server.as_str()), placed.slot)).collect()
+}
+
+/// How a virtual service is whose pool has so many usable servers.
+pub(super) fn service_state(service: &VirtualService, servers_usable: usize) -> ServiceState {
+    let certificates = service.certificates.iter().map(|certificate| CertificateState {
+        names: certificate.names().to_vec(),
+        not_after: file::date(certificate.not_after()),
+    });
+    ServiceState {
+        addresses: service.addresses.iter().map(ToString::to_string).collect(),
+        pool: service.pool.name.clone(),
+        servers_usable,
+        certificates: certificates.collect(),
+    }
 }
 
 impl Control {
@@ -315,8 +369,13 @@ impl Control {
     pub(super) fn pool_state(&self, pool: &Pool) -> PoolState {
         let view = self.view.borrow();
         let placed = view.servers.iter().filter(|placed| placed.pool == pool.name);
-        let slots: HashMap<_, _> = placed.map(|placed| (placed.server.as_str(), placed.slot)).collect();
-        let state = |server: &Server| self.server_state(&view, server, slots.get(server.name.as_str()).copied());
+        self.pool_state_by(&view, &slots(placed), pool)
+    }
+
+    /// The same where servers' slots are at hand.
+    pub(super) fn pool_state_by(&self, view: &View, slots: &Slots<'_>, pool: &Pool) -> PoolState {
+        let slot = |server: &Server| slots.get(&(pool.name.as_str(), server.name.as_str())).copied();
+        let state = |server: &Server| self.server_state(view, server, slot(server));
         let servers: Vec<_> = pool.servers.iter().map(state).collect();
         let services = self.configuration.services.iter().filter(|service| service.pool.id == pool.id);
         PoolState {
@@ -350,19 +409,9 @@ impl Control {
             connections_max: server.max_connections,
             waiting: slot.map_or(0, |slot| self.shared.loads.waiting(slot)),
             generation: server.generation.0,
-        }
-    }
-
-    fn service_state(&self, service: &VirtualService) -> ServiceState {
-        let certificates = service.certificates.iter().map(|certificate| CertificateState {
-            names: certificate.names().to_vec(),
-            not_after: file::date(certificate.not_after()),
-        });
-        ServiceState {
-            addresses: service.addresses.iter().map(ToString::to_string).collect(),
-            pool: service.pool.name.clone(),
-            servers_usable: self.pool_state(&service.pool).servers_usable,
-            certificates: certificates.collect(),
+            share_percent: slot.map_or(100, |slot| self.shared.board.share(slot).percent()),
+            out: slot.is_some_and(|slot| self.shared.board.is_out(slot)),
+            outcomes: slot.map(|slot| outcomes(self.shared.loads.evidence(slot))).unwrap_or_default(),
         }
     }
 }

@@ -110,6 +110,10 @@ impl Access {
         self.tls.clone()
     }
 
+    pub(super) fn asks_for_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// Whether a request may pass: it shows the token, if there is one. Who has come so far has shown a certificate, if one is asked for.
     fn admits(&self, headers: &HeaderMap) -> bool {
         let Some(Token(token)) = &self.token else { return true };

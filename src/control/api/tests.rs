@@ -485,6 +485,36 @@ fn the_engine_and_its_lanes_are_shown_and_drained() {
 }
 
 #[test]
+fn the_overview_says_what_each_part_of_it_says_by_itself() {
+    let mut bench = Bench::new();
+    let lane = &bench.handles[1].counters;
+    lane.relay.handshakes_tls12_full.add(2);
+    lane.relay.handshakes_tls13_full.add(3);
+    lane.relay.handshakes_tls13_resumed.add(7);
+    lane.lane.frames_unsent.add(1);
+    lane.lane.malformed_checksum.add(4);
+    let overview = bench.get("/v1/overview").json();
+    assert_eq!((&overview["uptime_milliseconds"], &overview["time"]), (&json!(0), &json!("2026-01-01T00:00:00Z")));
+    assert_eq!(overview["engine"], bench.get("/v1/status").json());
+    assert_eq!(overview["lanes"], bench.get("/v1/lanes").json());
+    assert_eq!(overview["ticket_keys"], bench.get("/v1/ticket_keys").json());
+    for (part, path) in [("pools", "/v1/pools"), ("virtual_services", "/v1/virtual_services")] {
+        let parts = bench.get(path).json().as_array().unwrap().clone();
+        assert!(!parts.is_empty());
+        for mut one in parts {
+            let name = one["configuration"]["name"].take();
+            let shown = overview[part].as_array().unwrap().iter().find(|shown| shown["name"] == name).unwrap();
+            one["state"]["name"] = name;
+            assert_eq!(shown, &one["state"]);
+        }
+    }
+    let lane = &overview["lanes"][1];
+    let counted = ["handshakes_full", "handshakes_resumed", "frames_dropped", "frames_malformed"];
+    assert_eq!(counted.map(|name| lane[name].as_u64().unwrap()), [5, 7, 1, 4]);
+    assert_eq!(bench.get("/v1/overview").headers[header::CACHE_CONTROL], "no-store");
+}
+
+#[test]
 fn k8_keys_are_shown_without_secrets_rotated_and_purged_on_every_lane() {
     let mut bench = Bench::new();
     let ring = |bench: &Bench| {

@@ -87,10 +87,11 @@ impl Address {
         let stream = tokio::net::TcpStream::connect((self.host(), self.port())).await;
         let stream = stream.with_context(|| format!("no engine listens at {}", self.url))?;
         let token = self.token.as_ref().map(|token| token.as_slice());
-        let Some(tls) = &self.tls else { return exchange(stream, question, token).await };
+        let host = self.url.authority().map_or("localhost", |authority| authority.as_str());
+        let Some(tls) = &self.tls else { return exchange(stream, question, host, token).await };
         let name = ServerName::try_from(self.host().to_owned())?;
         let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
-        exchange(stream.with_context(|| format!("no TLS with {}", self.url))?, question, token).await
+        exchange(stream.with_context(|| format!("no TLS with {}", self.url))?, question, host, token).await
     }
 }
 
@@ -164,7 +165,7 @@ impl Target {
             Self::Socket(path) => {
                 let stream = tokio::net::UnixStream::connect(path).await;
                 let stream = stream.with_context(|| format!("no engine listens at {}", path.display()))?;
-                exchange(stream, question, None).await
+                exchange(stream, question, "localhost", None).await
             }
             Self::Address(address) => address.answer(question).await,
         }
@@ -183,11 +184,12 @@ impl std::fmt::Display for Target {
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     question: Question,
+    host: &str,
     token: Option<&[u8]>,
 ) -> anyhow::Result<Answer> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let mut request = Request::builder().method(question.method).uri(question.path).header(header::HOST, "sealane");
+    let mut request = Request::builder().method(question.method).uri(question.path).header(header::HOST, host);
     if let Some(token) = token {
         let mut value = HeaderValue::from_bytes(&[b"Bearer ", token].concat())?;
         value.set_sensitive(true);

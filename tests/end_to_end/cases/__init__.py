@@ -12,6 +12,7 @@
 - `closing`: the ends of connections, each way.
 - `reload`: SIGHUP.
 - `api`: the API and `sealane ctl`, and a hundred changes under load.
+- `page`: the status page in chromium.
 - `monitors`: health monitors of every kind.
 - `limits`: servers that are full, drained or disabled.
 - `balancing`: algorithms of pools.
@@ -23,9 +24,9 @@
 - `after`: everything has been given back. Runs last, always.
 """
 
-from . import after, api, balancing, client_certificates, client_ip, closing, cluster, failover, frames, handshakes, limits, metrics, monitors, privileges, reach, reencryption, reload, servers, tickets, trace, volume
+from . import after, api, balancing, client_certificates, client_ip, closing, cluster, failover, frames, handshakes, limits, metrics, monitors, page, privileges, reach, reencryption, reload, servers, tickets, trace, volume
 
-MODULES = (reach, frames, handshakes, tickets, client_certificates, client_ip, reencryption, servers, failover, closing, reload, api, monitors, limits, balancing, metrics, trace, privileges, cluster, volume, after)
+MODULES = (reach, frames, handshakes, tickets, client_certificates, client_ip, reencryption, servers, failover, closing, reload, api, page, monitors, limits, balancing, metrics, trace, privileges, cluster, volume, after)
 
 
 def all_cases():
