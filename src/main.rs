@@ -6,7 +6,8 @@ mod run;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
 use sealane::control::config::{self, Configuration, Machine};
 use sealane::control::ctl::{self, CtlArgs};
 use sealane::control::keys::{self, KeysCommand, inspect};
@@ -51,6 +52,16 @@ enum Command {
     Ctl(CtlArgs),
     /// Make load: handshakes, requests, bulk and idle connections, over a DPDK port or kernel sockets, with the answering servers
     Load(Box<LoadArgs>),
+    /// Print completions for a shell: `sealane completions bash > /etc/bash_completion.d/sealane`
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, one a command
+    Manual {
+        /// Into this directory
+        directory: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -62,6 +73,8 @@ fn main() -> ExitCode {
         Command::Trace(arguments) => trace::run(&arguments),
         Command::Ctl(arguments) => ctl::run(&arguments),
         Command::Load(arguments) => make_load::run(&arguments),
+        Command::Completions { shell } => Ok(complete(shell)),
+        Command::Manual { directory } => write_manual(&directory),
     };
     done.unwrap_or_else(|error| {
         eprintln!("{error:#}");
@@ -95,6 +108,18 @@ fn check(file: &Path) -> anyhow::Result<ExitCode> {
 fn inspect_ticket(arguments: &inspect::InspectArgs) -> anyhow::Result<ExitCode> {
     let configurations = arguments.config.iter().map(|file| load(file)).collect::<Result<Vec<_>, _>>()?;
     inspect::run(arguments, &configurations)
+}
+
+fn complete(shell: clap_complete::Shell) -> ExitCode {
+    clap_complete::generate(shell, &mut Arguments::command(), "sealane", &mut std::io::stdout());
+    ExitCode::SUCCESS
+}
+
+fn write_manual(directory: &Path) -> anyhow::Result<ExitCode> {
+    // Subcommands of subcommands have pages, too: sealane-keys-rotate(1).
+    clap_mangen::generate_to(Arguments::command(), directory)
+        .with_context(|| format!("manual pages cannot be written into {}", directory.display()))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(not(feature = "dpdk"))]

@@ -11,7 +11,7 @@ use sealane::control::config::{self, Configuration, Machine};
 use sealane::control::publish::{self, Shared};
 use sealane::control::run::{Command, Control, Parts, keys_source};
 use sealane::control::trace::Traces;
-use sealane::control::{admin, api, clock, events};
+use sealane::control::{admin, api, clock, events, user};
 use sealane::health::Monitors;
 use sealane::lane::{self, Handle, Lane, Steering, SystemClock};
 use sealane::nic::dpdk::{Engine, Hugepages, PortSettings, Segmentation, Settings, Signal};
@@ -28,7 +28,8 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let configuration = crate::load(file)?;
     events::init(configuration.engine.log.format);
     let mut random = Random::from_os().context("the operating system gives no randomness")?;
-    let keys = keys_source(&configuration, clock::unix_time(), random.fork())?;
+    let open_keys = || keys_source(&configuration, clock::unix_time(), random.fork());
+    let keys = user::writing_as(configuration.engine.user.as_deref(), open_keys)??;
     let admin = admin::bind(configuration.engine.admin)?;
     let api = api::bind(&configuration.engine.api)?;
     let engine = Engine::start(&settings(&configuration))?;

@@ -83,6 +83,9 @@ pub enum Unstartable {
     /// The configuration cannot be given to lanes.
     #[error(transparent)]
     Unpublishable(#[from] Unpublishable),
+    /// There is no such user.
+    #[error(transparent)]
+    User(#[from] Unbecome),
     /// The connection log cannot be opened.
     #[error("engine.log.file: cannot be opened ({0}); name a file that this user may write")]
     Log(io::Error),
@@ -155,7 +158,9 @@ impl Control {
     /// [`Unstartable`] says why not.
     pub fn new(parts: Parts, now: Instant) -> Result<Self, Unstartable> {
         let Parts { configuration, machine, handles, macs, shared, keys, admin, api, stop } = parts;
-        let records = Records::open(&configuration.engine.log).map_err(Unstartable::Log)?;
+        let user = configuration.engine.user.clone();
+        let records = user::writing_as(user.as_deref(), || Records::open(&configuration.engine.log))?;
+        let records = records.map_err(Unstartable::Log)?;
         let lane = |handle| Lane { handle, outbox: Outbox::default(), breaths: 0, breathed_at: now };
         let mut control = Self {
             version: 0,
@@ -175,7 +180,7 @@ impl Control {
             look_at: now,
             left_out_told: (now, 0),
             manager: ServiceManager::of_environment(now),
-            user: configuration.engine.user.clone(),
+            user,
             failed: None,
             alarms: keys::Alarms::new(),
             old_rings: Vec::new(),

@@ -59,6 +59,22 @@ pub fn become_user(name: &str, kept: &CapsHashSet) -> Result<(), Unbecome> {
     prove(kept).map_err(|proof| proof.unwrap_or_else(|error| refused("looking at /proc/self/task")(error)))
 }
 
+/// Does `work`, which makes files, as `name` would, and goes back: the files are that user's, who can then write them again, and made where that user may. Through a
+/// link that the user has laid root would write anywhere.
+///
+/// # Errors
+/// When there is no such user.
+pub fn writing_as<T>(name: Option<&str>, work: impl FnOnce() -> T) -> Result<T, Unbecome> {
+    let Some(name) = name else { return Ok(work()) };
+    let user = User::from_name(name).ok().flatten().ok_or_else(|| Unbecome::Unknown(name.to_owned()))?;
+    // Of this thread alone (setfsuid(2)); the capabilities that go by a file's owner come and go with it. Whoever is not root changes nothing.
+    let (group, owner) = (unistd::setfsgid(user.gid), unistd::setfsuid(user.uid));
+    let done = work();
+    unistd::setfsuid(owner);
+    unistd::setfsgid(group);
+    Ok(done)
+}
+
 /// Looks at every thread whether it has lost everything but, on this one, `kept`.
 fn prove(kept: &CapsHashSet) -> Result<(), io::Result<Unbecome>> {
     let here = unistd::gettid().to_string();
@@ -93,6 +109,24 @@ mod tests {
         assert_eq!(permitted("CapPrm:\t0000000000000000\n"), Some(0));
         assert_eq!(permitted("CapPrm:\tall\n"), None);
         assert_eq!(permitted(""), None);
+    }
+
+    #[test]
+    fn files_are_made_as_the_user_and_only_where_that_user_may() {
+        let nobody = User::from_name("nobody").unwrap().unwrap();
+        if !unistd::geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let refused = writing_as(Some("nobody"), || std::fs::write(&path, "x")).unwrap().unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        unistd::chown(directory.path(), Some(nobody.uid), None).unwrap();
+        writing_as(Some("nobody"), || std::fs::write(&path, "x")).unwrap().unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&path.metadata().unwrap()), nobody.uid.as_raw());
+        let mine = directory.path().join("mine");
+        writing_as(None, || std::fs::write(&mine, "x")).unwrap().unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&mine.metadata().unwrap()), 0);
     }
 
     #[test]

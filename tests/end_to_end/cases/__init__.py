@@ -1,32 +1,33 @@
-"""The end-to-end cases, in the order in which they run. A case is a function with the shared `Trial`; it raises when it fails.
+"""The end-to-end cases, in the order in which they run. A case is a function with the shared `Trial`; it raises when it fails."""
 
-- `reach`: ping, IPv6, PROXY protocol.
-- `frames`: frames that are wrong.
-- `handshakes`: first bytes and names that are wrong, or slow.
-- `tickets`: tickets that are forged, cut, foreign or old.
-- `client_certificates`: clients that prove who they are, or fail to.
-- `client_ip`: clients that are known by their address.
-- `reencryption`: servers that are spoken to in TLS.
-- `servers`: servers that refuse, reset or say nothing, and clients that do so.
-- `failover`: servers that do not connect while there are others, and pools that are down.
-- `closing`: the ends of connections, each way.
-- `reload`: SIGHUP.
-- `api`: the API and `sealane ctl`, and a hundred changes under load.
-- `page`: the status page in chromium.
-- `monitors`: health monitors of every kind.
-- `limits`: servers that are full, drained or disabled.
-- `balancing`: algorithms of pools.
-- `metrics`: what /metrics says of visits that were counted, and that it is well-formed.
-- `trace`: what `sealane trace` says of connections.
-- `privileges`: an engine that gives up root's rights, and what it tells its service manager.
-- `cluster`: three engines with the same keys behind an ECMP router.
-- `volume`: 1 GiB each way, many connections, one that stalls.
-- `after`: everything has been given back. Runs last, always.
-"""
+import importlib
 
-from . import after, api, balancing, client_certificates, client_ip, closing, cluster, failover, frames, handshakes, limits, metrics, monitors, page, privileges, reach, reencryption, reload, servers, tickets, trace, volume
-
-MODULES = (reach, frames, handshakes, tickets, client_certificates, client_ip, reencryption, servers, failover, closing, reload, api, page, monitors, limits, balancing, metrics, trace, privileges, cluster, volume, after)
+NAMES = (
+    "reach",  # ping, IPv6, PROXY protocol
+    "frames",  # frames that are wrong
+    "handshakes",  # first bytes and names that are wrong, or slow
+    "tickets",  # tickets that are forged, cut, foreign or old
+    "client_certificates",  # clients that prove who they are, or fail to
+    "client_ip",  # clients that are known by their address
+    "reencryption",  # servers that are spoken to in TLS
+    "servers",  # servers that refuse, reset or say nothing, and clients that do so
+    "failover",  # servers that do not connect while there are others, and pools that are down
+    "closing",  # the ends of connections, each way
+    "reload",  # SIGHUP
+    "api",  # the API and `sealane ctl`, and a hundred changes under load
+    "page",  # the status page in chromium
+    "monitors",  # health monitors of every kind
+    "limits",  # servers that are full, drained or disabled
+    "balancing",  # algorithms of pools
+    "metrics",  # what /metrics says of visits that were counted, and that it is well-formed
+    "trace",  # what `sealane trace` says of connections
+    "privileges",  # an engine that gives up root's rights, and what it tells its service manager
+    "package",  # the Debian package under a real systemd
+    "cluster",  # three engines with the same keys behind an ECMP router
+    "volume",  # 1 GiB each way, many connections, one that stalls
+    "after",  # everything has been given back. Runs last, always
+)
+MODULES = tuple(importlib.import_module(f".{name}", __package__) for name in NAMES)
 
 
 def all_cases():
