@@ -100,7 +100,7 @@ impl Bench {
                 .into_iter()
                 .filter_map(|order| match order {
                     Order::Configure(snapshot) => Some(snapshot),
-                    Order::Ring(_) | Order::Drain => None,
+                    Order::Ring(_) | Order::Capture(_) | Order::Drain => None,
                 })
                 .collect();
             assert_eq!(found.len(), 1);

@@ -200,6 +200,10 @@ crate::counters! {
         counter not_local,
         /// Packets to send for which none of several ports has a route; an only port counts its own
         counter no_route,
+        /// Frames that captures have taken, once for each
+        counter frames_captured,
+        /// Frames that a capture wanted and left out, once for each: it was slow, or at its bound
+        counter frames_not_captured,
         /// Handshakes that wait for their turn
         gauge handshakes_waiting,
         /// Connection records that found the queue to control full

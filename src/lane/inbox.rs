@@ -6,6 +6,7 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::balance::Slot;
 use crate::health::MonitoredPool;
+use crate::lane::capture::Tap;
 use crate::link;
 use crate::relay::Service;
 use crate::ticket::Ring;
@@ -33,6 +34,8 @@ pub enum Order {
     Configure(Box<Snapshot>),
     /// Seal and open tickets with this key ring from now on.
     Ring(Arc<Ring>),
+    /// Capture frames until the tap says that it is over.
+    Capture(Arc<Tap>),
     /// Accept no more connections, and report when the last one is gone.
     Drain,
 }

@@ -8,6 +8,7 @@
 //! are answered in the order in which they came and wait once, not again before each step of their handshake. Nobody starves: every breath serves each of the
 //! three queues, a bounded number of turns, and whoever has had one goes to the end.
 
+pub mod capture;
 pub mod clock;
 pub mod handle;
 pub mod inbox;
@@ -208,6 +209,7 @@ impl<Q: QueuePair, C: Clock> Lane<Q, C> {
         if answered {
             sent |= self.station.transmit(now);
         }
+        self.station.finish_captures(now);
 
         self.was_busy = ordered | received | fired | worked | answered | sent;
         self.counters.lane.breaths.increment();

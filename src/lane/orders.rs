@@ -24,6 +24,7 @@ impl<Q: QueuePair, C> Lane<Q, C> {
                     self.counters.lane.ring_version.set(ring.version());
                     self.desk.set_ring(ring);
                 }
+                Order::Capture(tap) => self.station.captures.begin(tap, now),
                 Order::Drain => self.drain(),
             }
         }

@@ -60,6 +60,9 @@ impl<Q: QueuePair> Station<Q> {
         if taken > 0 {
             self.counters.frames_received.add(taken as u64);
             let port = PortId(u16::try_from(port).expect("port ids have 16 bits"));
+            if !self.captures.is_empty() {
+                self.captures.on_frames(port, &received, false, &self.counters, now);
+            }
             let mut owners = [None; BURST];
             self.on_burst(received.iter().map(|frame| (port, frame)), false, &mut owners, now);
             for (frame, owner) in received.drain(..).zip(&owners) {

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::base::{Instant, LaneId, Random};
+use crate::lane::capture::Captures;
 use crate::lane::transmit::TRANSMIT_MAX;
 use crate::lane::{Handle, LaneCounters, Steering};
 use crate::link::{self, Link};
@@ -34,6 +35,7 @@ pub struct Station<Q: QueuePair> {
     pub(super) random: Random,
     /// Echoes that have come, for the health monitors to take.
     pub(super) echoes: VecDeque<(IpAddr, Echo)>,
+    pub(super) captures: Captures,
     /// TCP, for the application to read from and write to.
     pub stack: Stack,
 }
@@ -68,6 +70,7 @@ impl<Q: QueuePair> Station<Q> {
             stack,
             random,
             echoes: VecDeque::new(),
+            captures: Captures::none(),
         }
     }
 
@@ -86,6 +89,13 @@ impl<Q: QueuePair> Station<Q> {
         self.stack.on_timeout(now);
         for port in &mut self.ports {
             port.link.on_timeout(now);
+        }
+    }
+
+    /// At the end of a breath: what has been captured goes to control.
+    pub(super) fn finish_captures(&mut self, now: Instant) {
+        if !self.captures.is_empty() {
+            self.captures.on_breath(now);
         }
     }
 

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use smoltcp::wire::{IpVersion, Ipv4Packet, Ipv6Packet};
 
-use crate::base::Instant;
+use crate::base::{Instant, PortId};
 use crate::health::Ping;
+use crate::lane::capture::Captures;
 use crate::lane::connect::NoConnection;
 use crate::lane::station::Port;
 use crate::lane::{LaneCounters, Station};
@@ -33,8 +34,8 @@ impl<Q: QueuePair> Station<Q> {
             segments += train as usize;
         }
         let mut any = false;
-        for port in &mut self.ports {
-            any |= port.transmit(&self.counters);
+        for (id, port) in (0..).map(PortId).zip(&mut self.ports) {
+            any |= port.transmit(id, &self.counters, &mut self.captures, now);
         }
         any
     }
@@ -102,7 +103,7 @@ impl<Q: QueuePair> Station<Q> {
 
 impl<Q: QueuePair> Port<Q> {
     /// Gives the queue what has been made for it, and what the link layer adds.
-    fn transmit(&mut self, counters: &LaneCounters) -> bool {
+    fn transmit(&mut self, id: PortId, counters: &LaneCounters, captures: &mut Captures, now: Instant) -> bool {
         while let Some(frame) = self.link.poll_resolved() {
             self.outgoing.push(frame);
         }
@@ -117,6 +118,9 @@ impl<Q: QueuePair> Port<Q> {
         }
         if self.outgoing.is_empty() {
             return false;
+        }
+        if !captures.is_empty() {
+            captures.on_frames(id, &self.outgoing, true, counters, now);
         }
         let made = self.outgoing.len();
         let unsent = self.queue.transmit(&mut self.outgoing);

@@ -10,6 +10,7 @@ pub mod dpdk;
 pub mod long;
 pub mod memory;
 pub mod pcap;
+pub mod pcapng;
 pub mod rss;
 
 /// The most frames one [`QueuePair::receive`] gives.
