@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
+use sealane::control::capture::command::{self as capture, CaptureArgs};
 use sealane::control::config::{self, Configuration, Machine};
 use sealane::control::ctl::{self, CtlArgs};
 use sealane::control::keys::{self, KeysCommand, inspect};
@@ -48,6 +49,8 @@ enum Command {
     Ticket(inspect::TicketCommand),
     /// Show what connections of an engine have just done: each segment of a sample of them, timeouts and resets of all
     Trace(TraceArgs),
+    /// Capture frames of a running engine, for tcpdump, tshark and Wireshark
+    Capture(Box<CaptureArgs>),
     /// Show and change a running engine: servers, pools, services, certificates, keys
     Ctl(CtlArgs),
     /// Make load: handshakes, requests, bulk and idle connections, over a DPDK port or kernel sockets, with the answering servers
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Keys(command) => keys::run(command),
         Command::Ticket(inspect::TicketCommand::Inspect(inspect)) => inspect_ticket(&inspect),
         Command::Trace(arguments) => trace::run(&arguments),
+        Command::Capture(arguments) => capture::run(&arguments),
         Command::Ctl(arguments) => ctl::run(&arguments),
         Command::Load(arguments) => make_load::run(&arguments),
         Command::Completions { shell } => Ok(complete(shell)),

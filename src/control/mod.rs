@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod api;
+pub mod capture;
 mod change;
 pub mod clock;
 pub mod config;

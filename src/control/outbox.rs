@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use crate::lane::capture::Tap;
 use crate::lane::{Inbox, Order, Snapshot};
 use crate::ticket::Ring;
 
-/// What a lane has not been told yet: one configuration, one ring and the word to drain at most.
+/// What a lane has not been told yet: one configuration, one ring, as many captures as there may be and the word to drain at most.
 #[derive(Debug, Default)]
 pub struct Outbox {
     ring: Option<Arc<Ring>>,
     configuration: Option<Box<Snapshot>>,
+    captures: Vec<Arc<Tap>>,
     drain: bool,
 }
 
@@ -22,6 +24,11 @@ impl Outbox {
     /// A key ring for the lane.
     pub fn ring(&mut self, ring: Arc<Ring>) {
         self.ring = Some(ring);
+    }
+
+    /// A capture for the lane. Control has so many at most.
+    pub fn capture(&mut self, tap: Arc<Tap>) {
+        self.captures.push(tap);
     }
 
     /// No more connections for the lane.
@@ -42,6 +49,12 @@ impl Outbox {
         {
             self.configuration = Some(configuration);
             return false;
+        }
+        while let Some(tap) = self.captures.pop() {
+            if let Err(Order::Capture(tap)) = inbox.push(Order::Capture(tap)) {
+                self.captures.push(tap);
+                return false;
+            }
         }
         if self.drain {
             self.drain = inbox.push(Order::Drain).is_err();

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::base::{Duration, Instant, Random, UnixTime};
+use crate::control::capture::Captures;
 use crate::control::change::Fingerprint;
 use crate::control::config::{Configuration, KeySource, Machine};
 use crate::control::drain::Drain;
@@ -119,6 +120,7 @@ pub struct Control {
     names: Names,
     pub(super) counters: Arc<Counters>,
     pub(super) view: watch::Sender<View>,
+    pub(super) captures: Captures,
     admin: Option<TcpListener>,
     api: api::Listeners,
     stop: Option<Box<dyn FnOnce() + Send>>,
@@ -140,7 +142,7 @@ pub struct Control {
 /// Control's view of one lane.
 pub(super) struct Lane {
     pub(super) handle: Handle,
-    outbox: Outbox,
+    pub(super) outbox: Outbox,
     breaths: u64,
     breathed_at: Instant,
 }
@@ -172,6 +174,7 @@ impl Control {
             names: Names::default(),
             counters: Arc::default(),
             view: watch::Sender::new(View::default()),
+            captures: Captures::default(),
             admin: Some(admin),
             api,
             stop: Some(stop),
@@ -276,6 +279,7 @@ impl Control {
             self.look_at = now + LOOK;
             self.look_after_keys(wall);
             self.look_after_lanes(now);
+            self.captures.give_back();
             self.tell_left_out(now);
         }
     }

@@ -7,7 +7,7 @@
 //! | `changes` | one change, from `If-Match` to the last lane |
 //! | `state` | how things are |
 //! | `overview` | how everything is, in one answer |
-//! | `engine`, `resources`, `keys`, `explain` | the other routes |
+//! | `engine`, `resources`, `keys`, `explain`, `captures` | the other routes |
 //! | `extract`, `problem` | what requests are made of, and what refusals look like |
 //! | `socket`, `tcp`, `serve` | where it listens, to whom, and for how long |
 //! | `browser` | what a page that an operator visits cannot make his browser do here |
@@ -16,6 +16,7 @@
 //! routes over an [`Api`]; [`bind`] takes its places before anything starts.
 
 pub(super) mod browser;
+mod captures;
 mod changes;
 mod document;
 mod engine;
@@ -106,6 +107,7 @@ async fn told(served: impl Future<Output = std::io::Result<()>>) {
 
 /// What answers are made of, for `sealane ctl`.
 pub(super) mod shapes {
+    pub(in crate::control) use super::captures::ID as CAPTURE_ID;
     pub(in crate::control) use super::engine::LaneShown;
     pub(in crate::control) use super::explain::Explained;
     pub(in crate::control) use super::keys::RingShown;
@@ -135,7 +137,8 @@ pub fn router(api: Api) -> Router {
         .merge(engine::routes())
         .merge(resources::routes())
         .merge(keys::routes())
-        .merge(explain::routes());
+        .merge(explain::routes())
+        .merge(captures::routes());
     let (router, description) = routes.split_for_parts();
     let description = serde_json::to_value(description).unwrap_or_default();
     router

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::HeaderValue;
-use hyper::{Method, Request, StatusCode, Uri, header};
+use hyper::{Method, Request, Response, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -29,7 +29,7 @@ const LENGTH_MAX: usize = 16 * FILE_MAX;
 
 /// Where the engine is.
 #[derive(Clone, Debug)]
-pub(super) enum Target {
+pub(in crate::control) enum Target {
     /// Its Unix socket.
     Socket(PathBuf),
     /// Its address, and what lets this client in there.
@@ -38,7 +38,7 @@ pub(super) enum Target {
 
 /// An engine's TCP address.
 #[derive(Clone, Debug)]
-pub(super) struct Address {
+pub(in crate::control) struct Address {
     /// Whole, as it was given.
     pub(super) url: Uri,
     /// The token that it asks for.
@@ -83,7 +83,7 @@ impl Address {
         host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
     }
 
-    async fn answer(&self, question: Question) -> anyhow::Result<Answer> {
+    async fn open(&self, question: Question) -> anyhow::Result<Response<Incoming>> {
         let stream = tokio::net::TcpStream::connect((self.host(), self.port())).await;
         let stream = stream.with_context(|| format!("no engine listens at {}", self.url))?;
         let token = self.token.as_ref().map(|token| token.as_slice());
@@ -123,7 +123,7 @@ fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
 
 /// What is asked.
 #[derive(Clone, Debug)]
-pub(super) struct Question {
+pub(in crate::control) struct Question {
     pub(super) method: Method,
     pub(super) path: String,
     /// A body and its media type.
@@ -132,7 +132,7 @@ pub(super) struct Question {
 }
 
 impl Question {
-    pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
+    pub(in crate::control) fn new(method: Method, path: impl Into<String>) -> Self {
         Self { method, path: path.into(), body: None, if_match: None }
     }
 
@@ -161,13 +161,22 @@ impl Target {
     }
 
     async fn answer(&self, question: Question) -> anyhow::Result<Answer> {
+        let response = self.open(question).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), LENGTH_MAX).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!("the answer ended early: {error}"))?;
+        Ok(Answer { status, body: body.to_bytes() })
+    }
+
+    /// Asks, and gives the answer as it begins.
+    pub(in crate::control) async fn open(&self, question: Question) -> anyhow::Result<Response<Incoming>> {
         match self {
             Self::Socket(path) => {
                 let stream = tokio::net::UnixStream::connect(path).await;
                 let stream = stream.with_context(|| format!("no engine listens at {}", path.display()))?;
                 exchange(stream, question, "localhost", None).await
             }
-            Self::Address(address) => address.answer(question).await,
+            Self::Address(address) => address.open(question).await,
         }
     }
 }
@@ -186,7 +195,7 @@ async fn exchange(
     question: Question,
     host: &str,
     token: Option<&[u8]>,
-) -> anyhow::Result<Answer> {
+) -> anyhow::Result<Response<Incoming>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let mut request = Request::builder().method(question.method).uri(question.path).header(header::HOST, host);
@@ -203,9 +212,5 @@ async fn exchange(
         request = request.header(header::CONTENT_TYPE, media_type);
     }
     let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), LENGTH_MAX).collect().await;
-    let body = body.map_err(|error| anyhow::anyhow!("the answer ended early: {error}"))?;
-    Ok(Answer { status, body: body.to_bytes() })
+    Ok(sender.send_request(request).await?)
 }

@@ -5,8 +5,8 @@
 //! | `client` | one request, and its answer |
 //! | `show` | answers as tables for a person |
 
-mod client;
-mod show;
+pub(super) mod client;
+pub(super) mod show;
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -21,9 +21,9 @@ use crate::control::keys::inspect;
 use client::{Address, Question, Target, TlsArgs};
 use show::Shape;
 
-/// What `sealane ctl` is told.
+/// Which engine.
 #[derive(Clone, Debug, clap::Args)]
-pub struct CtlArgs {
+pub(super) struct EngineArgs {
     /// The engine's Unix socket; the only one in /run/sealane, if left out
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
@@ -35,6 +35,24 @@ pub struct CtlArgs {
     token_file: Option<PathBuf>,
     #[command(flatten)]
     tls: TlsArgs,
+}
+
+impl EngineArgs {
+    /// Where it is.
+    pub(super) fn target(&self) -> anyhow::Result<Target> {
+        Ok(match (&self.url, &self.socket) {
+            (Some(url), _) => Target::Address(Address::new(url, self.token_file.as_deref(), &self.tls)?),
+            (None, Some(socket)) => Target::Socket(socket.clone()),
+            (None, None) => Target::Socket(only_socket(Path::new(SOCKETS))?),
+        })
+    }
+}
+
+/// What `sealane ctl` is told.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CtlArgs {
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Show what the engine answers, as it answers it
     #[arg(long, global = true)]
     json: bool,
@@ -198,7 +216,7 @@ fn server(text: &str) -> Result<(String, String), String> {
 }
 
 /// A name as a segment of a path (RFC 3986 3.3): whatever is no letter of a name is escaped.
-fn segment(name: &str) -> String {
+pub(super) fn segment(name: &str) -> String {
     let escaped = |byte: u8| {
         let is_plain = byte.is_ascii_alphanumeric() || [b'.', b'_', b'-'].contains(&byte);
         if is_plain { char::from(byte).to_string() } else { format!("%{byte:02X}") }
@@ -211,11 +229,7 @@ fn segment(name: &str) -> String {
 /// # Errors
 /// When there is no engine, or it has refused.
 pub fn run(args: &CtlArgs) -> anyhow::Result<ExitCode> {
-    let target = match (&args.url, &args.socket) {
-        (Some(url), _) => Target::Address(Address::new(url, args.token_file.as_deref(), &args.tls)?),
-        (None, Some(socket)) => Target::Socket(socket.clone()),
-        (None, None) => Target::Socket(only_socket(Path::new(SOCKETS))?),
-    };
+    let target = args.engine.target()?;
     let (mut question, shape) = question(&args.command)?;
     question.if_match = args.if_match.as_ref().map(|revision| format!("\"{}\"", revision.trim_matches('"')));
     let answer = target.ask(question)?;

@@ -49,7 +49,7 @@ fn read<T: DeserializeOwned>(answer: &Json) -> Option<T> {
 }
 
 /// A refusal, each fault on a line of its own.
-pub(super) fn problem(status: StatusCode, body: &[u8]) -> String {
+pub(in crate::control) fn problem(status: StatusCode, body: &[u8]) -> String {
     match serde_json::from_slice::<Problem>(body) {
         Ok(problem) if problem.faults().is_empty() => format!("refused: {}", problem.detail()),
         Ok(problem) => {

@@ -48,6 +48,8 @@ crate::counters! {
         counter changes,
         /// Changes over the API that were refused
         counter changes_refused,
+        /// Captures begun
+        counter captures,
         /// Connection records written to the log
         counter records_written,
         /// Connection records left out of the log because there were too many in one second

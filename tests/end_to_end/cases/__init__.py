@@ -21,6 +21,7 @@ NAMES = (
     "balancing",  # algorithms of pools
     "metrics",  # what /metrics says of visits that were counted, and that it is well-formed
     "trace",  # what `sealane trace` says of connections
+    "capture",  # what `sealane capture` writes, as tshark reads it
     "privileges",  # an engine that gives up root's rights, and what it tells its service manager
     "package",  # the Debian package under a real systemd
     "cluster",  # three engines with the same keys behind an ECMP router

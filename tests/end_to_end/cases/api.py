@@ -214,7 +214,10 @@ def whatever_the_openapi_document_allows_gets_an_answer_that_it_names(trial):
         raise Failed(f"{program} is not there: run scripts/setup")
     with _as_it_was(trial), trial.engine.api.over_tcp() as url:
         # A drain ends the engine: another case has it. Whether a table holds is for the configuration's proof to say, not for a schema.
-        command = [program, "run", f"{url}/openapi.json", "--exclude-path", "/v1/drain", "--exclude-checks", "positive_data_acceptance"]
+        # A capture lasts as long as it is asked to.
+        settings = trial.world.directory / "schemathesis.toml"
+        settings.write_text('[[operations]]\ninclude-path = "/v1/captures"\nparameters = { "query.seconds" = 1, "query.count" = 1 }\n')
+        command = [program, "--config-file", settings, "run", f"{url}/openapi.json", "--exclude-path", "/v1/drain", "--exclude-checks", "positive_data_acceptance"]
         command += ["--max-examples", "20", "--seed", "6", "--workers", "4", "--generation-deterministic", "--no-color", "--request-timeout", "15"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=170, cwd=trial.world.directory)
