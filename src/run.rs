@@ -47,7 +47,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let lanes = make_lanes(&configuration, &handles, &shared, keys.current(), clock, &mut random, &lanes_ended);
     drop(lanes_ended);
 
-    let stopper = engine.stopper();
+    let (stopper, reports) = (engine.stopper(), engine.reports());
     let stop = Box::new(move || {
         stopper.stop();
         // Every lane holds a sender: this ends when the last of them is gone.
@@ -56,7 +56,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let control =
         Control::new(Parts { configuration, machine, handles, macs, shared, keys, admin, api, stop }, clock::now())?;
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
-    let control = control.start(inbox).context("the control core cannot start")?;
+    let control = control.with_ports(reports).start(inbox).context("the control core cannot start")?;
 
     let buffers = engine.run(lanes, move |signal| {
         let command = match signal {

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sealane::balance::{Board, Health, Loads, Slot};
-use sealane::base::{Duration, Flow, Instant, LaneId, Random, UnixTime};
+use sealane::base::{Duration, Flow, Instant, LaneId, PortId, Random, UnixTime};
 use sealane::control::config::{self, Machine};
 use sealane::control::publish::{self, Shared};
 use sealane::control::{Command, Control, Parts, admin, api, identity, keys, run};
 use sealane::health::{Answer, Cause, Finding, Outcome, Verdict};
 use sealane::lane::{self, Clock, Handle, Lane, Order, Record, Snapshot, Steering};
-use sealane::nic::memory;
+use sealane::nic::{self, memory};
 use sealane::persistence::Reason;
 use sealane::relay::{End, Times};
 use sealane::tcp::{self, Stack, Token};
@@ -662,4 +662,37 @@ fn a_running_control_drains_and_ends() {
     let thread = bench.control.start(receiver).unwrap();
     thread.join().unwrap().unwrap();
     assert_eq!(bench.stopped.load(Ordering::Relaxed), 1);
+}
+
+/// One port that has lost a frame, and another that is gone.
+#[derive(Debug)]
+struct Ports;
+
+impl nic::Reports for Ports {
+    fn report(&self, port: PortId) -> Option<nic::Report> {
+        (port == PortId(0)).then(|| nic::Report {
+            driver: "net_ice".to_owned(),
+            link_megabits: Some(100_000),
+            counts: nic::Counts { missed: 1, ..nic::Counts::default() },
+            extended: vec![("rx_q0_errors".to_owned(), 7)],
+            ..nic::Report::default()
+        })
+    }
+}
+
+#[test]
+fn what_a_port_reports_is_shown_and_what_it_hides_is_said() {
+    let mut bench = Bench::new();
+    assert!(!bench.metrics().contains("sealane_port_"), "without ports to ask");
+    bench.control = bench.control.with_ports(Arc::new(Ports));
+    let metrics = bench.metrics();
+    for line in [
+        "sealane_port_missed_total{port=\"front\"} 1",
+        "sealane_port_link_up{port=\"front\"} 0",
+        "sealane_port_link_speed_bytes{port=\"front\"} 12500000000",
+        "sealane_port_reports{port=\"front\",statistic=\"missed\"} 1",
+        "sealane_port_extended{port=\"front\",name=\"rx_q0_errors\"} 7",
+    ] {
+        assert!(metrics.lines().any(|candidate| candidate == line), "no {line}\nin\n{metrics}");
+    }
 }

@@ -42,7 +42,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("control", "link", "a snapshot holds each port's link::Settings"),
     ("control", "relay", "a snapshot holds each virtual service as a relay::Service"),
     ("control", "tcp", "the configuration holds the tcp::Settings of lanes, and tcp::trace is shown and saved"),
-    ("control", "nic", "`sealane trace` writes capture files through nic::pcap"),
+    ("control", "nic", "`sealane trace` writes capture files through nic::pcap, and metrics show what ports report"),
     ("control", "tls", "a snapshot holds each service's certificates and tls::Settings"),
 ];
 

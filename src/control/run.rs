@@ -27,6 +27,7 @@ use crate::control::user::{self, Unbecome};
 use crate::control::{admin, api, clock, health, keys};
 use crate::lane::Handle;
 use crate::lane::handle::{RECORDS_MAX, VERDICTS_MAX};
+use crate::nic::Reports;
 use crate::ticket::Ring;
 
 /// How often records are taken from lanes: their queues hold [`RECORDS_MAX`], so a lane may end 80,000 connections a second.
@@ -88,7 +89,7 @@ pub enum Unstartable {
     #[error(transparent)]
     User(#[from] Unbecome),
     /// The connection log cannot be opened.
-    #[error("engine.log.file: cannot be opened ({0}); name a file that this user may write")]
+    #[error("engine.log: cannot be opened ({0}); name a file that this user may write")]
     Log(io::Error),
 }
 
@@ -114,6 +115,8 @@ pub struct Control {
     /// The file's text when it was read or written last.
     pub(super) saved: Fingerprint,
     macs: Vec<EthernetAddress>,
+    /// Whom to ask what the ports say of themselves, where they say anything.
+    reports: Option<Arc<dyn Reports>>,
     pub(super) shared: Shared,
     pub(super) keys: keys::Source,
     pub(super) records: Records,
@@ -168,6 +171,7 @@ impl Control {
             version: 0,
             lanes: handles.into_iter().map(lane).collect(),
             macs,
+            reports: None,
             shared,
             keys,
             records,
@@ -196,6 +200,13 @@ impl Control {
         control.flush();
         control.view.send_modify(|view| view.unfit = Some("the lanes have not started".to_owned()));
         Ok(control)
+    }
+
+    /// Shows what the ports say of themselves, too.
+    #[must_use]
+    pub fn with_ports(mut self, reports: Arc<dyn Reports>) -> Self {
+        self.reports = Some(reports);
+        self
     }
 
     /// Gives the configuration to every lane, under the next version.
@@ -473,6 +484,7 @@ impl Control {
         let (board, loads) = (Arc::clone(&self.shared.board), Arc::clone(&self.shared.loads));
         let engine = (self.configuration.engine.id, self.configuration.engine.name.clone());
         Metrics::new(&handles, engine, ports, board, loads, Arc::clone(&self.counters), self.view.subscribe())
+            .with_ports(self.reports.clone())
     }
 
     /// What the lanes' connections have just done.

@@ -11,7 +11,10 @@ pub mod long;
 pub mod memory;
 pub mod pcap;
 pub mod pcapng;
+pub mod report;
 pub mod rss;
+
+pub use report::{Counts, Report, Reports};
 
 /// The most frames one [`QueuePair::receive`] gives.
 pub const BURST: usize = 32;

@@ -6,6 +6,7 @@
 //! somebody asks, so that asking is all that metrics cost.
 
 mod family;
+mod ports;
 mod servers;
 
 use std::collections::HashSet;
@@ -27,6 +28,7 @@ use crate::control::metrics::family::{Families, Family, Labels, encode_times};
 use crate::control::publish::{Placed, PlacedPool, PlacedService};
 use crate::lane::handle::Queue;
 use crate::lane::{self, Handle};
+use crate::nic::Reports;
 use crate::relay::Doer;
 use crate::ticket::KeyId;
 use crate::ticket::ring::State;
@@ -98,7 +100,7 @@ pub struct View {
 
 /// Everything that `/metrics` shows.
 pub struct Metrics {
-    registry: Registry,
+    everything: Everything,
 }
 
 impl fmt::Debug for Metrics {
@@ -119,9 +121,14 @@ impl Metrics {
         view: watch::Receiver<View>,
     ) -> Self {
         let lanes = handles.iter().map(|handle| (handle.lane, Arc::clone(&handle.counters))).collect();
-        let mut registry = Registry::with_prefix("sealane");
-        registry.register_collector(Box::new(Everything { lanes, engine, ports, board, loads, counters, view }));
-        Self { registry }
+        Self { everything: Everything { lanes, engine, ports, reports: None, board, loads, counters, view } }
+    }
+
+    /// And over what the ports say of themselves.
+    #[must_use]
+    pub fn with_ports(mut self, reports: Option<Arc<dyn Reports>>) -> Self {
+        self.everything.reports = reports;
+        self
     }
 
     /// The metrics as text, now.
@@ -130,7 +137,9 @@ impl Metrics {
     /// None that is known: writing to a string does not fail.
     pub fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        let mut registry = Registry::with_prefix("sealane");
+        registry.register_collector(Box::new(self.everything.clone()));
+        prometheus_client::encoding::text::encode(&mut text, &registry)?;
         Ok(text)
     }
 }
@@ -157,11 +166,12 @@ pub fn classic(text: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Everything {
     lanes: Vec<(LaneId, Arc<lane::Counters>)>,
     engine: (EngineId, String),
     ports: Vec<String>,
+    reports: Option<Arc<dyn Reports>>,
     board: Arc<Board>,
     loads: Arc<Loads>,
     counters: Arc<Counters>,
@@ -175,6 +185,7 @@ impl Collector for Everything {
         self.encode_services(&mut encoder)?;
         self.encode_pools(&mut encoder)?;
         self.encode_servers(&mut encoder)?;
+        self.encode_ports(&mut encoder)?;
         self.encode_control(&mut encoder)
     }
 }

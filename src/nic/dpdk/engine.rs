@@ -18,8 +18,9 @@ use super::lane::Lane;
 use super::log;
 use super::pci::Holder;
 use super::queue::{Pool, Queue, Seed};
+use super::report::{Gate, PortReports};
 use super::settings::{Device, Error, Plan, PortSettings, Segmentation, Settings};
-use crate::nic::{Buffers, Offload, PortInfo};
+use crate::nic::{Buffers, Offload, PortInfo, Reports};
 
 /// A signal to the process, on which [`Engine::run`] asks what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,12 +96,13 @@ pub struct Engine {
     ports: Vec<Port>,
     pools: Arc<[Pool]>,
     shared: Arc<Shared>,
+    gate: Arc<Gate>,
 }
 
 /// A port of ethdev.
 #[derive(Clone, Debug)]
-struct Port {
-    id: u16,
+pub(super) struct Port {
+    pub(super) id: u16,
     info: PortInfo,
     /// What it does for frames that leave, as `RTE_MBUF_F_TX_*`.
     able: u64,
@@ -134,7 +136,15 @@ impl Engine {
             hugepages = (memory == Memory::Huge),
             "DPDK is up"
         );
-        Ok(Self { runtime, cores: plan.cores, control_core: plan.control_core, ports, pools, shared: Arc::default() })
+        Ok(Self {
+            runtime,
+            cores: plan.cores,
+            control_core: plan.control_core,
+            ports,
+            pools,
+            shared: Arc::default(),
+            gate: Arc::default(),
+        })
     }
 
     /// How many lanes [`run`](Self::run) wants.
@@ -150,6 +160,11 @@ impl Engine {
     /// How many packet buffers there are and how many are in use, waiting in receive queues included.
     pub fn buffers(&self) -> Buffers {
         Pool::fill(&self.pools)
+    }
+
+    /// Whom to ask what ports say of themselves, while the engine lives and after.
+    pub fn reports(&self) -> Arc<dyn Reports> {
+        Arc::new(PortReports::new(&self.ports, &self.gate))
     }
 
     /// A handle that stops the engine.
@@ -262,6 +277,7 @@ impl Engine {
 
     /// Closes the ports, and frees the memory unless someone still holds a part of it.
     fn close(self) -> Buffers {
+        self.gate.shut();
         for port in &self.ports {
             // SAFETY: capsule has stopped the port, and its lanes are gone. capsule closes it again, which ethdev answers with an error.
             unsafe { ffi::rte_eth_dev_close(port.id) };
@@ -337,7 +353,7 @@ fn port_id(device: &Device) -> Option<u16> {
     (answer == 0).then_some(id)
 }
 
-fn device_info(id: u16) -> ffi::rte_eth_dev_info {
+pub(super) fn device_info(id: u16) -> ffi::rte_eth_dev_info {
     let mut info = ffi::rte_eth_dev_info::default();
     // SAFETY: `info` is ours; on an error it stays empty, a device without abilities.
     let _ = unsafe { ffi::rte_eth_dev_info_get(id, &raw mut info) };

@@ -25,6 +25,7 @@ mod lane;
 mod log;
 mod pci;
 mod queue;
+mod report;
 mod settings;
 mod tap;
 
