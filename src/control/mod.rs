@@ -23,6 +23,7 @@ pub mod publish;
 pub mod records;
 pub mod run;
 mod service_manager;
+pub mod syslog;
 pub mod trace;
 pub mod user;
 

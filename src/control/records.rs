@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use crate::base::{Duration, EngineId, Instant, PoolId, ServerId, ServiceId, UnixTime};
-use crate::control::config::{Configuration, Log, LogFormat};
+use crate::control::config::{Configuration, Log, LogFormat, LogTo};
+use crate::control::syslog::Syslog;
 use crate::lane::Record;
 use crate::ticket::TlsVersion;
 
@@ -176,7 +177,8 @@ fn milliseconds(time: Duration) -> f64 {
     Duration::from_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)).as_secs_f64() * 1000.0
 }
 
-fn rfc3339(time: UnixTime) -> String {
+/// RFC 3339, to the second.
+pub(super) fn rfc3339(time: UnixTime) -> String {
     // humantime's calendar ends with the year 9999.
     let seconds = Duration::from_secs(time.0.min(253_402_300_799));
     humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + seconds).to_string()
@@ -202,9 +204,15 @@ pub enum Written {
     Failed,
 }
 
+/// Where lines go.
+enum Out {
+    Writer(Box<dyn Write + Send>),
+    Syslog(Syslog),
+}
+
 /// The connection log.
 pub struct Records {
-    out: Box<dyn Write + Send>,
+    out: Out,
     format: LogFormat,
     per_second: u32,
     second: u64,
@@ -226,16 +234,21 @@ impl Records {
     /// # Errors
     /// When the file cannot be opened.
     pub fn open(log: &Log) -> io::Result<Self> {
-        let out: Box<dyn Write + Send> = match &log.file {
-            None => Box::new(io::stdout()),
-            Some(file) => Box::new(OpenOptions::new().create(true).append(true).open(file)?),
+        let out = match &log.to {
+            LogTo::Output => Out::Writer(Box::new(io::stdout())),
+            LogTo::File(file) => Out::Writer(Box::new(OpenOptions::new().create(true).append(true).open(file)?)),
+            LogTo::Syslog(receiver, facility) => Out::Syslog(Syslog::open(receiver, *facility)?),
         };
-        Ok(Self::new(out, log))
+        Ok(Self::into(out, log))
+    }
+
+    fn into(out: Out, log: &Log) -> Self {
+        Self { out, format: log.format, per_second: log.records_per_second, second: 0, written: 0 }
     }
 
     /// A log to anything.
     pub fn new(out: Box<dyn Write + Send>, log: &Log) -> Self {
-        Self { out, format: log.format, per_second: log.records_per_second, second: 0, written: 0 }
+        Self::into(Out::Writer(out), log)
     }
 
     /// Writes a record, if this second has room for it. Each line is one write, so that lines of two writers do not mix.
@@ -249,12 +262,13 @@ impl Records {
             return Written::LeftOut;
         }
         self.written = self.written.saturating_add(1);
-        let line = line(record, names, self.format) + "\n";
-        if self.out.write_all(line.as_bytes()).and_then(|()| self.out.flush()).is_ok() {
-            Written::Yes
-        } else {
-            Written::Failed
-        }
+        let line = line(record, names, self.format);
+        let written = match &mut self.out {
+            Out::Writer(out) => out.write_all((line + "\n").as_bytes()).and_then(|()| out.flush()),
+            // A message is of when the connection ended.
+            Out::Syslog(syslog) => syslog.send(&line, record.began + record.lasted),
+        };
+        if written.is_ok() { Written::Yes } else { Written::Failed }
     }
 }
 
@@ -343,7 +357,7 @@ mod tests {
 
     #[test]
     fn records_beyond_the_bound_of_a_second_are_left_out_until_the_next() {
-        let log = Log { format: LogFormat::Json, file: None, records_per_second: 2 };
+        let log = Log { format: LogFormat::Json, to: LogTo::Output, records_per_second: 2 };
         let mut records = Records::new(Box::new(io::sink()), &log);
         let mut write = |nanos| records.write(&record(), &names(), Instant::from_nanos(nanos));
         assert_eq!([write(0), write(1), write(999_999_999)], [Written::Yes, Written::Yes, Written::LeftOut]);
@@ -352,14 +366,14 @@ mod tests {
 
     #[test]
     fn without_a_bound_nothing_is_left_out() {
-        let log = Log { format: LogFormat::Text, file: None, records_per_second: 0 };
+        let log = Log { format: LogFormat::Text, to: LogTo::Output, records_per_second: 0 };
         let mut records = Records::new(Box::new(io::sink()), &log);
         assert!((0..5000).all(|nanos| records.write(&record(), &names(), Instant::from_nanos(nanos)) == Written::Yes));
     }
 
     #[test]
     fn a_log_that_cannot_be_written_says_so() {
-        let log = Log { format: LogFormat::Text, file: None, records_per_second: 0 };
+        let log = Log { format: LogFormat::Text, to: LogTo::Output, records_per_second: 0 };
         let mut full: Box<[u8]> = Box::new([0; 10]);
         let mut records = Records::new(Box::new(io::Cursor::new(std::mem::take(&mut full))), &log);
         assert_eq!(records.write(&record(), &names(), Instant::START), Written::Failed);

@@ -38,7 +38,7 @@ pub use api::SOCKETS;
 pub use fault::{Errors, Fault};
 pub use model::{
     ADDRESSES_MAX, Api, ApiTcp, ApiTls, CERTIFICATES_MAX, CORES_MAX, Configuration, Device, Engine, FILE_MAX,
-    Hugepages, KeySource, Log, LogFormat, POOLS_MAX, PORTS_MAX, Pool, Port, REVOCATION_FILES_MAX, SERVERS_MAX,
+    Hugepages, KeySource, Log, LogFormat, LogTo, POOLS_MAX, PORTS_MAX, Pool, Port, REVOCATION_FILES_MAX, SERVERS_MAX,
     SERVICES_MAX, SegmentationOffload, Server, TicketKeys, Trace, VirtualService,
 };
 

@@ -10,6 +10,7 @@ use super::fault::Fault;
 use crate::balance::{Admission, Algorithm, Failover, Sharing, State};
 use crate::base::{Duration, EngineId, Generation, PoolId, ServerId, ServiceId};
 use crate::control::keys::etcd;
+use crate::control::syslog::{Facility, Receiver};
 use crate::health::Monitor;
 use crate::lane::Poll;
 use crate::persistence::Profile;
@@ -174,10 +175,21 @@ pub enum SegmentationOffload {
 pub struct Log {
     /// How a record is written.
     pub format: LogFormat,
-    /// Where to; `None` is standard output.
-    pub file: Option<PathBuf>,
+    /// Where to.
+    pub to: LogTo,
     /// Most records written a second; 0 for no bound.
     pub records_per_second: u32,
+}
+
+/// Where connections' records go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTo {
+    /// Standard output.
+    Output,
+    /// A file, appended to.
+    File(PathBuf),
+    /// A syslog daemon.
+    Syslog(Receiver, Facility),
 }
 
 /// How a connection's record is written.

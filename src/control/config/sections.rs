@@ -10,12 +10,13 @@ use toml::de::DeValue;
 use super::Machine;
 use super::fault::{Report, Wrong, wrong};
 use super::model::{
-    ADDRESSES_MAX, CORES_MAX, Device, Engine, Hugepages, Log, LogFormat, PORTS_MAX, Port, SegmentationOffload,
+    ADDRESSES_MAX, CORES_MAX, Device, Engine, Hugepages, Log, LogFormat, LogTo, PORTS_MAX, Port, SegmentationOffload,
 };
 use super::reader::{Located, Section, choice, duration, integer, name, parsed, text};
 use super::{api, tcp, trace};
 use crate::base::Duration;
 use crate::control::identity;
+use crate::control::syslog::{Facility, Receiver};
 use crate::lane::Poll;
 
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
@@ -139,20 +140,46 @@ fn no_such_core(core: usize, machine: &Machine) -> Wrong {
 }
 
 fn log(report: &mut Report, engine: &mut Section<'_>, directory: &Path) -> Log {
-    let mut log = Log { format: LogFormat::Json, file: None, records_per_second: 1000 };
+    let mut log = Log { format: LogFormat::Json, to: LogTo::Output, records_per_second: 1000 };
     if let Some(mut section) = engine.section(report, "log") {
         log.format = section
             .or(report, "format", log.format, choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]))
             .value;
-        log.file = section
-            .optional(report, "file", text(4096))
-            .filter(|file| file.value != "-")
-            .map(|file| directory.join(file.value));
+        let file = section.optional(report, "file", text(4096));
+        let syslog = section.optional(report, "syslog", receiver);
+        let is_told = section.has("facility");
+        let facility = section.or(report, "facility", Facility::USUAL, choice(Facility::NAMES));
+        if is_told && syslog.is_none() {
+            let what = "is syslog's, and records do not go there";
+            report.fault(facility.line, section.key("facility"), wrong(what, "add syslog = \"/dev/log\""));
+        }
+        log.to = match (file, syslog) {
+            (Some(_), Some(syslog)) => {
+                let what = "is a second place for records beside file";
+                report.fault(syslog.line, section.key("syslog"), wrong(what, "write one of them"));
+                LogTo::Output
+            }
+            (None, Some(syslog)) => LogTo::Syslog(syslog.value, facility.value),
+            (Some(file), None) if file.value != "-" => LogTo::File(directory.join(file.value)),
+            (Some(_) | None, None) => LogTo::Output,
+        };
         log.records_per_second =
             section.or(report, "records_per_second", log.records_per_second, integer(0..=1_000_000)).value;
         section.finish(report);
     }
     log
+}
+
+/// A socket's absolute path, or an address with a port.
+fn receiver(value: &DeValue<'_>) -> Result<Receiver, Wrong> {
+    let text = text(4096)(value)?;
+    if text.starts_with('/') {
+        return Ok(Receiver::Unix(text.into()));
+    }
+    text.parse().map(Receiver::Udp).map_err(|_| {
+        let what = format!("is {text:?}, neither a socket's absolute path nor an address with a port");
+        wrong(what, "write \"/dev/log\" or, for UDP, \"127.0.0.1:514\"")
+    })
 }
 
 /// Reads every `[[port]]`; the names of those that are wrong are known all the same.
