@@ -19,7 +19,8 @@ NAMES = (
     "monitors",  # health monitors of every kind
     "limits",  # servers that are full, drained or disabled
     "balancing",  # algorithms of pools
-    "metrics",  # what /metrics says of visits that were counted, and that it is well-formed
+    "metrics",  # what /metrics says of visits that were counted, that it is well-formed, and what Prometheus makes of it
+    "log",  # the connection log, and syslog
     "trace",  # what `sealane trace` says of connections
     "capture",  # what `sealane capture` writes, as tshark reads it
     "privileges",  # an engine that gives up root's rights, and what it tells its service manager

@@ -1,5 +1,7 @@
 """Metrics: so many visits make so many counts, and both formats are what their readers take for well-formed."""
 
+import json
+import re
 import socket
 import subprocess
 import urllib.request
@@ -7,10 +9,14 @@ import urllib.request
 from prometheus_client.openmetrics import parser
 
 from harness.clients import NAME, request
+from harness.processes import run
+from harness.prometheus import Prometheus
 from harness.trial import BANK, SHOP, TO_REFUSING, at
 from harness.wait import until
+from harness.world import REPOSITORY
 
 VISITS = 12
+CONFIGURATIONS = REPOSITORY / "dpdk-config"
 
 
 def openmetrics_is_well_formed_and_promtool_finds_nothing_in_the_format_of_before(trial):
@@ -86,11 +92,7 @@ def _times(grown):
 def a_handshake_that_fails_and_a_server_that_refuses_are_counted_as_what_they_are(trial):
     before = trial.engine.metrics()
     mark = trial.engine.records.mark()
-    with socket.create_connection((at(SHOP), 443), timeout=10) as client:
-        port = client.getsockname()[1]
-        client.sendall(request(NAME))
-        while client.recv(4096):
-            pass
+    port = _speak_plainly(at(SHOP))
     assert trial.client(address=at(TO_REFUSING)).visit().refused
     trial.engine.records.of(port, mark)
     trial.engine.records.since(mark, 2)
@@ -128,3 +130,80 @@ def _page(trial, accept):
     with urllib.request.urlopen(asked, timeout=5) as response:
         assert response.headers["Content-Type"].split(";")[0] == accept.split(";")[0], response.headers["Content-Type"]
         return response.read().decode()
+
+
+def what_the_port_counts_is_what_lanes_count_and_what_its_driver_hides_is_said(trial):
+    assert trial.client().visit().server
+
+    def agreed():
+        # Monitors probe all the time, and what control reads of lanes and of ports is not of the same instant.
+        metrics = trial.engine.metrics()
+        pairs = [
+            (metrics.sum(f"sealane_port_frames_{what}_total", port="front"), metrics.sum(f"sealane_lane_frames_{what}_total"))
+            for what in ("received", "sent")
+        ]
+        return pairs if all(port == lanes > 0 for port, lanes in pairs) else None
+
+    (received, _), (sent, _) = until("ports and lanes to have counted the same", agreed, 10)
+    assert trial.engine.metrics().sum("sealane_port_bytes_sent_total", port="front") > sent * 54
+    metrics = trial.engine.metrics()
+    assert metrics.value("sealane_port_link_up", port="front") == 1
+    assert metrics.value("sealane_port_device", port="front", device="net_tap0", driver="net_tap") == 1
+    # The kernel drops what a tap's queue has no room for, and net_tap does not tell.
+    assert metrics.value("sealane_port_reports", port="front", statistic="missed") == 0
+    own = {labels["name"]: value for key, labels, value in metrics.samples if key == "sealane_port_extended"}
+    assert own["rx_good_packets"] > 0 and own["tx_good_packets"] > 0, own
+    return f"{received:g} frames received, {sent:g} sent"
+
+
+def every_expression_of_dashboard_and_alerts_has_an_answer_from_a_live_engine(trial):
+    """Debian's Prometheus scrapes the engine while clients come, and is asked everything that Grafana would ask."""
+    rules = CONFIGURATIONS / "alerts.yml"
+    run("promtool", "check", "rules", rules)
+    run("promtool", "test", "rules", REPOSITORY / "tests/alerts/cases.yml")
+    prometheus = Prometheus(trial.world, trial.engine.settings["engine"]["admin"], rules)
+    expressions = _expressions(json.loads((CONFIGURATIONS / "grafana.json").read_text()))
+    visitors = [trial.client(version, at(service)) for version in ("1.3", "1.2") for service in (SHOP, BANK)]
+
+    def scraped():
+        assert all(visitor.visit().server for visitor in visitors)
+        # What only is there once it has happened.
+        trial.client(address=at(TO_REFUSING)).visit()
+        _speak_plainly(at(SHOP))
+        return prometheus.query("count_over_time(up[1m]) >= 4")
+
+    until("Prometheus to have scraped the engine", scraped, 30, every=0.2)
+    (target,) = prometheus.targets()
+    assert target["health"] == "up" and not target["lastError"], target
+    # The names alone, so that one that is misspelt is found also where an empty answer is right.
+    there = {labels["__name__"] for labels, _ in prometheus.query('{job="sealane"}')}
+    alerts = [rule["query"] for rule in prometheus.rules()]
+    named = {name for text in (*expressions, *alerts) for name in re.findall(r"sealane_\w+", text)}
+    missing = named - there
+    assert not missing, f"not in /metrics: {sorted(missing)}"
+    # Some ask for what is wrong, and nothing is.
+    silent = [text for text in expressions if not prometheus.query(text) and not re.search(r"(> 0|== [01])$", text)]
+    assert not silent, f"no answer to {silent}"
+    unhealthy = [rule for rule in prometheus.rules() if rule["health"] != "ok"]
+    assert not unhealthy, unhealthy
+    for rule in prometheus.rules():
+        assert rule["annotations"]["summary"] and rule["annotations"]["runbook"] and rule["labels"]["severity"], rule["name"]
+    prometheus.child.stop()
+    return f"{len(expressions)} expressions, {len(alerts)} alerts, {len(named)} metrics named of {len(there)}"
+
+
+def _expressions(dashboard):
+    """What Grafana asks, its variables filled in."""
+    texts = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    assert len(texts) > 50
+    filled = [text.replace("$__rate_interval", "10s").replace("$instance", ".*").replace("$pool", ".*") for text in texts]
+    assert not any("$" in text for text in filled)
+    return filled
+
+
+def _speak_plainly(address):
+    with socket.create_connection((address, 443), timeout=10) as client:
+        client.sendall(request(NAME))
+        while client.recv(4096):
+            pass
+        return client.getsockname()[1]
