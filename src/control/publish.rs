@@ -17,6 +17,7 @@ use crate::persistence::Profile;
 use crate::relay::Tally;
 use crate::ticket::{Schedule, Scope};
 use crate::tls::client::{Connector, Target};
+use crate::tls::secrets::Secrets;
 use crate::{link, relay, tcp, tls};
 
 /// Places on the health board: as many as one configuration may use, and as many again for servers that reloads bring while connections to others go on.
@@ -41,6 +42,8 @@ pub struct Shared {
     /// What lanes count of each virtual service, one a lane: the same across reloads, as long as the service is there or a connection to it is open.
     tallies: HashMap<ServiceId, Vec<Arc<Tally>>>,
     lanes: usize,
+    /// Where each lane tells TLS secrets to captures, if the configuration allows that at all.
+    pub(super) secrets: Vec<Arc<Secrets>>,
 }
 
 impl Shared {
@@ -53,6 +56,7 @@ impl Shared {
             tables: HashMap::new(),
             tallies: HashMap::new(),
             lanes,
+            secrets: Vec::new(),
         }
     }
 
@@ -143,6 +147,11 @@ pub fn snapshots(
         shared.loads.forget(slot);
     }
     shared.tallies.retain(|_, tallies| tallies.iter().any(|tally| Arc::strong_count(tally) > 1));
+    if configuration.engine.capture.tls_secrets {
+        shared.secrets.resize_with(lanes, Arc::default);
+    } else {
+        shared.secrets.clear();
+    }
     let snapshots: Vec<_> =
         (0..lanes).map(|lane| snapshot(configuration, version, macs, shared, lane)).collect::<Result<_, _>>()?;
     // Nothing can fail any more. A lane that counts by a limit follows it at once; one that a limit is new to begins to count with its snapshot.
@@ -162,11 +171,12 @@ fn snapshot(
     shared: &mut Shared,
     lane: usize,
 ) -> Result<Snapshot, Unpublishable> {
+    let secrets = shared.secrets.get(lane).map(Arc::clone);
     let cluster = identity::cluster(&configuration.engine.cluster);
     let (mut pools, mut targets) = (Vec::new(), Vec::new());
     for pool in &configuration.pools {
         let placed = placed_pool(pool, &configuration.ticket_keys, shared)?;
-        targets.extend(targets_of(pool, &placed)?);
+        targets.extend(targets_of(pool, &placed, secrets.as_ref())?);
         let monitors = pool.monitors.iter().map(|monitor| Arc::new(Monitor::clone(monitor))).collect();
         pools.push(MonitoredPool { pool: Arc::new(placed), monitors, monitors_up_min: pool.monitors_up_min });
     }
@@ -182,6 +192,10 @@ fn snapshot(
         let settings = tls_settings(service, tickets, pool, profile);
         let tls =
             tls::Service::new(settings).map_err(|error| Unpublishable::Tls { service: service.name.clone(), error })?;
+        let tls = match &secrets {
+            Some(secrets) => tls.telling(Arc::clone(secrets)),
+            None => tls,
+        };
         services.push(Arc::new(relay::Service {
             id: service.id,
             name: service.name.clone(),
@@ -198,10 +212,18 @@ fn snapshot(
 }
 
 /// How to speak TLS to each server of the pool, if that is wanted. What is remembered of sessions with them begins anew.
-fn targets_of(pool: &Pool, placed: &balance::Pool) -> Result<Vec<(Slot, Arc<Target>)>, Unpublishable> {
+fn targets_of(
+    pool: &Pool,
+    placed: &balance::Pool,
+    secrets: Option<&Arc<Secrets>>,
+) -> Result<Vec<(Slot, Arc<Target>)>, Unpublishable> {
     let Some(tls) = &pool.tls else { return Ok(Vec::new()) };
     let connector =
         Connector::new(&tls.settings).map_err(|error| Unpublishable::ServersTls { pool: pool.name.clone(), error })?;
+    let connector = match secrets {
+        Some(secrets) => connector.telling(Arc::clone(secrets)),
+        None => connector,
+    };
     let target = |server| Arc::new(connector.target(&tls.name_of(server)));
     Ok(pool.servers.iter().zip(&placed.servers).map(|(server, placed)| (placed.slot, target(server))).collect())
 }

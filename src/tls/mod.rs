@@ -17,6 +17,7 @@ mod notes;
 pub mod provider;
 mod record;
 pub mod revocation;
+pub mod secrets;
 pub mod service;
 pub mod session;
 pub mod subject;

@@ -7,6 +7,7 @@
 //! data; what made their keys (for KeyUpdate) comes by the key log.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use rustls::crypto::CipherSuiteCommon;
 use rustls::crypto::cipher::{
@@ -22,6 +23,7 @@ use rustls::{
 use crate::base::{Piece, UnixTime};
 use crate::ticket::{Credential, TlsVersion};
 use crate::tls::cipher::{Cipher, HEADER, Kind, OVERHEAD_MAX, Unopened};
+use crate::tls::secrets::Secrets;
 
 thread_local! {
     static LAID_OUT: RefCell<Option<Box<Notes>>> = const { RefCell::new(None) };
@@ -266,11 +268,18 @@ impl MessageDecrypter for Lent {
     }
 }
 
-/// Notes the traffic secrets of TLS 1.3. It logs nothing.
-#[derive(Debug)]
-pub(super) struct SecretsNoted;
+/// Notes the traffic secrets of TLS 1.3. It tells nobody, unless there is somebody to tell.
+#[derive(Debug, Default)]
+pub(super) struct SecretsNoted {
+    told: Option<Arc<Secrets>>,
+}
 
 impl SecretsNoted {
+    /// The same, which tells them besides.
+    pub(super) fn telling(secrets: Arc<Secrets>) -> Self {
+        Self { told: Some(secrets) }
+    }
+
     fn place<'a>(label: &str, notes: &'a mut Notes) -> Option<&'a mut Option<OkmBlock>> {
         match label {
             "SERVER_TRAFFIC_SECRET_0" => Some(&mut notes.server_secret),
@@ -282,10 +291,13 @@ impl SecretsNoted {
 
 impl KeyLog for SecretsNoted {
     fn will_log(&self, label: &str) -> bool {
-        label.ends_with("_TRAFFIC_SECRET_0")
+        self.told.is_some() || label.ends_with("_TRAFFIC_SECRET_0")
     }
 
-    fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        if let Some(secrets) = &self.told {
+            secrets.tell(label, client_random, secret);
+        }
         note(|notes| {
             if let Some(place) = Self::place(label, notes).filter(|_| secret.len() <= OkmBlock::MAX_LEN) {
                 *place = Some(OkmBlock::new(secret));

@@ -15,6 +15,7 @@ use crate::tls::clients::ClientCertificates;
 use crate::tls::desk::DeskClock;
 use crate::tls::notes::SecretsNoted;
 use crate::tls::provider;
+use crate::tls::secrets::Secrets;
 use crate::tls::ticketer::{Terms, Ticketer, Unhonoured};
 
 /// H5: the most tickets that a TLS 1.3 handshake issues.
@@ -112,7 +113,7 @@ impl Service {
         // Nothing is kept here of an idle client (P9). Early data stays off: `max_early_data_size` is 0 (H4).
         config.session_storage = Arc::new(NoServerSessionStorage {});
         // Records of established sessions are sealed and opened here, not in rustls.
-        config.key_log = Arc::new(SecretsNoted);
+        config.key_log = Arc::new(SecretsNoted::default());
         config.send_tls13_tickets = count;
         config.max_tls13_tickets = count;
         if count > 0 {
@@ -123,6 +124,16 @@ impl Service {
         // certificates: they are what the triple handshake attack forges, and it would shut out OpenSSL before 1.1.0 and Java before 8u161.
         config.require_ems = has_client_certificates;
         Ok(Self { config: Arc::new(config), terms })
+    }
+
+    /// The same, which tells its sessions' secrets to whoever wants them, for captures.
+    #[must_use]
+    pub fn telling(mut self, secrets: Arc<Secrets>) -> Self {
+        // Nobody else has it yet.
+        if let Some(config) = Arc::get_mut(&mut self.config) {
+            config.key_log = Arc::new(SecretsNoted::telling(secrets));
+        }
+        self
     }
 
     /// The pool that its clients go to.

@@ -108,6 +108,10 @@ struct Asking {
     #[serde(default = "snap_len")]
     #[param(default = 16_384, minimum = 64, maximum = 16_384)]
     snap_len: usize,
+    /// Whether it holds TLS secrets of sessions that are established meanwhile and whose ClientHello it holds, where the configuration allows that
+    #[serde(default)]
+    #[param(default = false)]
+    tls_secrets: bool,
 }
 
 fn both() -> Side {
@@ -143,7 +147,7 @@ fn snap_len() -> usize {
 /// Behind the last frame there is an Interface Statistics Block of each port, whose comment says why it ended and what was left out.
 #[utoipa::path(post, path = "/v1/captures", operation_id = "beginCapture", tag = "captures", params(Asking),
     responses((status = 200, body = Vec<u8>, content_type = "application/x-pcapng", headers(("Sealane-Capture" = u64, description = "its number"))),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "There are as many as may be"), Always))]
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "There are as many as may be, or it may have no secrets"), Always))]
 async fn begin(State(api): State<Api>, Asked(asking): Asked<Asking>) -> Result<Response, Problem> {
     let wanted = asking.proven()?;
     let running = api.control().ask(move |control: &mut Control, _| control.begin_capture(wanted)).await??;
@@ -198,6 +202,7 @@ impl Asking {
             frames_per_second: self.rate,
             bytes_per_second: self.byte_rate,
             snap_len: self.snap_len,
+            tls_secrets: self.tls_secrets,
         })
     }
 }
@@ -206,7 +211,7 @@ impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         match &refused {
             Refused::Filter(_) | Refused::NoLane(..) | Refused::NoPort(..) => Self::malformed(refused.to_string()),
-            Refused::TooMany => Self::conflict(refused.to_string()),
+            Refused::TooMany | Refused::NoSecrets | Refused::SecretsTaken => Self::conflict(refused.to_string()),
         }
     }
 }

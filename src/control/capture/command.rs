@@ -58,12 +58,15 @@ pub struct CaptureArgs {
     /// Most bytes that are kept of a frame
     #[arg(long, value_name = "BYTES", default_value_t = SNAP_LEN_MAX)]
     snaplen: usize,
+    /// Put TLS secrets into the file, so that Wireshark decrypts sessions that are established meanwhile; where engine.capture.tls_secrets allows it
+    #[arg(long)]
+    tls_secrets: bool,
 }
 
 impl CaptureArgs {
     fn path(&self) -> String {
         let mut path = format!(
-            "/v1/captures?filter={}&side={}&count={}&bytes={}&seconds={}&rate={}&byte_rate={}&snap_len={}",
+            "/v1/captures?filter={}&side={}&count={}&bytes={}&seconds={}&rate={}&byte_rate={}&snap_len={}&tls_secrets={}",
             segment(&self.filter),
             match self.side {
                 Side::Client => "client",
@@ -75,7 +78,8 @@ impl CaptureArgs {
             self.seconds,
             self.rate,
             self.byte_rate,
-            self.snaplen
+            self.snaplen,
+            self.tls_secrets
         );
         if !self.lanes.is_empty() {
             let lanes = self.lanes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
@@ -226,7 +230,7 @@ impl std::fmt::Display for Summary {
         let Self { frames, bytes, .. } = self;
         write!(f, "{frames} frames, {bytes} bytes")?;
         if self.secrets > 0 {
-            write!(f, ", secrets in {} blocks", self.secrets)?;
+            f.write_str(", with TLS secrets")?;
         }
         let why = match self.ended.as_deref() {
             Some("asked") => "it was ended",

@@ -4,6 +4,7 @@
 //! them go.
 
 pub mod command;
+mod secrets;
 pub(super) mod session;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use utoipa::ToSchema;
 use crate::control::Control;
 use crate::lane::capture::filter::Wrong;
 use crate::lane::capture::{CAPTURES_MAX, Ends, Filter, Settings, Tap, tap};
+use crate::tls::secrets::Secrets;
 
 /// The longest capture, in seconds: a connection to the API lasts little longer.
 pub const SECONDS_MAX: u64 = 240;
@@ -64,6 +66,7 @@ pub(super) struct Wanted {
     pub(super) frames_per_second: u32,
     pub(super) bytes_per_second: u32,
     pub(super) snap_len: usize,
+    pub(super) tls_secrets: bool,
 }
 
 /// Why nothing is captured.
@@ -77,6 +80,13 @@ pub(super) enum Refused {
     NoPort(String, String),
     #[error("there are {CAPTURES_MAX} captures already, as many as may be; end one of them first")]
     TooMany,
+    #[error(
+        "this engine tells no TLS secrets; write tls_secrets = true in [engine.capture] of its configuration and reload: then whoever may use the API may read what \
+         clients and servers say"
+    )]
+    NoSecrets,
+    #[error("another capture is told the TLS secrets; end that one first")]
+    SecretsTaken,
 }
 
 /// A capture.
@@ -87,6 +97,8 @@ pub(super) struct Running {
     /// Names and devices of the engine's ports.
     pub(super) ports: Vec<(String, String)>,
     pub(super) taps: Vec<Arc<Tap>>,
+    /// Where lanes tell TLS secrets, if it is told them.
+    pub(super) secrets: Vec<Arc<Secrets>>,
     /// Somebody wants it to end in order.
     pub(super) end: Notify,
 }
@@ -142,6 +154,7 @@ impl Control {
         if self.captures.running.len() >= CAPTURES_MAX {
             return Err(Refused::TooMany);
         }
+        let secrets = if wanted.tls_secrets { self.secrets_for_capture()? } else { Vec::new() };
         let services = self.configuration.services.iter().flat_map(|service| service.addresses.iter().copied());
         let servers = self.configuration.pools.iter().flat_map(|pool| pool.servers.iter().map(|one| one.address.ip()));
         let settings = Settings {
@@ -176,11 +189,26 @@ impl Control {
         };
         let ports = self.configuration.ports.iter().map(|port| (port.name.clone(), device(port))).collect();
         self.captures.last += 1;
-        let running = Arc::new(Running { id: self.captures.last, wanted, ports, taps, end: Notify::new() });
+        let running = Arc::new(Running { id: self.captures.last, wanted, ports, taps, secrets, end: Notify::new() });
         self.captures.running.push(Arc::clone(&running));
         self.counters.captures.increment();
         tracing::info!(capture = running.id, filter = running.wanted.filter, "capture begins");
+        if running.wanted.tls_secrets {
+            tracing::warn!(capture = running.id, "its file will hold TLS secrets: whoever has it reads what is said");
+        }
         Ok(running)
+    }
+
+    /// Where every lane tells its secrets: a session's frames come to one lane and belong to another.
+    fn secrets_for_capture(&self) -> Result<Vec<Arc<Secrets>>, Refused> {
+        if !self.configuration.engine.capture.tls_secrets {
+            return Err(Refused::NoSecrets);
+        }
+        let is_told = |running: &Arc<Running>| !running.secrets.is_empty() && Arc::strong_count(running) > 1;
+        if self.captures.running.iter().any(is_told) {
+            return Err(Refused::SecretsTaken);
+        }
+        Ok(self.shared.secrets.clone())
     }
 
     /// Has a capture end in order; whether there is one of this number.

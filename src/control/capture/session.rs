@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::Running;
+use super::secrets::{HOLD, Told};
 use crate::control::clock;
 use crate::lane::capture::{Chunk, Tap};
 use crate::nic::pcapng::{self, Interface, Statistics};
@@ -89,6 +90,8 @@ struct Session {
     /// Frames of each port.
     delivered: Vec<u64>,
     end: Option<End>,
+    /// The secrets, if it is told them.
+    told: Option<Told>,
 }
 
 impl Drop for Session {
@@ -114,6 +117,7 @@ impl Session {
             bytes: 0,
             delivered: vec![0; running.ports.len()],
             end: None,
+            told: (!running.secrets.is_empty()).then(|| Told::new(&running.secrets)),
             running,
         }
     }
@@ -142,6 +146,10 @@ impl Session {
                 running.end_taps();
             }
             let filled_to = self.look();
+            while let Some(block) = self.told.as_mut().and_then(Told::block) {
+                self.bytes += block.len() as u64;
+                pieces.send(Bytes::from_owner(block)).await.ok()?;
+            }
             while self.merge(filled_to) {
                 self.send(pieces).await?;
             }
@@ -177,7 +185,24 @@ impl Session {
 
     /// Takes what lanes have given. Until the time that it gives, in nanoseconds from 1970, nothing more will come.
     fn look(&mut self) -> u64 {
-        self.lanes.iter_mut().map(Lane::look).min().unwrap_or(u64::MAX)
+        let mut until = u64::MAX;
+        for lane in &mut self.lanes {
+            let known = lane.chunks.len();
+            until = until.min(lane.look());
+            let Some(told) = &mut self.told else { continue };
+            for chunk in lane.chunks.iter().skip(known) {
+                let mut rest = chunk.blocks();
+                while let Some((_, length)) = pcapng::next_packet(rest) {
+                    told.see(pcapng::kept(rest).unwrap_or_default());
+                    rest = rest.get(length..).unwrap_or_default();
+                }
+            }
+        }
+        let is_all = until == u64::MAX;
+        match &self.told {
+            Some(_) if !is_all => until.saturating_sub(u64::try_from(HOLD.as_nanos()).unwrap_or(0)),
+            Some(_) | None => until,
+        }
     }
 
     /// Adds frames from before `until`, the oldest first. Gives whether there are more than a piece holds.
@@ -217,13 +242,17 @@ impl Session {
                 sum(|one| one.left_out_frames.value()),
                 sum(|one| one.left_out_bytes.value()),
             );
+            // Secrets are of no port: the first tells of them.
+            let secrets = self.told.as_ref().filter(|_| port == 0).map_or(0, Told::left_out);
             let statistics = Statistics {
                 at: clock::unix_time().0.saturating_mul(1_000_000_000),
                 received: sum(|one| one.seen.value()),
                 accepted: sum(|one| one.wanted.value()),
                 left_out: full + frames + bytes,
                 delivered: *delivered,
-                comment: format!("ended={end} left_out_slow={full} left_out_rate={frames} left_out_byte_rate={bytes}"),
+                comment: format!(
+                    "ended={end} left_out_slow={full} left_out_rate={frames} left_out_byte_rate={bytes} left_out_secrets={secrets}"
+                ),
             };
             pcapng::statistics(&mut self.out, number, &statistics);
         }

@@ -10,6 +10,7 @@
 //! Two ports may not have networks that overlap, for the way to a neighbour would depend on their order.
 
 mod api;
+mod capture;
 mod client_certificates;
 mod failover;
 mod fault;

@@ -106,6 +106,8 @@ pub struct Engine {
     pub tcp: tcp::Settings,
     /// What its lanes keep of what their connections have just done.
     pub trace: Trace,
+    /// What captures may hold.
+    pub capture: Capture,
 }
 
 /// `[engine.api]`
@@ -137,6 +139,13 @@ pub struct ApiTls {
     pub private_key: PathBuf,
     /// The authorities that clients' certificates must be from; `None`: clients are asked for none.
     pub client_ca: Option<PathBuf>,
+}
+
+/// `[engine.capture]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capture {
+    /// Whether captures may hold TLS secrets.
+    pub tls_secrets: bool,
 }
 
 /// `[engine.trace]`

@@ -13,7 +13,7 @@ use super::model::{
     ADDRESSES_MAX, CORES_MAX, Device, Engine, Hugepages, Log, LogFormat, LogTo, PORTS_MAX, Port, SegmentationOffload,
 };
 use super::reader::{Located, Section, choice, duration, integer, name, parsed, text};
-use super::{api, tcp, trace};
+use super::{api, capture, tcp, trace};
 use crate::base::Duration;
 use crate::control::identity;
 use crate::control::syslog::{Facility, Receiver};
@@ -73,6 +73,7 @@ pub(super) fn engine(
     let log = log(report, &mut section, directory);
     let tcp = tcp::tcp(report, &mut section, cores.len(), machine);
     let trace = trace::trace(report, &mut section, directory);
+    let capture = capture::capture(report, &mut section);
     let api = api::api(report, &mut section, directory, name_.as_ref().map(|name| name.value.as_str()));
     if let Some(control) = &control_core {
         if !machine.cores.contains(&control.value) {
@@ -104,6 +105,7 @@ pub(super) fn engine(
         log,
         tcp,
         trace,
+        capture,
     })
 }
 

@@ -25,6 +25,7 @@ use rustls::sign::SingleCertAndKey;
 use crate::tls::certificate::{self, Certificate};
 use crate::tls::clients::{self, Authorities};
 use crate::tls::notes::{SecretsNoted, note};
+use crate::tls::secrets::Secrets;
 use crate::tls::{Versions, provider};
 
 pub use failure::Failure;
@@ -132,10 +133,17 @@ impl Connector {
         config.alpn_protocols.clone_from(&settings.alpn);
         config.time_provider = Arc::new(Clock);
         // Records of established sessions are sealed and opened here, not in rustls; tickets that come later it takes by its API for that.
-        config.key_log = Arc::new(SecretsNoted);
+        config.key_log = Arc::new(SecretsNoted::default());
         config.enable_secret_extraction = settings.resumption;
         config.resumption = Resumption::disabled();
         Ok(Self { config, resumption: settings.resumption })
+    }
+
+    /// The same, which tells its sessions' secrets to whoever wants them, for captures.
+    #[must_use]
+    pub fn telling(mut self, secrets: Arc<Secrets>) -> Self {
+        self.config.key_log = Arc::new(SecretsNoted::telling(secrets));
+        self
     }
 
     /// A server of this name. What is kept of sessions with it, to resume them, is its own.

@@ -13,6 +13,8 @@ from harness.trial import SHOP, WEB, at, at6
 from harness.wait import until
 from harness.world import HOST, binary
 
+from .reencryption import NGINX, TO_NGINX, TO_NGINX_12, _servers
+
 
 def a_filter_picks_one_client_of_two_and_the_file_is_its_owners(trial):
     other = "198.18.3.1"
@@ -128,20 +130,111 @@ def a_capture_under_load_leaves_clients_unharmed_and_counts_what_it_left_out(tri
     return capture.told.strip().rpartition("; ")[2]
 
 
-def _statistics(file):
-    """Frames left out, as the file's Interface Statistics Blocks say."""
-    data = file.read_bytes()
-    total, at = 0, 0
+def http_is_read_in_a_capture_with_secrets_between_clients_and_the_engine(trial):
+    """Full and resumed handshakes of both versions, and of no session that began before or that the filter leaves out."""
+    with _telling(trial), trial.client().connect() as early:
+        with _captured(trial, "--filter", f"host {HOST} and tcp port 443", "--side", "client", "--tls-secrets") as capture:
+            early.sendall(b"name\n")
+            read_all(early)
+            visits = []
+            for version in ("1.3", "1.2"):
+                client = trial.client(version)
+                visits += [client.visit(), client.visit()]
+            other = "198.18.3.1"
+            trial.world.address(other)
+            hidden = _visit(trial, other)
+        assert [visit.resumed for visit in visits] == [False, True] * 2, visits
+        assert "with TLS secrets" in capture.told, capture.told
+        read = _requests(capture.file)
+        assert read == {str(visit.port): "shop.example" for visit in visits}, (read, visits)
+        # An answer without a length ends with the connection, which tshark does not see through TLS: it is shown as it begins.
+        answers = run("tshark", "-r", capture.file, "-o", "http.desegment_body:FALSE", "-Y", "http.response.code == 200").stdout.splitlines()
+        assert len(answers) == len(visits), answers
+        # Four secrets of each session of TLS 1.3, one of TLS 1.2.
+        log = _key_log(capture.file)
+        assert len(log) == 2 * 4 + 2 * 1, [line.split()[0] for line in log]
+        assert hidden and stat.S_IMODE(capture.file.stat().st_mode) == 0o600
+    return f"{len(log)} secrets"
+
+
+def http_is_read_in_a_capture_with_secrets_between_the_engine_and_servers(trial):
+    _servers(trial)
+    with _telling(trial):
+        with _captured(trial, "--side", "server", "--filter", f"host {NGINX} and tcp", "--tls-secrets") as capture:
+            for service in (TO_NGINX, TO_NGINX_12):
+                for version in ("1.3", "1.2"):
+                    assert trial.client(version, at(service)).visit().server == "nginx"
+        options = [part for port in (8001, 8002) for part in ("-d", f"tcp.port=={port},tls")]
+        options += [part for port in (8001, 8002) for part in ("-d", f"tls.port=={port},http")]
+        requests = run("tshark", "-r", capture.file, *options, "-Y", "http.request", "-T", "fields", "-e", "tcp.dstport").stdout.split()
+        assert sorted(requests) == ["8001", "8001", "8002", "8002"], requests
+        labels = {line.split()[0] for line in _key_log(capture.file)}
+        assert {"CLIENT_RANDOM", "SERVER_TRAFFIC_SECRET_0"} <= labels, labels
+        # Both sides at once: the client's request is seen twice.
+        with _captured(trial, "--tls-secrets", "--filter", f"host {NGINX} or host {at(TO_NGINX)}") as capture:
+            assert trial.client("1.2", at(TO_NGINX)).visit().server == "nginx"
+        requests = run("tshark", "-r", capture.file, *options, "-Y", "http.request", "-T", "fields", "-e", "tcp.dstport").stdout.split()
+        assert sorted(requests) == ["443", "8001"], requests
+
+
+def secrets_are_refused_where_the_configuration_does_not_allow_them(trial):
+    command = (binary(), "capture", "--socket", trial.engine.api.path, "--tls-secrets", "-w", trial.world.directory / "refused")
+    done = run(*command, check=False)
+    assert done.returncode == 1 and "tls_secrets = true in [engine.capture]" in done.stderr, done
+    with _telling(trial):
+        warned = run(binary(), "check", "--config", trial.engine.file)
+        assert "engine.capture.tls_secrets" in warned.stderr and "may record secrets" in warned.stderr, warned
+        with _captured(trial, "--tls-secrets", "--filter", "tcp"):
+            done = run(*command, check=False)
+            assert done.returncode == 1 and "another capture is told the TLS secrets" in done.stderr, done
+    done = run(*command, check=False)
+    assert done.returncode == 1 and "tells no TLS secrets" in done.stderr, done
+
+
+@contextlib.contextmanager
+def _telling(trial):
+    """Has the configuration allow secrets meanwhile."""
+    engine = trial.engine.settings["engine"]
+    engine["capture"] = {"tls_secrets": True}
+    trial.reload()
+    try:
+        yield
+    finally:
+        del engine["capture"]
+        trial.reload()
+
+
+def _requests(file):
+    """The host that each client's port has asked for, as tshark reads it."""
+    rows = run("tshark", "-r", file, "-Y", "http.request", "-T", "fields", "-e", "tcp.srcport", "-e", "http.host").stdout.splitlines()
+    return dict(row.split("\t") for row in rows)
+
+
+def _blocks(file, wanted):
+    """The bodies of all blocks of a type."""
+    data, at = file.read_bytes(), 0
     while at < len(data):
         kind, size = (int.from_bytes(data[at + offset : at + offset + 4], "little") for offset in (0, 4))
-        if kind == 5:
-            option = at + 20
-            while code := int.from_bytes(data[option : option + 2], "little"):
-                length = int.from_bytes(data[option + 2 : option + 4], "little")
-                if code == 5:
-                    total += int.from_bytes(data[option + 4 : option + 12], "little")
-                option += 4 + (length + 3) // 4 * 4
+        if kind == wanted:
+            yield data[at + 8 : at + size - 4]
         at += size
+
+
+def _key_log(file):
+    """The lines of all Decryption Secrets Blocks."""
+    return [line for body in _blocks(file, 10) for line in body[8 : 8 + int.from_bytes(body[4:8], "little")].decode().splitlines()]
+
+
+def _statistics(file):
+    """Frames left out, as the file's Interface Statistics Blocks say."""
+    total = 0
+    for body in _blocks(file, 5):
+        option = 12
+        while code := int.from_bytes(body[option : option + 2], "little"):
+            length = int.from_bytes(body[option + 2 : option + 4], "little")
+            if code == 5:
+                total += int.from_bytes(body[option + 4 : option + 12], "little")
+            option += 4 + (length + 3) // 4 * 4
     return total
 
 
