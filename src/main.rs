@@ -11,6 +11,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use sealane::control::capture::command::{self as capture, CaptureArgs};
 use sealane::control::config::{self, Configuration, Machine};
 use sealane::control::ctl::{self, CtlArgs};
+use sealane::control::doctor::{self, DoctorArgs};
 use sealane::control::keys::{self, KeysCommand, inspect};
 use sealane::control::trace::command::{self as trace, TraceArgs};
 use sealane::load::command::{self as make_load, LoadArgs};
@@ -55,6 +56,8 @@ enum Command {
     Ctl(CtlArgs),
     /// Make load: handshakes, requests, bulk and idle connections, over a DPDK port or kernel sockets, with the answering servers
     Load(Box<LoadArgs>),
+    /// Look at this machine, and at what a configuration wants of it: what is wrong, and the command that mends it
+    Doctor(DoctorArgs),
     /// Print completions for a shell: `sealane completions bash > /etc/bash_completion.d/sealane`
     Completions {
         /// The shell
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Capture(arguments) => capture::run(&arguments),
         Command::Ctl(arguments) => ctl::run(&arguments),
         Command::Load(arguments) => make_load::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Completions { shell } => Ok(complete(shell)),
         Command::Manual { directory } => write_manual(&directory),
     };

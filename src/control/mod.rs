@@ -10,6 +10,7 @@ mod change;
 pub mod clock;
 pub mod config;
 pub mod ctl;
+pub mod doctor;
 mod drain;
 pub mod events;
 pub mod explain;

@@ -25,6 +25,17 @@ pub const FRAME_MAX: usize = 1514;
 /// The longest frame that a port with [`Offload::segmentation`] is given to cut, and the room of its buffers.
 pub const LONG_FRAME_MAX: usize = 16 * 1024;
 
+/// MiB of hugepages that an engine with so many packet buffers needs; `long`: with room for [`LONG_FRAME_MAX`] bytes each.
+#[must_use]
+pub fn memory_mib(buffers: usize, long: bool) -> usize {
+    // A buffer's header takes 128 bytes, its headroom 128, and the pool's bookkeeping about 200 more; queues and the EAL fit in the rest.
+    const BESIDE_BYTES: usize = 512;
+    const SHORT_BYTES: usize = 2_048;
+    const REST_MIB: usize = 64;
+    let bytes = BESIDE_BYTES + if long { LONG_FRAME_MAX } else { SHORT_BYTES };
+    REST_MIB + (buffers * bytes).div_ceil(1 << 20)
+}
+
 /// One lane's receive and transmit queue on one port.
 pub trait QueuePair {
     /// The buffer that holds a frame.

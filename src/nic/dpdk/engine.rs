@@ -20,7 +20,7 @@ use super::pci::Holder;
 use super::queue::{Pool, Queue, Seed};
 use super::report::{Gate, PortReports};
 use super::settings::{Device, Error, Plan, PortSettings, Segmentation, Settings};
-use crate::nic::{Buffers, Offload, PortInfo, Reports};
+use crate::nic::{Buffers, Offload, PortInfo, Reports, memory_mib};
 
 /// A signal to the process, on which [`Engine::run`] asks what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +117,7 @@ impl Engine {
     pub fn start(settings: &Settings) -> Result<Self, Error> {
         let mut plan = Plan::new(settings, &usable_cores())?;
         plan.look_at_drivers(Holder::of)?;
-        let needed_mib = hugepages::needed_mib(settings.buffers, plan.has_long_frames());
+        let needed_mib = memory_mib(settings.buffers, plan.has_long_frames());
         let memory = hugepages::choose(settings.hugepages, &hugepages::free(), needed_mib, &plan.devices)?;
         ffi::want_long_frames(plan.has_long_frames());
 

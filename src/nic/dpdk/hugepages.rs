@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 
 use super::settings::{Device, Error, Hugepages};
-use crate::nic::LONG_FRAME_MAX;
 
 /// Memory for the EAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,16 +32,6 @@ fn free_of(directory: &Path) -> Option<Free> {
     let page_kib = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
     let pages = fs::read_to_string(directory.join("free_hugepages")).ok()?.trim().parse().ok()?;
     Some(Free { pages, page_kib })
-}
-
-/// MiB that an engine with so many buffers needs.
-pub(super) fn needed_mib(buffers: usize, long: bool) -> usize {
-    // A buffer's header takes 128 bytes, its headroom 128, and the pool's bookkeeping about 200 more; queues and the EAL fit in the rest.
-    const BESIDE_BYTES: usize = 512;
-    const SHORT_BYTES: usize = 2_048;
-    const REST_MIB: usize = 64;
-    let bytes = BESIDE_BYTES + if long { LONG_FRAME_MAX } else { SHORT_BYTES };
-    REST_MIB + (buffers * bytes).div_ceil(1 << 20)
 }
 
 /// Decides, and says so when it falls back.
@@ -76,6 +65,7 @@ pub(super) fn choose(wanted: Hugepages, free: &[Free], needed_mib: usize, device
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nic::memory_mib;
 
     const ENOUGH: &[Free] = &[Free { pages: 0, page_kib: 1_048_576 }, Free { pages: 512, page_kib: 2_048 }];
     const TOO_FEW: &[Free] = &[Free { pages: 3, page_kib: 2_048 }];
@@ -87,26 +77,26 @@ mod tests {
     #[test]
     fn free_hugepages_are_used_unless_forbidden() {
         let tap = devices("net_tap0");
-        assert_eq!(choose(Hugepages::Auto, ENOUGH, needed_mib(16_384, false), &tap).unwrap(), Memory::Huge);
-        assert_eq!(choose(Hugepages::Require, ENOUGH, needed_mib(16_384, false), &tap).unwrap(), Memory::Huge);
-        assert_eq!(choose(Hugepages::Never, ENOUGH, needed_mib(16_384, false), &tap).unwrap(), Memory::Ordinary(104));
+        assert_eq!(choose(Hugepages::Auto, ENOUGH, memory_mib(16_384, false), &tap).unwrap(), Memory::Huge);
+        assert_eq!(choose(Hugepages::Require, ENOUGH, memory_mib(16_384, false), &tap).unwrap(), Memory::Huge);
+        assert_eq!(choose(Hugepages::Never, ENOUGH, memory_mib(16_384, false), &tap).unwrap(), Memory::Ordinary(104));
     }
 
     #[test]
     fn a_software_device_falls_back_to_ordinary_pages() {
         assert_eq!(
-            choose(Hugepages::Auto, TOO_FEW, needed_mib(16_384, false), &devices("net_tap0")).unwrap(),
+            choose(Hugepages::Auto, TOO_FEW, memory_mib(16_384, false), &devices("net_tap0")).unwrap(),
             Memory::Ordinary(104)
         );
         assert_eq!(
-            choose(Hugepages::Auto, &[], needed_mib(16_384, false), &devices("net_ring0")).unwrap(),
+            choose(Hugepages::Auto, &[], memory_mib(16_384, false), &devices("net_ring0")).unwrap(),
             Memory::Ordinary(104)
         );
     }
 
     #[test]
     fn required_hugepages_that_are_missing_are_an_error_with_the_command_that_mends_it() {
-        let error = choose(Hugepages::Require, TOO_FEW, needed_mib(16_384, false), &devices("net_tap0")).unwrap_err();
+        let error = choose(Hugepages::Require, TOO_FEW, memory_mib(16_384, false), &devices("net_tap0")).unwrap_err();
         assert_eq!(
             error.to_string(),
             "104 MiB of hugepages are required and 6 MiB are free; \
