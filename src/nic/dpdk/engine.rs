@@ -360,6 +360,31 @@ pub(super) fn device_info(id: u16) -> ffi::rte_eth_dev_info {
     info
 }
 
+fn driver_name(info: &ffi::rte_eth_dev_info) -> String {
+    if info.driver_name.is_null() {
+        return "unknown".to_owned();
+    }
+    // SAFETY: ethdev points it at the driver's own name, a C string that lives as long as the driver.
+    unsafe { CStr::from_ptr(info.driver_name) }.to_string_lossy().into_owned()
+}
+
+/// The version of a port's firmware, as far as its driver tells.
+fn firmware(id: u16) -> String {
+    const LENGTH_MAX: usize = 128;
+    let mut text = [0_u8; LENGTH_MAX];
+    // SAFETY: `text` is ours and has as many bytes as it is said to have.
+    let answer = unsafe { ffi::rte_eth_dev_fw_version_get(id, text.as_mut_ptr().cast(), LENGTH_MAX) };
+    match (answer, CStr::from_bytes_until_nul(&text)) {
+        (0, Ok(text)) => text.to_string_lossy().into_owned(),
+        _ => "not told".to_owned(),
+    }
+}
+
+fn node(id: u16) -> i32 {
+    // SAFETY: takes a number; the answer for a port without a node is -1.
+    unsafe { ffi::rte_eth_dev_socket_id(id) }
+}
+
 /// Sets the MTU of a port that capsule has configured, and learns what the port is.
 fn adopt(port: &str, device: &Device, mtu: usize, segmentation: Segmentation) -> Result<Port, Error> {
     let Some(id) = port_id(device) else {
@@ -386,7 +411,8 @@ fn adopt(port: &str, device: &Device, mtu: usize, segmentation: Segmentation) ->
         // The kernel's end of a tap has the port's address, and a station does not talk to itself. The port filters nothing, so we take the next one.
         mac.0[5] ^= 1;
     }
-    let offloads = ffi::offloads(&device_info(id));
+    let info = device_info(id);
+    let offloads = ffi::offloads(&info);
     // SAFETY: maps bits to bits.
     let mut able = unsafe { ffi::sealane_transmit_flags(offloads.transmit) };
     if segmentation == Segmentation::Always && device.is("net_vhost") {
@@ -398,5 +424,17 @@ fn adopt(port: &str, device: &Device, mtu: usize, segmentation: Segmentation) ->
         segmentation: able & ffi::SEALANE_F_TX_TCP_SEG != 0,
     };
     tracing::info!(port, device = %device, %mac, mtu, ?offload, "port is ready");
+    // What it says of itself: a tap says that it spreads flows, and does not.
+    tracing::info!(
+        port,
+        driver = driver_name(&info),
+        firmware = firmware(id),
+        receive_queues_max = info.max_rx_queues,
+        transmit_queues_max = info.max_tx_queues,
+        rss_functions = format!("{:#x}", info.flow_type_rss_offloads),
+        rss_entries = info.reta_size,
+        numa_node = node(id),
+        "port's driver"
+    );
     Ok(Port { id, info: PortInfo { mac, mtu, offload }, able })
 }

@@ -23,6 +23,7 @@ NAMES = (
     "log",  # the connection log, and syslog
     "trace",  # what `sealane trace` says of connections
     "capture",  # what `sealane capture` writes, as tshark reads it
+    "doctor",  # `sealane doctor`
     "privileges",  # an engine that gives up root's rights, and what it tells its service manager
     "package",  # the Debian package under a real systemd
     "cluster",  # three engines with the same keys behind an ECMP router
