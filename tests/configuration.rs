@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot be set up fails its test")]
 
+#[path = "configuration/reference.rs"]
+mod reference;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
