@@ -33,7 +33,8 @@ impl<Q: QueuePair> Station<Q> {
         token: Token,
         now: Instant,
     ) -> Result<ConnectionId, NoConnection> {
-        let source = self.ports.iter().find_map(|port| port.link.source_for(remote.ip()));
+        let port = self.way_to(remote.ip(), None).and_then(|port| self.ports.get(port));
+        let source = port.and_then(|port| port.link.source_for(remote.ip()));
         self.open_connection_from(source.ok_or(NoConnection::NoRoute)?, remote, token, now)
     }
 

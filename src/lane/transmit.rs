@@ -1,5 +1,6 @@
 //! Frames out: what TCP and the link layers have to send, next hop found, in bursts.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 
 use smoltcp::wire::{IpVersion, Ipv4Packet, Ipv6Packet};
@@ -46,8 +47,8 @@ impl<Q: QueuePair> Station<Q> {
     /// [`NoConnection::NoRoute`] when no port has a route.
     pub(super) fn ask_for_echo(&mut self, to: IpAddr, ping: Ping, now: Instant) -> Result<(), NoConnection> {
         let echo = Echo { identifier: self.id.0, sequence: ping.sequence, token: ping.token };
-        let found = self.ports.iter_mut().find_map(|port| Some((port.link.source_for(to)?, port)));
-        let Some((source, port)) = found else { return Err(NoConnection::NoRoute) };
+        let port = self.way_to(to, None).and_then(|port| self.ports.get_mut(port)).ok_or(NoConnection::NoRoute)?;
+        let source = port.link.source_for(to).ok_or(NoConnection::NoRoute)?;
         let Some(mut frame) = port.queue.allocate() else {
             self.counters.frames_unmade.increment();
             return Ok(());
@@ -80,7 +81,7 @@ impl<Q: QueuePair> Station<Q> {
             let len = self.stack.poll_transmit(room, offload, now)?;
             Train { len, payload: 0, segments: 1 }
         };
-        let (destination, header_len) = room.get(..len).and_then(destination)?;
+        let (source, destination, header_len) = room.get(..len).and_then(addresses)?;
         frame.set_len(ETHERNET_HEADER + len);
         if segments > 1 {
             frame.offload_segmentation(header_len, destination.is_ipv6(), payload);
@@ -88,8 +89,8 @@ impl<Q: QueuePair> Station<Q> {
             frame.offload_checksum(header_len, destination.is_ipv6());
         }
         // An only port is not asked whether it has a route: it finds out as it sends.
-        let is_only = self.ports.len() == 1;
-        let Some(port) = self.ports.iter_mut().find(|port| is_only || port.link.routes_to(destination)) else {
+        let port = if self.ports.len() == 1 { Some(0) } else { self.way_to(destination, Some(source)) };
+        let Some(port) = port.and_then(|port| self.ports.get_mut(port)) else {
             self.counters.no_route.increment();
             return Some(segments);
         };
@@ -98,6 +99,18 @@ impl<Q: QueuePair> Station<Q> {
             Sent::Pending | Sent::Dropped => {}
         }
         Some(segments)
+    }
+}
+
+impl<Q: QueuePair> Station<Q> {
+    /// The port over which `destination` is reached: the one with the longest prefix that holds it, and of several, as where each has a gateway, the one that
+    /// answers for `source`, so that a client's packets leave by where they came in. Else the first.
+    pub(super) fn way_to(&self, destination: IpAddr, source: Option<IpAddr>) -> Option<usize> {
+        let nearness = |(at, port): (usize, &Port<Q>)| {
+            let prefix = port.link.prefix_to(destination)?;
+            Some(((prefix, source.is_some_and(|source| port.link.is_local(source)), Reverse(at)), at))
+        };
+        self.ports.iter().enumerate().filter_map(nearness).max().map(|(_, at)| at)
     }
 }
 
@@ -130,16 +143,16 @@ impl<Q: QueuePair> Port<Q> {
     }
 }
 
-/// Where a packet of our own goes, and how long its IP header is.
-fn destination(packet: &[u8]) -> Option<(IpAddr, usize)> {
+/// From where to where a packet of our own goes, and how long its IP header is.
+fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr, usize)> {
     match IpVersion::of_packet(packet).ok()? {
         IpVersion::Ipv4 => {
             let header = Ipv4Packet::new_checked(packet).ok()?;
-            Some((header.dst_addr().into(), usize::from(header.header_len())))
+            Some((header.src_addr().into(), header.dst_addr().into(), usize::from(header.header_len())))
         }
         IpVersion::Ipv6 => {
             let header = Ipv6Packet::new_checked(packet).ok()?;
-            Some((header.dst_addr().into(), header.header_len()))
+            Some((header.src_addr().into(), header.dst_addr().into(), header.header_len()))
         }
     }
 }

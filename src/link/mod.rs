@@ -159,11 +159,12 @@ impl<F: Frame> Link<F> {
         self.routes.is_local(address)
     }
 
-    /// Whether there is a route to the host `address` over this port: on-link or by a gateway.
-    pub fn routes_to(&self, address: IpAddr) -> bool {
+    /// The length of the prefix by which the host `address` is reached over this port, 0 where it is by a gateway; `None` if there is no route. Of several
+    /// ports the longest counts.
+    pub fn prefix_to(&self, address: IpAddr) -> Option<u32> {
         match self.routes.hop(address) {
-            Hop::Neighbour(_) => true,
-            Hop::Group(_) | Hop::Ourselves | Hop::None => false,
+            Hop::Neighbour(_) => Some(self.routes.prefix_of(address)),
+            Hop::Group(_) | Hop::Ourselves | Hop::None => None,
         }
     }
 

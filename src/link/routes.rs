@@ -109,6 +109,11 @@ impl Routes {
         self.on_link.iter().find(|prefix| prefix.contains(address))
     }
 
+    /// How many bits of `address` its on-link prefix settles, the 96 included that make an IPv4 address one of IPv6; 0 if it has none.
+    pub(super) fn prefix_of(&self, address: IpAddr) -> u32 {
+        self.on_link(address).map_or(0, |prefix| prefix.mask.count_ones())
+    }
+
     /// Whether `address` may stand for a neighbour: on-link, or a gateway wherever it is.
     pub(super) fn is_neighbour(&self, address: IpAddr) -> bool {
         let gateway = Some(address) == self.gateway(address);

@@ -264,8 +264,10 @@ fn sources_and_routes_follow_the_longest_prefix() {
     assert_eq!(a.link.source_for(ip("2001:db8:1::1")), Some(ip("2001:db8::1")), "not the link-local one");
     assert_eq!(a.link.source_for(ip("fe80::9")), Some(ip("fe80::ff:fe00:1")));
     assert_eq!(a.link.source_for(ip("198.18.9.1")), None);
-    assert!(a.link.routes_to(ip("198.19.0.1")) && !a.link.routes_to(ip("198.18.0.1")));
-    assert!(!a.link.routes_to(ip("198.18.0.255")) && !a.link.routes_to(ip("ff02::5")));
+    assert_eq!(a.link.prefix_to(ip("198.19.0.1")), Some(0), "by the gateway");
+    assert!(a.link.prefix_to(ip("198.18.0.200")) > a.link.prefix_to(ip("198.18.0.2")), "the longer prefix is nearer");
+    assert_eq!(a.link.prefix_to(ip("198.18.0.1")), None, "our own");
+    assert_eq!((a.link.prefix_to(ip("198.18.0.255")), a.link.prefix_to(ip("ff02::5"))), (None, None));
     assert!(a.link.is_local(ip("198.18.9.1")) && !a.link.is_local(ip("198.18.9.2")));
 }
 
