@@ -120,6 +120,7 @@ fn settings(configuration: &Configuration) -> Settings {
             config::Device::Pci(device) | config::Device::Virtual(device) => device.clone(),
         },
         mtu: port.mtu,
+        vlan: port.vlan,
     };
     Settings {
         lanes: engine.cores.clone(),

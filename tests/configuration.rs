@@ -5,6 +5,7 @@
 #[path = "configuration/reference.rs"]
 mod reference;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -197,9 +198,12 @@ fn every_shipped_profile_is_right() {
     let is_profile = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "toml");
     let files: Vec<_> =
         std::fs::read_dir(profiles).unwrap().map(|entry| entry.unwrap().path()).filter(is_profile).collect();
-    assert!(!files.is_empty());
-    for file in files {
-        let text = std::fs::read_to_string(&file).unwrap();
+    let names: HashSet<_> = files.iter().map(|file| file.file_stem().unwrap().to_str().unwrap()).collect();
+    for name in ["tap", "virtio-user", "vhost", "pci", "virtio", "ice", "i40e", "ixgbe", "mlx5", "ena"] {
+        assert!(names.contains(name), "there is no profile {name}.toml");
+    }
+    for file in &files {
+        let text = std::fs::read_to_string(file).unwrap();
         let machine = Machine { cores: (0..64).collect(), memory: 1 << 40, ..machine() };
         let configuration = config::parse(&text, &directory.path().join("sealane.toml"), &machine);
         let configuration = configuration.unwrap_or_else(|errors| panic!("{}:\n{errors}", file.display()));

@@ -8,7 +8,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests/end_to_end"))
 
-from harness import config, world  # noqa: E402
+from harness import config, vlan, world  # noqa: E402
 from harness.certificates import Authority  # noqa: E402
 from harness.clients import NAME, CurlClient, OpensslClient, PythonClient  # noqa: E402
 from harness.engine import Metrics, Records  # noqa: E402
@@ -16,15 +16,15 @@ from harness.guest import Guest, unpacked  # noqa: E402
 from harness.nginx import Nginx  # noqa: E402
 from harness.processes import Failed, run  # noqa: E402
 
-SECONDS = 420
+SECONDS = 600
 VISITS = 5
 SERVERS = {"a": ("198.18.1.11", 8000), "b": ("198.18.1.12", 8000), "c": ("198.18.1.13", 8000)}
-SHOP, SHOP6 = "198.18.0.10", "2001:db8::10"
+SHOP, SHOP6, SHOP_IN_VLAN, VLAN = "198.18.0.10", "2001:db8::10", "198.19.0.10", 7
 NIC, LOGIN = "0000:00:10.0", "0000:00:11.0"
 NICS = [
     # Two queue pairs, spread by the device's own RSS as on a NIC of today.
     *("-netdev", f"tap,id=front,ifname={world.TAP},script=no,downscript=no,queues=2"),
-    *("-device", "virtio-net-pci,netdev=front,mac=02:5e:a1:00:00:01,addr=0x10,mq=on,vectors=6,rss=on"),
+    *("-device", "virtio-net-pci,netdev=front,mac=02:5e:a1:00:00:01,addr=0x10,mq=on,vectors=6,rss=on,host_mtu=1500"),
     # The one that an operator would be logged in over. Nothing is at its other end.
     *("-netdev", "hubport,id=login,hubid=0", "-device", "virtio-net-pci,netdev=login,mac=02:5e:a1:00:00:02,addr=0x11"),
 ]
@@ -60,6 +60,8 @@ class Demo:
         self.serve()
         self.visit()
         self.stop()
+        self.in_a_vlan()
+        self.change("given back to the kernel", f"--unbind {NIC}", "virtio-pci")
         print(f"{self.claims.passed} passed, {self.claims.failed} failed")
         return self.claims.failed == 0
 
@@ -135,7 +137,16 @@ class Demo:
 
     def serve(self):
         self.say("The engine on the NIC")
+        self.start()
+        ready = re.search(r'.*"?port is ready.*', self.records.path.read_text())
+        print(f"  {ready[0] if ready else ''}")
+        self.claims.add("the engine's monitors reach three servers through the NIC", True)
+        self.claims.add("it answers ping", run("ping", "-c", "2", "-W", "5", SHOP, check=False).returncode == 0)
+        self.claims.add("and over IPv6", run("ping", "-c", "2", "-W", "5", SHOP6, check=False).returncode == 0)
+
+    def start(self):
         log, self.ended = self.world.directory / "engine.log", self.world.directory / "engine.status"
+        self.ended.unlink(missing_ok=True)
         life = f"{world.binary()} run --config {self.file} & echo $! >engine.pid; wait $!; echo $? >engine.status"
         self.guest.run(f"cd {self.world.directory} && setsid bash -c '{life}' >{log} 2>&1 &")
         self.records = Records(log)
@@ -143,11 +154,6 @@ class Demo:
             self.guest.watch("all servers to be seen up", self.servers_are_up, 90)
         except Failed as error:
             raise Failed(f"{error}; the engine said:\n{log.read_text(errors='replace')[-3000:]}") from None
-        ready = re.search(r'.*"?port is ready.*', log.read_text())
-        print(f"  {ready[0] if ready else ''}")
-        self.claims.add("the engine's monitors reach three servers through the NIC", True)
-        self.claims.add("it answers ping", run("ping", "-c", "2", "-W", "5", SHOP, check=False).returncode == 0)
-        self.claims.add("and over IPv6", run("ping", "-c", "2", "-W", "5", SHOP6, check=False).returncode == 0)
 
     def metrics(self):
         return Metrics(self.guest.run("curl --silent --max-time 10 http://127.0.0.1:9900/metrics", check=False)[1])
@@ -189,12 +195,27 @@ class Demo:
         self.claims.add(text, min(frames) > 0 and handed < 0.05 * sum(frames))
 
     def stop(self):
-        self.say("The end")
         self.guest.run(f"kill -TERM $(cat {self.world.directory}/engine.pid)")
         self.guest.watch("the engine to end", lambda: self.ended.exists() and self.ended.read_text().strip(), 60)
         status, log = self.ended.read_text().strip(), self.records.path.read_text(errors="replace")
         self.claims.add(f"the engine drained and ended with status {status}", status == "0", log[-600:])
-        self.change("given back to the kernel", f"--unbind {NIC}", "virtio-pci")
+
+    def in_a_vlan(self):
+        self.say(f"The same NIC in VLAN {VLAN}, which its filter must let pass")
+        run("ip", "address", "add", "198.19.0.1/16", "dev", vlan.add(self.world, world.TAP, VLAN))
+        self.settings["port"][0] |= {"addresses": ["198.19.0.2/16"], "gateways": ["198.19.0.1"], "vlan": VLAN}
+        self.settings["virtual_service"][0]["addresses"] = [f"{SHOP_IN_VLAN}:443"]
+        self.file.write_text(config.toml(self.settings) + "\n")
+        self.start()
+        visits = CurlClient(self.world, "1.3", SHOP_IN_VLAN, self.certificate).visits(3)
+        good = [visit.server in SERVERS for visit in visits] == [True] * 3 and [bool(visit.resumed) for visit in visits] == [False, True, True]
+        self.claims.add("curl is served in the VLAN, and resumes", good, visits)
+        self.settings["port"][0] |= {"mtu": 9000}
+        self.stop()
+        self.file.write_text(config.toml(self.settings) + "\n")
+        status, text = self.guest.run(f"cd {self.world.directory} && {world.binary()} run --config {self.file}", check=False)
+        good = status == 1 and "refuses an MTU of 9000" in text and "port front" in text
+        self.claims.add("an MTU that the NIC refuses is an error that names port, device and MTU", good, text)
 
 
 def main():

@@ -170,6 +170,8 @@ crate::counters! {
         counter idle_nanoseconds,
         /// Frames received from ports
         counter frames_received,
+        /// Frames that were not of their port's VLAN
+        counter frames_of_other_vlans,
         /// Frames given to ports
         counter frames_sent,
         /// Frames that the transmit queue had no room for

@@ -53,8 +53,9 @@ impl<Q: QueuePair> Station<Q> {
     /// Takes one burst from a port and gives how many frames it had.
     fn receive_burst(&mut self, port: usize, now: Instant) -> usize {
         let mut received = std::mem::take(&mut self.received);
-        if let Some(port) = self.ports.get_mut(port) {
-            port.queue.receive(&mut received);
+        let of_other_vlans = self.ports.get_mut(port).map_or(0, |port| port.queue.receive(&mut received));
+        if of_other_vlans > 0 {
+            self.counters.frames_of_other_vlans.add(of_other_vlans as u64);
         }
         let taken = received.len();
         if taken > 0 {
@@ -75,7 +76,7 @@ impl<Q: QueuePair> Station<Q> {
             }
         }
         self.received = received;
-        taken
+        taken + of_other_vlans
     }
 
     fn take_over(&mut self, now: Instant) -> bool {

@@ -12,7 +12,9 @@ use crossbeam::queue::ArrayQueue;
 use smoltcp::wire::{EthernetAddress, IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket};
 
 use super::long::{Headers, Part};
-use super::{BURST, Buffers, FRAME_MAX, LONG_FRAME_MAX, Offload, PortInfo, QueuePair, ReceivedChecksum};
+use super::{
+    BURST, Buffers, ETHERNET_MTU, FRAME_MAX, LONG_FRAME_MAX, MTU_MAX, Offload, PortInfo, QueuePair, ReceivedChecksum,
+};
 
 /// An Ethernet header's length.
 const ETHERNET_LEN: usize = 14;
@@ -24,7 +26,7 @@ pub struct Settings {
     pub lanes: usize,
     /// The port's Ethernet address.
     pub mac: EthernetAddress,
-    /// The longest IP packet, in bytes, up to 1500.
+    /// The longest IP packet, in bytes, up to [`MTU_MAX`].
     pub mtu: usize,
     /// What the port pretends to compute in hardware. It does compute it: frames leave and verdicts come right.
     pub offload: Offload,
@@ -45,15 +47,16 @@ impl Settings {
     /// # Panics
     /// When `queue_len` is 0 or the MTU does not fit a frame.
     pub fn port(self) -> (Vec<Queue>, Wire) {
-        assert!(self.mtu + ETHERNET_LEN <= FRAME_MAX, "an MTU of {} does not fit a frame", self.mtu);
+        assert!(self.mtu <= MTU_MAX, "an MTU of {} does not fit a frame", self.mtu);
+        let is_long = self.offload.segmentation || self.mtu > ETHERNET_MTU;
         let shared = Arc::new(Shared {
-            info: PortInfo { mac: self.mac, mtu: self.mtu, offload: self.offload },
+            info: PortInfo { mac: self.mac, mtu: self.mtu, vlan: None, offload: self.offload },
             receive: (0..self.lanes).map(|_| ArrayQueue::new(self.queue_len)).collect(),
             transmit: ArrayQueue::new(self.queue_len),
             pool: Arc::new(Pool {
                 in_use: AtomicUsize::new(0),
                 capacity: self.buffers,
-                room: if self.offload.segmentation { LONG_FRAME_MAX } else { FRAME_MAX },
+                room: if is_long { LONG_FRAME_MAX } else { FRAME_MAX },
             }),
         });
         let queues = (0..self.lanes).map(|lane| Queue { lane, shared: Arc::clone(&shared) }).collect();
@@ -245,9 +248,10 @@ impl QueuePair for Queue {
         &self.shared.info
     }
 
-    fn receive(&mut self, into: &mut Vec<Frame>) {
-        let Some(queue) = self.shared.receive.get(self.lane) else { return };
+    fn receive(&mut self, into: &mut Vec<Frame>) -> usize {
+        let Some(queue) = self.shared.receive.get(self.lane) else { return 0 };
         into.extend(std::iter::from_fn(|| queue.pop()).take(BURST));
+        0
     }
 
     fn allocate(&mut self) -> Option<Frame> {

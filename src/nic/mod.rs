@@ -13,16 +13,24 @@ pub mod pcap;
 pub mod pcapng;
 pub mod report;
 pub mod rss;
+pub mod vlan;
 
 pub use report::{Counts, Report, Reports};
 
 /// The most frames one [`QueuePair::receive`] gives.
 pub const BURST: usize = 32;
 
-/// The longest frame: Ethernet header and a 1500-byte packet. Jumbo frames need longer buffers than capsule gives.
+/// The longest packet that a port carries unless it is told of more.
+pub const ETHERNET_MTU: usize = 1500;
+
+/// The longest packet that a port may be told to carry: the longest jumbo frames that NICs and switches agree upon.
+pub const MTU_MAX: usize = 9216;
+
+/// The longest frame of a port with [`ETHERNET_MTU`], its Ethernet header included.
 pub const FRAME_MAX: usize = 1514;
 
-/// The longest frame that a port with [`Offload::segmentation`] is given to cut, and the room of its buffers.
+/// The longest frame that a port with [`Offload::segmentation`] is given to cut, and the room of its buffers and of those of a port with a longer MTU than
+/// [`ETHERNET_MTU`].
 pub const LONG_FRAME_MAX: usize = 16 * 1024;
 
 /// MiB of hugepages that an engine with so many packet buffers needs; `long`: with room for [`LONG_FRAME_MAX`] bytes each.
@@ -44,13 +52,13 @@ pub trait QueuePair {
     /// What the port is and can do.
     fn port(&self) -> &PortInfo;
 
-    /// Appends at most [`BURST`] received frames.
-    fn receive(&mut self, into: &mut Vec<Self::Frame>);
+    /// Appends at most [`BURST`] received frames, without their tags. Gives back how many it dropped because they were not of the port's VLAN.
+    fn receive(&mut self, into: &mut Vec<Self::Frame>) -> usize;
 
-    /// An empty frame with room for [`FRAME_MAX`] bytes, for [`LONG_FRAME_MAX`] with [`Offload::segmentation`]; `None` when the buffer pool is exhausted.
+    /// An empty frame with room for [`FRAME_MAX`] bytes, for [`LONG_FRAME_MAX`] with [`Offload::segmentation`] or a long MTU; `None` when the buffer pool is exhausted.
     fn allocate(&mut self) -> Option<Self::Frame>;
 
-    /// Sends the frames in order and empties `frames`. Gives back how many the queue had no room for; these are dropped.
+    /// Sends the frames in order, tagged where the port is in a VLAN, and empties `frames`. Gives back how many the queue had no room for; these are dropped.
     fn transmit(&mut self, frames: &mut Vec<Self::Frame>) -> usize;
 
     /// How full the buffer pool is that all lanes share; `None` when buffers come from no bounded pool. It walks every core's cache: ask a few
@@ -111,6 +119,8 @@ pub struct PortInfo {
     pub mac: EthernetAddress,
     /// The longest IP packet it carries, in bytes.
     pub mtu: usize,
+    /// The VLAN that it is in: frames leave with its tag, and others than such do not arrive.
+    pub vlan: Option<u16>,
     /// What it computes by itself.
     pub offload: Offload,
 }

@@ -1,9 +1,9 @@
 //! `rte_eth_dev_configure` with offloads and a known RSS key.
 
 use std::ffi::{CStr, c_int};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::bindings::{self, rte_eth_conf, rte_eth_dev_info};
-use crate::mempool::long_frames_are_wanted;
 
 /// The Toeplitz key that every port hashes received flows with: the one of Microsoft's RSS specification, for which test vectors exist.
 ///
@@ -13,6 +13,24 @@ pub static RSS_KEY: [u8; 52] = [
     0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c, 0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac,
     0x01, 0xfa, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 ];
+
+/// What ports that are configured from now on are to do beyond checksums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Cut and join TCP segments, where they can.
+    pub segmentation: bool,
+    /// Let only frames of VLANs pass that `rte_eth_dev_vlan_filter` names. Some devices let no others pass whether this is wanted or not.
+    pub vlan_filter: bool,
+}
+
+static SEGMENTATION: AtomicBool = AtomicBool::new(false);
+static VLAN_FILTER: AtomicBool = AtomicBool::new(false);
+
+/// Says what ports that are configured from now on are to do.
+pub fn want(wanted: Wanted) {
+    SEGMENTATION.store(wanted.segmentation, Ordering::Relaxed);
+    VLAN_FILTER.store(wanted.vlan_filter, Ordering::Relaxed);
+}
 
 /// The work that a device takes over, as `RTE_ETH_RX_OFFLOAD_*` and `RTE_ETH_TX_OFFLOAD_*` bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +45,10 @@ pub struct Offloads {
 pub fn offloads(info: &rte_eth_dev_info) -> Offloads {
     let mut receive = bindings::SEALANE_RX_OFFLOAD_IPV4_CKSUM | bindings::SEALANE_RX_OFFLOAD_TCP_CKSUM;
     let mut transmit = bindings::SEALANE_TX_OFFLOAD_IPV4_CKSUM | bindings::SEALANE_TX_OFFLOAD_TCP_CKSUM;
-    if long_frames_are_wanted() {
+    if VLAN_FILTER.load(Ordering::Relaxed) {
+        receive |= bindings::SEALANE_RX_OFFLOAD_VLAN_FILTER;
+    }
+    if SEGMENTATION.load(Ordering::Relaxed) {
         // net_tap cuts in software, and still makes a system call a packet.
         if !driver_is(info, "net_tap") {
             transmit |= bindings::SEALANE_TX_OFFLOAD_TCP_TSO;

@@ -10,13 +10,12 @@ pub const LONG_FRAME_ROOM: u16 = 16 * 1024;
 
 static LONG_FRAMES: AtomicBool = AtomicBool::new(false);
 
-/// Whether this process wants frames of up to [`LONG_FRAME_ROOM`] bytes: pools that are made from now on hold such, and ports that are configured from now on
-/// cut and join TCP segments where they can.
+/// Whether this process wants frames of up to [`LONG_FRAME_ROOM`] bytes: pools that are made from now on hold such.
 pub fn want_long_frames(wanted: bool) {
     LONG_FRAMES.store(wanted, Ordering::Relaxed);
 }
 
-pub(crate) fn long_frames_are_wanted() -> bool {
+fn long_frames_are_wanted() -> bool {
     LONG_FRAMES.load(Ordering::Relaxed)
 }
 

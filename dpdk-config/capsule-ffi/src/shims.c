@@ -163,6 +163,31 @@ void sealane_offload_segmentation(struct rte_mbuf *mbuf, uint16_t l3_len, bool i
     mbuf->ol_flags |= RTE_MBUF_F_TX_TCP_SEG;
 }
 
+void sealane_lengthen_l2(struct rte_mbuf *mbuf, uint8_t by)
+{
+    mbuf->l2_len += by;
+}
+
+/* How a transmit queue of net_tap begins in 22.11, which soname 23 fixes. The number is ethdev's own. */
+struct tap_queue {
+    int type;
+    uint16_t *mtu;
+};
+
+int sealane_tap_mtu(uint16_t port, uint16_t mtu)
+{
+    uint16_t known = 0;
+    struct tap_queue *queue;
+
+    if (rte_eth_dev_get_mtu(port, &known) != 0 || port >= RTE_MAX_ETHPORTS || rte_eth_fp_ops[port].txq.data == NULL)
+        return -ENODEV;
+    queue = rte_eth_fp_ops[port].txq.data[0];
+    if (queue == NULL || queue->mtu == NULL || *queue->mtu != known)
+        return -ENOTSUP;
+    *queue->mtu = mtu;
+    return rte_eth_dev_get_mtu(port, &known) == 0 && known == mtu ? 0 : -ENOTSUP;
+}
+
 int sealane_register_thread(void)
 {
     if (rte_lcore_id() != LCORE_ID_ANY)

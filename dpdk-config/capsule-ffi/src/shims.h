@@ -60,6 +60,15 @@ void sealane_offload_checksum(struct rte_mbuf *mbuf, uint16_t l3_len, bool ipv6)
  */
 void sealane_offload_segmentation(struct rte_mbuf *mbuf, uint16_t l3_len, bool ipv6, uint16_t payload);
 
+/* Says that what offloads were asked for begins `by` bytes later: behind a VLAN tag that has been put in since. */
+void sealane_lengthen_l2(struct rte_mbuf *mbuf, uint8_t by);
+
+/*
+ * Has a port of net_tap, which is started, send frames of so long packets. The driver would, but tells ethdev of a bound of 1,522 bytes that it does not
+ * have. Returns 0, or a negative errno: -ENOTSUP where it does not look like the driver of 22.11.
+ */
+int sealane_tap_mtu(uint16_t port, uint16_t mtu);
+
 /*
  * Makes the calling thread an lcore, which gives it a mempool cache. Returns 1 when it became one and must call rte_thread_unregister
  * before it ends, 0 when it already was one, a negative errno when there is no free lcore id.

@@ -225,12 +225,13 @@ fn engine_fixed(engine: &Engine, lines: &[(&'static str, usize); 10]) -> Vec<Fix
         .collect()
 }
 
-fn port_fixed(port: &Located<Port>) -> [Fixed; 2] {
-    let Located { value: Port { name, device, mtu, .. }, line } = port;
+fn port_fixed(port: &Located<Port>) -> [Fixed; 3] {
+    let Located { value: Port { name, device, mtu, vlan, .. }, line } = port;
     let device = match device {
         Device::Pci(device) | Device::Virtual(device) => device,
     };
-    [("device", device.clone()), ("mtu", mtu.to_string())].map(|(key, value)| Fixed {
+    let vlan = vlan.map_or_else(|| "none".to_owned(), |vlan| vlan.to_string());
+    [("device", device.clone()), ("mtu", mtu.to_string()), ("vlan", vlan)].map(|(key, value)| Fixed {
         key: format!("port {name:?}, {key}"),
         line: *line,
         value,

@@ -223,6 +223,8 @@ pub struct Port {
     pub gateways: Vec<IpAddr>,
     /// The longest IP packet, in bytes.
     pub mtu: usize,
+    /// The VLAN of its frames, 1 to 4094; `None`: they have no tag.
+    pub vlan: Option<u16>,
 }
 
 impl Port {
@@ -245,7 +247,7 @@ impl Port {
 /// What DPDK drives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// A PCI device by its address, with the domain: the only ones that DPDK may probe.
+    /// A PCI address, in full and lower case, with the driver's arguments behind a comma if there are any.
     Pci(String),
     /// A virtual device with its arguments.
     Virtual(String),

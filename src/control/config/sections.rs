@@ -201,7 +201,8 @@ pub(super) fn ports(report: &mut Report, root: &mut Section<'_>) -> Vec<Located<
         let addresses = section.required_list(report, "addresses", ADDRESSES_MAX, "[\"198.18.0.2/16\"]", own_address);
         let has_all = report.count() == faults;
         let gateways = section.list(report, "gateways", 2, parsed("an address", "198.18.0.1")).unwrap_or_default();
-        let mtu = section.or(report, "mtu", 1500, integer(576..=1500));
+        let mtu = section.or(report, "mtu", 1500, integer(576..=9216));
+        let vlan = section.optional(report, "vlan", integer(1..=4094)).map(|vlan| vlan.value);
         if let Some(name) = &name_
             && !names.insert(name.value.clone())
         {
@@ -226,6 +227,7 @@ pub(super) fn ports(report: &mut Report, root: &mut Section<'_>) -> Vec<Located<
                 addresses: addresses.into_iter().map(|address| address.value).collect(),
                 gateways: Vec::new(),
                 mtu: mtu.value,
+                vlan,
             };
             // A gateway is not to blame for the addresses that are missing.
             ports.push((Located { value: port, line }, if has_all { gateways } else { Vec::new() }));
@@ -297,10 +299,11 @@ fn own_address(value: &DeValue<'_>) -> Result<IpNet, Wrong> {
 fn device(value: &DeValue<'_>) -> Result<Device, Wrong> {
     let text = text(1024)(value)?;
     let remedy = "write a PCI address such as \"0000:3b:00.0\" or a virtual device such as \"net_tap0,iface=sealane0\"";
-    if let Some(address) = pci_address(&text) {
-        return Ok(Device::Pci(address));
+    let (driver, arguments) = text.split_once(',').map_or((text.as_str(), None), |(name, rest)| (name, Some(rest)));
+    if let Some(address) = pci_address(driver) {
+        let arguments = arguments.map_or(String::new(), |arguments| format!(",{arguments}"));
+        return Ok(Device::Pci(address + &arguments));
     }
-    let (driver, _) = text.split_once(',').unwrap_or((&text, ""));
     let is_driver = driver.strip_prefix("net_").is_some_and(|rest| {
         rest.ends_with(|c: char| c.is_ascii_digit())
             && rest.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
@@ -329,8 +332,7 @@ fn pci_address(text: &str) -> Option<String> {
 
 fn device_name(device: &Device) -> &str {
     match device {
-        Device::Pci(address) => address,
-        Device::Virtual(device) => device.split_once(',').map_or(device, |(name, _)| name),
+        Device::Pci(device) | Device::Virtual(device) => device.split_once(',').map_or(device, |(name, _)| name),
     }
 }
 

@@ -39,12 +39,12 @@ fn hugepages(host: &Host, configuration: Option<&Configuration>) -> Finding {
             shown.push(format!("{} MiB in pages of {} MiB", count("nr_hugepages"), kib / MIB_KIB));
         }
     }
-    // A tap cuts no segments, so its packet buffers are short.
-    let cuts = |one: &Configuration| {
-        one.engine.segmentation_offload != SegmentationOffload::Never
-            && one.ports.iter().any(|port| !is_tap(&port.device))
+    // A tap cuts no segments, so its packet buffers are short, unless a port carries jumbo frames.
+    let has_long = |one: &Configuration| {
+        let may_cut = one.engine.segmentation_offload != SegmentationOffload::Never;
+        one.ports.iter().any(|port| may_cut && !is_tap(&port.device) || port.mtu > nic::ETHERNET_MTU)
     };
-    let is_long = configuration.is_some_and(cuts);
+    let is_long = configuration.is_some_and(has_long);
     let buffers = configuration.map_or(16_384, |one| one.engine.buffers);
     let needed = u64::try_from(nic::memory_mib(buffers, is_long)).unwrap_or(u64::MAX);
     let remedy = format!(

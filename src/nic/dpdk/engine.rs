@@ -20,7 +20,8 @@ use super::pci::Holder;
 use super::queue::{Pool, Queue, Seed};
 use super::report::{Gate, PortReports};
 use super::settings::{Device, Error, Plan, PortSettings, Segmentation, Settings};
-use crate::nic::{Buffers, Offload, PortInfo, Reports, memory_mib};
+use super::tap;
+use crate::nic::{Buffers, ETHERNET_MTU, Offload, PortInfo, Reports, memory_mib};
 
 /// A signal to the process, on which [`Engine::run`] asks what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +107,8 @@ pub(super) struct Port {
     info: PortInfo,
     /// What it does for frames that leave, as `RTE_MBUF_F_TX_*`.
     able: u64,
+    /// It is a tap whose driver must be told of its MTU once it is started.
+    is_jumbo_tap: bool,
 }
 
 impl Engine {
@@ -120,6 +123,7 @@ impl Engine {
         let needed_mib = memory_mib(settings.buffers, plan.has_long_frames());
         let memory = hugepages::choose(settings.hugepages, &hugepages::free(), needed_mib, &plan.devices)?;
         ffi::want_long_frames(plan.has_long_frames());
+        ffi::want(plan.wanted());
 
         log::install();
         let config = RuntimeConfig::deserialize(plan.runtime_config(memory))
@@ -127,8 +131,8 @@ impl Engine {
         let runtime = Runtime::build(config).map_err(|error| explain(&plan, &error))?;
 
         let ports = plan.settings.ports.iter().zip(&plan.devices);
-        let adopt = |port: &PortSettings, device| adopt(&port.name, device, port.mtu, settings.segmentation);
-        let ports: Vec<Port> = ports.map(|(port, device)| adopt(port, device)).collect::<Result<_, _>>()?;
+        let adopt = |(port, device)| adopt(port, device, settings.segmentation);
+        let ports: Vec<Port> = ports.map(adopt).collect::<Result<_, _>>()?;
         let pools: Arc<[Pool]> = Pool::all().into();
         tracing::info!(
             lanes = plan.cores.len(),
@@ -259,6 +263,7 @@ impl Engine {
             queue: u16::try_from(index).unwrap_or(u16::MAX),
             info: port.info.clone(),
             able: port.able,
+            is_jumbo_tap: port.is_jumbo_tap,
             pool,
             pools: Arc::clone(&self.pools),
             shared: Arc::clone(&self.shared),
@@ -385,23 +390,22 @@ fn node(id: u16) -> i32 {
     unsafe { ffi::rte_eth_dev_socket_id(id) }
 }
 
-/// Sets the MTU of a port that capsule has configured, and learns what the port is.
-fn adopt(port: &str, device: &Device, mtu: usize, segmentation: Segmentation) -> Result<Port, Error> {
+/// Sets the MTU of a port that capsule has configured, lets its VLAN pass, and learns what the port is.
+fn adopt(port: &PortSettings, device: &Device, segmentation: Segmentation) -> Result<Port, Error> {
     let Some(id) = port_id(device) else {
         let reason = log::take_errors("it is gone");
         return Err(Error::NoSuchDevice {
-            port: port.to_owned(),
+            port: port.name.clone(),
             device: device.to_string(),
             reason,
             remedy: device.remedy(),
         });
     };
-    // SAFETY: takes numbers only; the port is configured and not started.
-    let answer = unsafe { ffi::rte_eth_dev_set_mtu(id, u16::try_from(mtu).unwrap_or(u16::MAX)) };
-    // A device in memory has no MTU to set and carries whatever fits a buffer.
-    if answer != 0 && answer != -libc::ENOTSUP {
-        let reason = log::take_errors(&std::io::Error::from_raw_os_error(-answer).to_string());
-        return Err(Error::MtuRefused { port: port.to_owned(), device: device.to_string(), mtu, reason });
+    let PortSettings { mtu, vlan, .. } = *port;
+    set_mtu(port, device, id)?;
+    if let Some(vlan) = vlan {
+        // SAFETY: takes numbers only. A device that filters nothing answers with an error, and software looks at tags in any case.
+        let _ = unsafe { ffi::rte_eth_dev_vlan_filter(id, vlan, 1) };
     }
     let mut mac = ffi::rte_ether_addr::default();
     // SAFETY: `mac` is ours.
@@ -423,10 +427,10 @@ fn adopt(port: &str, device: &Device, mtu: usize, segmentation: Segmentation) ->
         receive_checksum: offloads.receive & ffi::SEALANE_RX_OFFLOAD_TCP_CKSUM != 0,
         segmentation: able & ffi::SEALANE_F_TX_TCP_SEG != 0,
     };
-    tracing::info!(port, device = %device, %mac, mtu, ?offload, "port is ready");
+    tracing::info!(port = port.name, device = %device, %mac, mtu, vlan, ?offload, "port is ready");
     // What it says of itself: a tap says that it spreads flows, and does not.
     tracing::info!(
-        port,
+        port = port.name,
         driver = driver_name(&info),
         firmware = firmware(id),
         receive_queues_max = info.max_rx_queues,
@@ -436,5 +440,30 @@ fn adopt(port: &str, device: &Device, mtu: usize, segmentation: Segmentation) ->
         numa_node = node(id),
         "port's driver"
     );
-    Ok(Port { id, info: PortInfo { mac, mtu, offload }, able })
+    let is_jumbo_tap = is_jumbo_tap(port, device);
+    Ok(Port { id, info: PortInfo { mac, mtu, vlan, offload }, able, is_jumbo_tap })
+}
+
+fn is_jumbo_tap(port: &PortSettings, device: &Device) -> bool {
+    device.is("net_tap") && port.mtu > ETHERNET_MTU
+}
+
+/// Sets the MTU of a port that is configured and not started.
+fn set_mtu(port: &PortSettings, device: &Device, id: u16) -> Result<(), Error> {
+    let refused = |answer: i32| {
+        let reason = log::take_errors(&std::io::Error::from_raw_os_error(answer).to_string());
+        Error::MtuRefused { port: port.name.clone(), device: device.to_string(), mtu: port.mtu, reason }
+    };
+    if is_jumbo_tap(port, device) {
+        // The driver says that it takes no more than 1,522 bytes, which is not so, and ethdev believes it. The rest is `tap::carry`'s, after the start.
+        return tap::set_mtu(device_info(id).if_index, port.mtu)
+            .map_err(|error| refused(error.raw_os_error().unwrap_or(libc::EINVAL)));
+    }
+    // SAFETY: takes numbers only; the port is configured and not started.
+    let answer = unsafe { ffi::rte_eth_dev_set_mtu(id, u16::try_from(port.mtu).unwrap_or(u16::MAX)) };
+    // A device in memory has no MTU to set and carries whatever fits a buffer.
+    if answer != 0 && answer != -libc::ENOTSUP {
+        return Err(refused(-answer));
+    }
+    Ok(())
 }

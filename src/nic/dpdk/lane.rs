@@ -63,6 +63,7 @@ where
         }
         if self.index == 0 {
             tap::claim_signals();
+            self.seeds.iter().filter(|seed| seed.is_jumbo_tap).for_each(|seed| tap::carry(seed.port, seed.info.mtu));
         }
         if let State::Waiting(make) = std::mem::replace(&mut self.state, State::Gone) {
             let queues = self.seeds.iter().cloned().map(Seed::plant).collect();

@@ -11,7 +11,7 @@ use smoltcp::wire::Ipv4Packet;
 
 use super::engine::Shared;
 use crate::nic::long::{HEADERS_MAX, Headers, Part};
-use crate::nic::{BURST, Buffers, Frame, LONG_FRAME_MAX, PortInfo, QueuePair, ReceivedChecksum};
+use crate::nic::{BURST, Buffers, Frame, LONG_FRAME_MAX, PortInfo, QueuePair, ReceivedChecksum, vlan};
 
 /// A mempool that capsule made, one a NUMA node.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +78,7 @@ pub(super) struct Seed {
     pub(super) queue: u16,
     pub(super) info: PortInfo,
     pub(super) able: u64,
+    pub(super) is_jumbo_tap: bool,
     pub(super) pool: Pool,
     pub(super) pools: Arc<[Pool]>,
     pub(super) shared: Arc<Shared>,
@@ -87,7 +88,7 @@ impl Seed {
     /// The queue, on the thread that will drive it. At most one is made of each port and queue number.
     pub(super) fn plant(self) -> Queue {
         self.shared.queue_made();
-        let Self { port, queue, info, able, pool, pools, shared } = self;
+        let Self { port, queue, info, able, is_jumbo_tap: _, pool, pools, shared } = self;
         Queue { port, queue, info, able, parted: VecDeque::new(), pool, pools, shared, _pinned: PhantomData }
     }
 
@@ -143,6 +144,23 @@ fn has_right_ip_header(frame: &[u8]) -> bool {
     header.is_some_and(|header| Ipv4Packet::new_unchecked(header).verify_checksum())
 }
 
+/// Takes the tags out of the frames behind the first `before`, drops those of them that are not of this VLAN and says how many that were.
+fn untag(frames: &mut Vec<Buffer>, before: usize, vlan: u16) -> usize {
+    let (all, mut at) = (frames.len(), 0);
+    frames.retain_mut(|frame| {
+        at += 1;
+        at <= before || frame.untag(vlan)
+    });
+    all - frames.len()
+}
+
+/// Puts a tag into each frame; drops those whose buffer has no room for it in front, and says how many.
+fn tag(frames: &mut Vec<Buffer>, vlan: u16) -> usize {
+    let all = frames.len();
+    frames.retain_mut(|frame| frame.tag(vlan));
+    all - frames.len()
+}
+
 /// Least room that drivers leave in front of what they receive: 128 bytes, of which net_virtio takes 12 for its own header.
 const HEADROOM_MIN: usize = 116;
 
@@ -150,6 +168,8 @@ const HEADROOM_MIN: usize = 116;
 const BURST_U16: u16 = 32;
 const _: () = assert!(BURST_U16 as usize == BURST);
 const _: () = assert!(ffi::LONG_FRAME_ROOM as usize == LONG_FRAME_MAX);
+const TAG_LEN: u8 = 4;
+const _: () = assert!(TAG_LEN as usize == vlan::TAG_LEN);
 
 impl QueuePair for Queue {
     type Frame = Buffer;
@@ -158,18 +178,23 @@ impl QueuePair for Queue {
         &self.info
     }
 
-    fn receive(&mut self, into: &mut Vec<Buffer>) {
+    fn receive(&mut self, into: &mut Vec<Buffer>) -> usize {
+        let mut of_other_vlans = 0;
         if self.parted.is_empty() {
             let before = into.len();
             self.receive_burst(into);
+            if let Some(vlan) = self.info.vlan {
+                of_other_vlans = untag(into, before, vlan);
+            }
             let mut burst = into.get(before..).unwrap_or_default().iter();
             if burst.all(|frame| !frame.is_chained()) {
-                return;
+                return of_other_vlans;
             }
             into.drain(before..).for_each(|frame| frame.part(&mut self.parted));
         }
         let count = self.parted.len().min(BURST);
         into.extend(self.parted.drain(..count));
+        of_other_vlans
     }
 
     fn allocate(&mut self) -> Option<Buffer> {
@@ -178,7 +203,7 @@ impl QueuePair for Queue {
     }
 
     fn transmit(&mut self, frames: &mut Vec<Buffer>) -> usize {
-        let mut refused = 0;
+        let mut refused = self.info.vlan.map_or(0, |vlan| tag(frames, vlan));
         for burst in frames.chunks_mut(usize::from(u16::MAX)) {
             let count = u16::try_from(burst.len()).unwrap_or(u16::MAX);
             let mbufs = burst.as_mut_ptr().cast::<*mut ffi::rte_mbuf>();
@@ -255,6 +280,31 @@ impl Buffer {
         mbuf.data_len += len;
         mbuf.pkt_len = u32::from(mbuf.data_len);
         self.room().get_mut(..usize::from(len))
+    }
+
+    /// Takes the tag out; false if there is none of this VLAN. The frame may be the first of a chain.
+    fn untag(&mut self, vlan: u16) -> bool {
+        if vlan::vlan_of(self.bytes()) != Some(vlan) {
+            return false;
+        }
+        vlan::close(self.room());
+        let mbuf = self.mbuf_mut();
+        // A frame with a tag is longer than the tag.
+        mbuf.data_off += u16::from(TAG_LEN);
+        mbuf.data_len -= u16::from(TAG_LEN);
+        mbuf.pkt_len -= u32::from(TAG_LEN);
+        true
+    }
+
+    /// Puts a tag in; false if there is no room for it in front of the frame.
+    fn tag(&mut self, vlan: u16) -> bool {
+        if self.prepend(vlan::TAG_LEN).is_none() {
+            return false;
+        }
+        vlan::open(self.room(), vlan);
+        // SAFETY: the mbuf is ours.
+        unsafe { ffi::sealane_lengthen_l2(self.0.as_ptr(), TAG_LEN) };
+        true
     }
 
     /// Takes the rest of the chain off.

@@ -4,17 +4,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use capsule_ffi::Wanted;
 use serde_json::{Value, json};
 
 use super::hugepages::Memory;
 use super::pci::Holder;
-use crate::nic::FRAME_MAX;
-
-/// Bytes of an Ethernet header.
-const ETHERNET_HEADER: usize = 14;
-
-/// The longest packet that fits a frame.
-const MTU_MAX: usize = FRAME_MAX - ETHERNET_HEADER;
+use crate::nic::vlan::VLANS;
+use crate::nic::{ETHERNET_MTU, MTU_MAX};
 
 /// The shortest MTU that IPv6 allows (RFC 8200 section 5).
 const MTU_MIN: usize = 1280;
@@ -51,8 +47,10 @@ pub struct PortSettings {
     pub name: String,
     /// A DPDK virtual device with its arguments, such as `net_tap0,iface=sealane0`, or a PCI address, such as `0000:3b:00.0`.
     pub device: String,
-    /// The longest IP packet that it sends and receives, 1280 to 1500 bytes.
+    /// The longest IP packet that it sends and receives, 1280 to [`MTU_MAX`] bytes. With more than 1500 all packet buffers have room for 16 KiB.
     pub mtu: usize,
+    /// The VLAN that it is in, 1 to 4094: frames leave with its tag, and no others are received.
+    pub vlan: Option<u16>,
 }
 
 /// Whether the engine's memory is in hugepages.
@@ -125,6 +123,14 @@ pub enum Error {
         port: String,
         /// The MTU.
         mtu: usize,
+    },
+    /// A VLAN that cannot be.
+    #[error("port {port}: there is no VLAN {vlan}; choose {} to {}, or leave it out", VLANS.start(), VLANS.end())]
+    BadVlan {
+        /// The port.
+        port: String,
+        /// The VLAN.
+        vlan: u16,
     },
     /// Too few buffers.
     #[error("{buffers} packet buffers are too few; set `buffers` to {minimum} or more")]
@@ -377,7 +383,16 @@ impl Plan {
 
     /// Whether packet buffers are long.
     pub(super) fn has_long_frames(&self) -> bool {
-        self.settings.segmentation != Segmentation::Never && self.devices.iter().any(Device::may_have_long_frames)
+        self.wanted().segmentation || self.settings.ports.iter().any(|port| port.mtu > ETHERNET_MTU)
+    }
+
+    /// What ports are to do beyond checksums.
+    pub(super) fn wanted(&self) -> Wanted {
+        let may_cut = self.devices.iter().any(Device::may_have_long_frames);
+        Wanted {
+            segmentation: self.settings.segmentation != Segmentation::Never && may_cut,
+            vlan_filter: self.settings.ports.iter().any(|port| port.vlan.is_some()),
+        }
     }
 
     /// Descriptors of a receive or transmit queue: a power of two, so that all receive queues together hold a quarter of the buffers at most.
@@ -474,6 +489,9 @@ fn prove_ports(ports: &[PortSettings]) -> Result<Vec<Device>, Error> {
         if !(MTU_MIN..=MTU_MAX).contains(&port.mtu) {
             return Err(Error::BadMtu { port: port.name.clone(), mtu: port.mtu });
         }
+        if let Some(vlan) = port.vlan.filter(|vlan| !VLANS.contains(vlan)) {
+            return Err(Error::BadVlan { port: port.name.clone(), vlan });
+        }
         devices.push(device);
     }
     Ok(devices)
@@ -487,7 +505,7 @@ mod tests {
         Settings {
             lanes: vec![1, 0],
             control_core: 0,
-            ports: vec![PortSettings { name: "front".into(), device: device.into(), mtu: 1500 }],
+            ports: vec![PortSettings { name: "front".into(), device: device.into(), mtu: 1500, vlan: None }],
             hugepages: Hugepages::Auto,
             buffers: 16_384,
             segmentation: Segmentation::Auto,
@@ -537,6 +555,13 @@ mod tests {
         assert!(long(settings("net_virtio_user0,path=/run/vhost")) && long(settings("0000:3b:00.0")));
         assert!(!long(settings("net_tap0")) && !long(settings("net_ring0")));
         assert!(!long(Settings { segmentation: Segmentation::Never, ..settings("0000:3b:00.0") }));
+        let mut jumbo = settings("net_tap0");
+        jumbo.ports[0].mtu = 9000;
+        let plan = Plan::new(&jumbo, &[0, 1]).unwrap();
+        assert!(
+            plan.has_long_frames() && !plan.wanted().segmentation,
+            "jumbo frames fill long buffers, and nobody cuts"
+        );
     }
 
     #[test]
@@ -568,11 +593,19 @@ mod tests {
         assert!(refused(&with("eth0")).contains("`eth0`"));
         assert!(refused(&with("net_tap0 --no-huge")).contains("spaces"));
         let mut twice = tap.clone();
-        twice.ports.push(PortSettings { name: "back".into(), device: "net_tap0,iface=y".into(), mtu: 1500 });
+        twice.ports.push(PortSettings {
+            name: "back".into(),
+            device: "net_tap0,iface=y".into(),
+            mtu: 1500,
+            vlan: None,
+        });
         assert!(refused(&twice).contains("port back"));
-        let mut jumbo = tap;
-        jumbo.ports[0].mtu = 9000;
-        assert!(refused(&jumbo).contains("MTU of 9000"));
+        let mut jumbo = tap.clone();
+        jumbo.ports[0].mtu = 9217;
+        assert!(refused(&jumbo).contains("MTU of 9217"));
+        let mut nowhere = tap;
+        nowhere.ports[0].vlan = Some(4095);
+        assert!(refused(&nowhere).contains("no VLAN 4095"));
     }
 
     #[test]

@@ -26,6 +26,7 @@ NAMES = (
     "doctor",  # `sealane doctor`
     "privileges",  # an engine that gives up root's rights, and what it tells its service manager
     "package",  # the Debian package under a real systemd
+    "ports",  # a port in a VLAN, two ports, jumbo frames
     "cluster",  # three engines with the same keys behind an ECMP router
     "volume",  # 1 GiB each way, many connections, one that stalls
     "after",  # everything has been given back. Runs last, always

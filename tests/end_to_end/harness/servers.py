@@ -196,6 +196,7 @@ class Listener(socketserver.ThreadingTCPServer):
 
     def __init__(self, name, address, proxied, notes):
         self.name, self.proxied, self.notes = name, proxied, notes
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, Handler)
 
     def handle_error(self, *_):

@@ -71,8 +71,8 @@ class World:
         return child
 
     def address(self, address):
-        """Gives the host one more IPv4 address, on the loopback interface, where it survives the engine's restarts."""
-        run("ip", "address", "replace", f"{address}/32", "dev", "lo")
+        """Gives the host one more address, on the loopback interface, where it survives the engine's restarts."""
+        run("ip", "address", "replace", f"{address}/128" if ":" in address else f"{address}/32", "dev", "lo")
 
     def plug(self):
         """Brings up the host's end of the tap, once the engine has made it. False while it has not."""
