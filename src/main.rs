@@ -13,6 +13,7 @@ use sealane::control::config::{self, Configuration, Machine};
 use sealane::control::ctl::{self, CtlArgs};
 use sealane::control::doctor::{self, DoctorArgs};
 use sealane::control::keys::{self, KeysCommand, inspect};
+use sealane::control::top::{self, TopArgs};
 use sealane::control::trace::command::{self as trace, TraceArgs};
 use sealane::load::command::{self as make_load, LoadArgs};
 
@@ -54,6 +55,8 @@ enum Command {
     Capture(Box<CaptureArgs>),
     /// Show and change a running engine: servers, pools, services, certificates, keys
     Ctl(CtlArgs),
+    /// Show a running engine live in this terminal: rates, lanes, servers, services, keys
+    Top(TopArgs),
     /// Make load: handshakes, requests, bulk and idle connections, over a DPDK port or kernel sockets, with the answering servers
     Load(Box<LoadArgs>),
     /// Look at this machine, and at what a configuration wants of it: what is wrong, and the command that mends it
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Command::Trace(arguments) => trace::run(&arguments),
         Command::Capture(arguments) => capture::run(&arguments),
         Command::Ctl(arguments) => ctl::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Load(arguments) => make_load::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Completions { shell } => Ok(complete(shell)),

@@ -25,6 +25,7 @@ pub mod records;
 pub mod run;
 mod service_manager;
 pub mod syslog;
+pub mod top;
 pub mod trace;
 pub mod user;
 

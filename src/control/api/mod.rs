@@ -111,6 +111,7 @@ pub(super) mod shapes {
     pub(in crate::control) use super::engine::LaneShown;
     pub(in crate::control) use super::explain::Explained;
     pub(in crate::control) use super::keys::RingShown;
+    pub(in crate::control) use super::overview::{NamedService, Overview};
     pub(in crate::control) use super::problem::Problem;
     pub(in crate::control) use super::state::{
         Changed, PoolShown, ReferredShown, ServerState, ServiceShown, Status, Version,

@@ -147,14 +147,14 @@ impl Question {
 
 /// What the engine answers.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) body: Bytes,
+pub(in crate::control) struct Answer {
+    pub(in crate::control) status: StatusCode,
+    pub(in crate::control) body: Bytes,
 }
 
 impl Target {
     /// Asks, and waits for the answer.
-    pub(super) fn ask(&self, question: Question) -> anyhow::Result<Answer> {
+    pub(in crate::control) fn ask(&self, question: Question) -> anyhow::Result<Answer> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let answer = runtime.block_on(async { tokio::time::timeout(ANSWER_MAX, self.answer(question)).await });
         answer.with_context(|| format!("the engine at {self} does not answer"))?

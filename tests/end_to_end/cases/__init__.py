@@ -16,6 +16,7 @@ NAMES = (
     "reload",  # SIGHUP
     "api",  # the API and `sealane ctl`, and a hundred changes under load
     "page",  # the status page in chromium
+    "top",  # `sealane top` on a pseudo-terminal
     "monitors",  # health monitors of every kind
     "limits",  # servers that are full, drained or disabled
     "balancing",  # algorithms of pools

@@ -8,6 +8,7 @@ import threading
 
 from harness.browser import Browser
 from harness.trial import REFUSING, WEB
+from harness.visitors import visitors
 from harness.wait import until
 
 ADMIN, API = "http://127.0.0.1:9900/", "http://127.0.0.1:9911/"
@@ -36,7 +37,7 @@ CONTRASTS = """() => {
 
 
 def the_status_page_shows_everything_and_changes_nothing_at_the_admin_address(trial):
-    with _visitors(trial), Browser(trial.world) as browser:
+    with visitors(trial), Browser(trial.world) as browser:
         window = browser.window(*DESK)
         opened = window.open(ADMIN)
         assert opened["status"] == 200, opened
@@ -57,7 +58,7 @@ def the_status_page_shows_everything_and_changes_nothing_at_the_admin_address(tr
 
 def the_status_page_fits_a_phone_and_a_desk_in_light_and_dark(trial):
     lowest = []
-    with _visitors(trial), Browser(trial.world) as browser:
+    with visitors(trial), Browser(trial.world) as browser:
         for width, height in (PHONE, DESK):
             for scheme, is_lit in (("light", True), ("dark", False)):
                 window = browser.window(width, height, scheme)
@@ -96,7 +97,7 @@ def the_status_page_drains_servers_and_the_engine_for_whoever_has_the_token(tria
         _type(window, TOKEN)
         window.shows("#fit", "ready")
         assert window.evaluate("Object.values(sessionStorage)") == [TOKEN]
-        with _visitors(trial, resets=True):
+        with visitors(trial, resets=True):
             _shows_the_engine(trial, window)
             _drains_and_enables(trial, window)
             _tells_why_a_server_is_down(trial, window)
@@ -268,39 +269,6 @@ def _admin_asked_as(host):
         return connection.getresponse().status
     finally:
         connection.close()
-
-
-@contextlib.contextmanager
-def _visitors(trial, resets=False):
-    """Clients that come again and again, one with its tickets, one without, and one that stays. Their servers may be disabled where `resets` says so."""
-    stop, failed = threading.Event(), []
-
-    def visit(keep):
-        client = trial.client()
-        while not stop.is_set():
-            result = client.visit(keep=keep)
-            if result.error and not (resets and result.error == "reset"):
-                failed.append(result)
-                return
-
-    def stay():
-        # Until its server is disabled.
-        with contextlib.suppress(OSError), trial.client().connect() as tls:
-            tls.sendall(b"echo\n")
-            while not stop.wait(0.05):
-                tls.sendall(b"still")
-                tls.recv(5)
-
-    threads = [threading.Thread(target=visit, args=(keep,)) for keep in (True, False)] + [threading.Thread(target=stay)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(20)
-    assert not failed, failed[0]
 
 
 @contextlib.contextmanager
