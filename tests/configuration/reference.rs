@@ -69,9 +69,17 @@ fn with(table: &Table<'_>, changes: &[(usize, Option<String>)]) -> String {
     let mut lines: Vec<Option<String>> = TAP.lines().map(|line| Some(line.to_owned())).collect();
     if table.is_commented {
         let own = [table.line].into_iter().chain(table.entries.iter().map(|entry| entry.line));
-        own.for_each(|line| lines[line] = lines[line].take().map(|text| text.trim_start_matches("# ").to_owned()));
+        for line in own {
+            if let Some(Some(text)) = lines.get_mut(line) {
+                *text = text.trim_start_matches("# ").to_owned();
+            }
+        }
     }
-    changes.iter().for_each(|(line, text)| lines[*line].clone_from(text));
+    for (line, text) in changes {
+        if let Some(place) = lines.get_mut(*line) {
+            place.clone_from(text);
+        }
+    }
     // A line that is taken out stays as an empty one, so that lines keep their numbers.
     lines.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>().join("\n")
 }
