@@ -14,7 +14,7 @@ use sealane::control::trace::Traces;
 use sealane::control::{admin, api, clock, events, user};
 use sealane::health::Monitors;
 use sealane::lane::{self, Handle, Lane, Steering, SystemClock};
-use sealane::nic::dpdk::{Engine, Hugepages, PortSettings, Segmentation, Settings, Signal};
+use sealane::nic::dpdk::{Engine, Hugepages, KernelSettings, PortSettings, Segmentation, Settings, Signal};
 use sealane::ticket::Ring;
 use tokio::sync::mpsc;
 
@@ -121,6 +121,10 @@ fn settings(configuration: &Configuration) -> Settings {
         },
         mtu: port.mtu,
         vlan: port.vlan,
+        kernel: port
+            .kernel
+            .as_ref()
+            .map(|kernel| KernelSettings { interface: kernel.interface.clone(), rate: kernel.rate }),
     };
     Settings {
         lanes: engine.cores.clone(),

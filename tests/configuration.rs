@@ -496,6 +496,36 @@ fn what_cannot_change_at_run_time_is_told_by_key() {
     );
 }
 
+const BESIDE: &str = "mtu = 1500\nkernel = { interface = \"front0\" }";
+
+#[test]
+fn a_port_may_have_an_interface_of_the_kernel_beside_it_that_never_changes() {
+    let directory = directory();
+    let none = parse(TAP, directory.path()).unwrap();
+    assert_eq!((&none.ports[0].kernel, none.engine.announce), (&None, None));
+    let beside = parse(&TAP.replacen("mtu = 1500", BESIDE, 1), directory.path()).unwrap();
+    let kernel = config::Kernel { interface: "front0".into(), rate: 10_000, addresses: true };
+    assert_eq!(beside.ports[0].kernel, Some(kernel));
+    let told = beside.prove_successor_of(&none).unwrap_err();
+    assert_eq!(told.faults()[0].key, "port \"front\", kernel");
+    assert_eq!(
+        told.faults()[0].wrong,
+        "is now front0, rate 10000, addresses true and cannot change while the engine runs"
+    );
+}
+
+#[test]
+fn announcing_without_time_for_routers_to_hear_of_a_drain_is_a_warning() {
+    let directory = directory();
+    let text = TAP.replacen("mtu = 1500", BESIDE, 1).replace("[engine.log]", "[engine.announce]\n[engine.log]");
+    let hasty = parse(&text, directory.path()).unwrap();
+    assert_eq!(hasty.engine.announce, Some(config::Announce { table: 198 }));
+    assert_eq!(hasty.warnings[0].key, "engine.announce");
+    assert_eq!(hasty.warnings[0].line, text.lines().take_while(|line| *line != "[engine.announce]").count() + 1);
+    let text = text.replace("[engine]\n", "[engine]\ndrain_delay = \"5s\"\n");
+    assert!(parse(&text, directory.path()).unwrap().warnings.is_empty());
+}
+
 proptest! {
     #[test]
     fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {

@@ -38,6 +38,7 @@ struct Bench {
     directory: TempDir,
     control: Control,
     handles: Vec<Handle>,
+    board: Arc<Board>,
     stopped: Arc<AtomicU32>,
 }
 
@@ -62,20 +63,22 @@ impl Bench {
         let handles: Vec<_> = (0..2).map(|lane| Handle::new(LaneId(lane), 1).traced(trace(), EPOCH)).collect();
         let stopped = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&stopped);
+        let shared = Shared::new(2);
+        let board = Arc::clone(&shared.board);
         let parts = Parts {
             keys: run::keys_source(&configuration, WALL, Random::from_seed(1)).unwrap(),
             configuration,
             machine,
             handles: handles.clone(),
             macs: vec![EthernetAddress([2, 0, 0, 0, 0, 1])],
-            shared: Shared::new(2),
+            shared,
             admin: admin::bind("127.0.0.1:0".parse().unwrap()).unwrap(),
             api: api::Listeners::default(),
             stop: Box::new(move || {
                 counted.fetch_add(1, Ordering::Relaxed);
             }),
         };
-        Self { control: Control::new(parts, at(0)).unwrap(), directory, handles, stopped }
+        Self { control: Control::new(parts, at(0)).unwrap(), directory, handles, board, stopped }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -382,6 +385,69 @@ fn the_engine_is_fit_while_every_lane_breathes() {
     assert_eq!(bench.unfit().as_deref(), Some("lane 1 has not breathed for 1001 ms"));
     bench.breathe(1800);
     assert_eq!(bench.unfit(), None);
+}
+
+/// tap.toml with an interface of the kernel, and announcing.
+fn beside() -> String {
+    text()
+        .replacen("\nmtu = 1500", "\nmtu = 1500\nkernel = { interface = \"front0\" }", 1)
+        .replacen("[engine.log]", "[engine.announce]\n[engine.log]", 1)
+        .replacen("# drain_delay = \"0s\"", "drain_delay = \"3s\"", 1)
+}
+
+impl Bench {
+    /// What routing daemons are to find, as text.
+    fn announced(&self) -> Vec<String> {
+        self.control.wanted().borrow().routes.iter().map(ToString::to_string).collect()
+    }
+}
+
+#[test]
+fn a_virtual_address_is_announced_while_the_engine_wants_clients_and_a_pool_of_its_is_up() {
+    const BOTH: [&str; 2] = ["198.18.0.10 dev front0 table 198", "2001:db8::10 dev front0 table 198"];
+    const NONE: [&str; 0] = [];
+    let mut bench = Bench::with(&beside());
+    let interfaces = bench.control.wanted().borrow().interfaces.clone();
+    assert_eq!((interfaces.len(), interfaces[0].name.as_str(), interfaces[0].mtu), (1, "front0", 1500));
+    assert_eq!(
+        interfaces[0].addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["198.18.0.2/16", "2001:db8::2/64"]
+    );
+    bench.board.publish(Slot(0), Health::Up);
+    bench.control.on_tick(at(250), WALL);
+    assert_eq!(bench.announced(), NONE, "no lane has started");
+    bench.breathe(500);
+    assert_eq!(bench.announced(), BOTH);
+    for (health, announced) in
+        [(Health::Down, &NONE[..]), (Health::Up, &BOTH), (Health::Maintenance, &NONE), (Health::Unknown, &NONE)]
+    {
+        bench.board.publish(Slot(0), health);
+        bench.control.on_tick(at(550), WALL);
+        assert_eq!(bench.announced(), announced, "its servers are {health:?} and not looked at yet");
+    }
+    bench.board.publish(Slot(1), Health::Up);
+    bench.control.on_tick(at(600), WALL);
+    assert_eq!(bench.announced(), BOTH);
+    bench.reload(&beside().replacen("[engine.announce]\n[", "[engine.announce]\ntable = 7\n[", 1));
+    assert_eq!(bench.announced(), ["198.18.0.10 dev front0 table 7", "2001:db8::10 dev front0 table 7"]);
+    bench.reload(&beside().replacen("# servers_up_min = 1", "servers_up_min = 2", 1));
+    assert_eq!(bench.announced(), NONE, "one server is too few");
+    bench.board.publish(Slot(0), Health::Up);
+    bench.breathe(750);
+    assert_eq!(bench.announced(), BOTH);
+    bench.control.on_command(Command::Drain, at(800), WALL);
+    assert_eq!(bench.announced(), NONE);
+    assert!(bench.orders(0).iter().all(|order| !matches!(order, Order::Drain)), "connections are still taken");
+}
+
+#[test]
+fn an_engine_that_does_not_announce_tells_the_kernel_nothing_but_its_interfaces() {
+    let mut bench = Bench::with(&beside().replacen("[engine.announce]\n", "", 1));
+    bench.breathe(500);
+    assert_eq!(bench.announced(), [""; 0]);
+    let mut bench = Bench::new();
+    bench.breathe(500);
+    assert_eq!(*bench.control.wanted().borrow(), sealane::control::kernel::Wanted::default());
 }
 
 #[test]

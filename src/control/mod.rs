@@ -4,6 +4,7 @@
 //! lane, give them to [`Control::new`], start the lanes, then [`Control::start`]. Signals reach it as [`Command`]s.
 
 pub mod admin;
+pub mod announce;
 pub mod api;
 pub mod capture;
 mod change;
@@ -16,6 +17,7 @@ pub mod events;
 pub mod explain;
 pub mod health;
 pub mod identity;
+pub mod kernel;
 pub mod keys;
 pub mod metrics;
 pub mod outbox;

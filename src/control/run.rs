@@ -3,6 +3,7 @@
 //! [`Control::on_command`] and [`Control::on_tick`] are all of it, with time as an argument; [`Control::start`] drives them on a thread of
 //! its own, pinned to the control core, beside the admin API.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -13,10 +14,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::base::{Duration, Instant, Random, UnixTime};
+use crate::control::announce::{self, Announcer};
 use crate::control::capture::Captures;
 use crate::control::change::Fingerprint;
 use crate::control::config::{Configuration, KeySource, Machine};
 use crate::control::drain::Drain;
+use crate::control::kernel::{self, Wanted};
 use crate::control::metrics::{Counters, Metrics, View};
 use crate::control::outbox::Outbox;
 use crate::control::publish::{self, Shared, Unpublishable};
@@ -130,6 +133,9 @@ pub struct Control {
     pub(super) drain: Option<Drain>,
     /// When the engine started.
     pub(super) began: Instant,
+    announcer: Announcer,
+    /// What the host's kernel is to have.
+    kernel: watch::Sender<Wanted>,
     look_at: Instant,
     left_out_told: (Instant, u64),
     manager: ServiceManager,
@@ -177,13 +183,15 @@ impl Control {
             records,
             names: Names::default(),
             counters: Arc::default(),
-            view: watch::Sender::new(View::default()),
+            view: watch::Sender::new(View { unfit: Some("the lanes have not started".to_owned()), ..View::default() }),
             captures: Captures::default(),
             admin: Some(admin),
             api,
             stop: Some(stop),
             drain: None,
             began: now,
+            announcer: Announcer::default(),
+            kernel: watch::Sender::new(Wanted::default()),
             look_at: now,
             left_out_told: (now, 0),
             manager: ServiceManager::of_environment(now),
@@ -198,7 +206,6 @@ impl Control {
         control.publish_ring(&Arc::clone(control.keys.current()));
         control.publish_configuration()?;
         control.flush();
-        control.view.send_modify(|view| view.unfit = Some("the lanes have not started".to_owned()));
         Ok(control)
     }
 
@@ -219,8 +226,12 @@ impl Control {
         let servers = snapshots.first().map(publish::placed).unwrap_or_default();
         let pools = snapshots.first().map(publish::placed_pools).unwrap_or_default();
         let services = publish::placed_services(&self.configuration, &self.shared);
+        let announcer = snapshots.first().map(|snapshot| Announcer::new(&self.configuration, snapshot));
+        self.announcer = announcer.unwrap_or_default();
+        self.tell_kernel();
         self.view.send_modify(|view| {
             view.configuration_version = version;
+            view.announceable = self.announcer.addresses();
             view.health.keep(&servers);
             (view.servers, view.pools, view.services) = (servers, pools, services);
         });
@@ -278,6 +289,19 @@ impl Control {
         self.drain = Some(Drain::new(now, engine.drain_delay));
         self.close(now);
         self.view.send_modify(|view| view.unfit = Some("draining".to_owned()));
+        self.tell_kernel();
+    }
+
+    /// Has the kernel show routing daemons which addresses are served here: none, unless this engine wants clients.
+    fn tell_kernel(&mut self) {
+        let is_fit = self.drain.is_none() && self.view.borrow().unfit.is_none();
+        let routes = if is_fit { self.announcer.routes(&self.shared.board) } else { BTreeSet::new() };
+        let next = Wanted { interfaces: announce::interfaces(&self.configuration), routes };
+        self.kernel.send_if_modified(|wanted| {
+            let changes = *wanted != next;
+            *wanted = next;
+            changes
+        });
     }
 
     /// Does what has come due.
@@ -293,6 +317,7 @@ impl Control {
             self.captures.give_back();
             self.tell_left_out(now);
         }
+        self.tell_kernel();
     }
 
     /// Why the engine must not go on, if it must not.
@@ -452,7 +477,10 @@ impl Control {
     fn on_ready(&mut self) {
         // Ports are started and lanes pinned: nothing that takes root is left to do.
         if let Some(user) = self.user.take() {
-            match user::become_user(&user, &caps::CapsHashSet::new()) {
+            // Interfaces and routes come and go as long as the engine lives.
+            let is_beside_kernel = self.configuration.ports.iter().any(|port| port.kernel.is_some());
+            let kept = is_beside_kernel.then_some(caps::Capability::CAP_NET_ADMIN);
+            match user::become_user(&user, &kept.into_iter().collect()) {
                 Ok(()) => tracing::info!(user, "root's rights are given up"),
                 Err(error) => {
                     tracing::error!("{error}");
@@ -497,6 +525,11 @@ impl Control {
         api::Api::new(asker, self.lanes.iter().map(|lane| Arc::clone(&lane.handle.counters)))
     }
 
+    /// What the host's kernel is to have.
+    pub fn wanted(&self) -> watch::Receiver<Wanted> {
+        self.kernel.subscribe()
+    }
+
     /// What the admin address shows of control.
     pub fn view(&self) -> watch::Receiver<View> {
         self.view.subscribe()
@@ -529,6 +562,10 @@ impl Control {
                 }
             });
             tracing::info!(%address, "admin API is served");
+        }
+        if self.configuration.ports.iter().any(|port| port.kernel.is_some()) {
+            let (wanted, view) = (self.wanted(), self.view.clone());
+            tokio::spawn(kernel::keep(wanted, view, Arc::clone(&self.counters)));
         }
         self.api.serve(api)?;
         let mut ticks = tokio::time::interval(TICK);

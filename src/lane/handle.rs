@@ -8,6 +8,7 @@ use crate::base::counter::Reading;
 use crate::base::histogram::{Histogram, Times};
 use crate::base::{LaneId, PortId};
 use crate::lane::{Inbox, Record, inbox};
+use crate::nic::kernel;
 use crate::{health, link, persistence, relay, tcp, tls};
 
 /// Most ended connections that wait for control to log them. Beyond it records are dropped and counted.
@@ -60,6 +61,8 @@ pub struct Counters {
     pub lane: Arc<LaneCounters>,
     /// The link layer, one a port.
     pub links: Vec<Arc<link::Counters>>,
+    /// The kernel's interfaces, one a port; zeros where a port has none beside it.
+    pub kernels: Vec<Arc<kernel::Counters>>,
     /// TCP.
     pub tcp: Arc<tcp::Counters>,
     /// Times of the loop itself.
@@ -83,6 +86,7 @@ impl Counters {
         Self {
             lane: Arc::default(),
             links: (0..ports).map(|_| Arc::default()).collect(),
+            kernels: (0..ports).map(|_| Arc::default()).collect(),
             tcp: Arc::default(),
             times: Arc::default(),
             tickets: Arc::default(),
@@ -99,6 +103,9 @@ impl Counters {
         self.lane.read(&mut |reading| visit("lane", None, reading));
         for (port, link) in (0..).map(PortId).zip(&self.links) {
             link.read(&mut |reading| visit("link", Some(port), reading));
+        }
+        for (port, kernel) in (0..).map(PortId).zip(&self.kernels) {
+            kernel.read(&mut |reading| visit("kernel", Some(port), reading));
         }
         self.tcp.read(&mut |reading| visit("tcp", None, reading));
         self.tickets.read(&mut |reading| visit("ticket", None, reading));

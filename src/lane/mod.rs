@@ -16,6 +16,7 @@ pub mod record;
 
 mod connect;
 mod drain;
+mod kernel;
 mod orders;
 mod probes;
 mod queue;

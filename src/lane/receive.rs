@@ -10,7 +10,8 @@ use crate::health::PROBES_MAX;
 use crate::lane::steer::Handover;
 use crate::lane::transmit::TRANSMIT_MAX;
 use crate::lane::{LaneCounters, Station};
-use crate::link;
+use crate::link::{self, Whose};
+use crate::nic::kernel::Origin;
 use crate::nic::{BURST, Frame as _, QueuePair, ReceivedChecksum, rss};
 use crate::tcp::Stack;
 use crate::wire::icmp::Echo;
@@ -23,13 +24,24 @@ const BURSTS_MAX: usize = TRANSMIT_MAX / BURST;
 const ECHOES_MAX: usize = PROBES_MAX;
 
 /// What became of a frame.
-enum Taken<'f> {
+pub(super) enum Taken<'f> {
     /// It has been dealt with or dropped.
     Here,
     /// TCP takes it with the rest of its burst.
     Segment(Flow, Segment<'f>),
+    /// It is somebody else's, or somebody else's too.
+    Not(Fate),
+}
+
+/// What becomes of a frame when its burst has been read.
+#[derive(Clone, Copy)]
+pub(super) enum Fate {
+    /// Nothing more: it has been dealt with or dropped.
+    Over,
     /// It is another lane's.
-    Elsewhere(LaneId),
+    Lane(LaneId),
+    /// The kernel is to have it.
+    Kernel(Origin),
 }
 
 impl<Q: QueuePair> Station<Q> {
@@ -47,7 +59,7 @@ impl<Q: QueuePair> Station<Q> {
                 }
             }
         }
-        any | self.share_news(now)
+        any | self.receive_from_kernel(now) | self.share_news(now)
     }
 
     /// Takes one burst from a port and gives how many frames it had.
@@ -64,15 +76,10 @@ impl<Q: QueuePair> Station<Q> {
             if !self.captures.is_empty() {
                 self.captures.on_frames(port, &received, false, &self.counters, now);
             }
-            let mut owners = [None; BURST];
-            self.on_burst(received.iter().map(|frame| (port, frame)), false, &mut owners, now);
-            for (frame, owner) in received.drain(..).zip(&owners) {
-                if let Some(owner) = *owner {
-                    let handed_over = self.steering.hand_over(owner, Handover::Frame(port, frame));
-                    let counters = &self.counters;
-                    if handed_over { &counters.frames_handed_over } else { &counters.frames_not_handed_over }
-                        .increment();
-                }
+            let mut fates = [Fate::Over; BURST];
+            self.on_burst(received.iter().map(|frame| (port, frame)), false, &mut fates, now);
+            for (frame, fate) in received.drain(..).zip(fates) {
+                self.let_go(port, frame, fate, now);
             }
         }
         self.received = received;
@@ -101,35 +108,51 @@ impl<Q: QueuePair> Station<Q> {
                 Handover::News(event) => tell(&mut self.stack, &mut self.echoes, event, now),
             }
             if frames.len() == BURST {
-                self.on_burst(frames.iter().map(|(port, frame)| (*port, frame)), true, &mut [], now);
-                frames.clear();
+                self.on_taken_over(&mut frames, now);
             }
         }
-        self.on_burst(frames.iter().map(|(port, frame)| (*port, frame)), true, &mut [], now);
+        self.on_taken_over(&mut frames, now);
         taken > 0
     }
 
-    /// One burst: each frame is parsed once and taken by the layer that it is for, TCP last and all its segments together. Notes in `owners`, frame by frame,
-    /// the lane that should have it if that is another one. `steered`: another lane has found that it belongs here.
+    fn on_taken_over(&mut self, frames: &mut SmallVec<[(PortId, Q::Frame); BURST]>, now: Instant) {
+        let mut fates = [Fate::Over; BURST];
+        self.on_burst(frames.iter().map(|(port, frame)| (*port, frame)), true, &mut fates, now);
+        for ((port, frame), fate) in frames.drain(..).zip(fates) {
+            self.let_go(port, frame, fate, now);
+        }
+    }
+
+    /// Hands on a frame whose burst has been read, or drops it.
+    fn let_go(&mut self, port: PortId, frame: Q::Frame, fate: Fate, now: Instant) {
+        match fate {
+            Fate::Over => {}
+            Fate::Lane(owner) => {
+                let handed_over = self.steering.hand_over(owner, Handover::Frame(port, frame));
+                let counters = &self.counters;
+                if handed_over { &counters.frames_handed_over } else { &counters.frames_not_handed_over }.increment();
+            }
+            Fate::Kernel(origin) => self.give_to_kernel(port, frame, origin, now),
+        }
+    }
+
+    /// One burst: each frame is parsed once and taken by the layer that it is for, TCP last and all its segments together. Notes in `fates`, frame by frame,
+    /// who should have it if that is another lane or the kernel. `steered`: another lane has found that it belongs here.
     fn on_burst<'f>(
         &mut self,
         frames: impl Iterator<Item = (PortId, &'f Q::Frame)>,
         steered: bool,
-        owners: &mut [Option<LaneId>],
+        fates: &mut [Fate],
         now: Instant,
     ) where
         Q::Frame: 'f,
     {
         let mut segments: SmallVec<[(Flow, Segment<'f>); BURST]> = SmallVec::new();
-        for (at, (port, frame)) in frames.enumerate() {
+        for ((port, frame), fate) in frames.zip(fates) {
             match self.on_frame(port, frame, steered, now) {
                 Ok(Taken::Here) => {}
                 Ok(Taken::Segment(flow, segment)) => segments.push((flow, segment)),
-                Ok(Taken::Elsewhere(other)) => {
-                    if let Some(owner) = owners.get_mut(at) {
-                        *owner = Some(other);
-                    }
-                }
+                Ok(Taken::Not(other)) => *fate = other,
                 Err(malformed) => malformed_counter(&self.counters, malformed).increment(),
             }
         }
@@ -149,39 +172,67 @@ impl<Q: QueuePair> Station<Q> {
             ReceivedChecksum::Bad => return Err(Malformed::Checksum),
         };
         let Some(port) = self.ports.get_mut(usize::from(port_id.0)) else { return Ok(Taken::Here) };
-        let (from, packet) = match Frame::parse(frame.bytes(), verified)? {
+        let parsed = match Frame::parse(frame.bytes(), verified) {
+            Ok(parsed) => parsed,
+            Err(malformed) => return port.although(malformed, frame.bytes()),
+        };
+        let (from, packet) = match parsed {
             Frame::Arp(arp) => {
                 port.link.on_arp(&arp, now);
-                return Ok(Taken::Here);
+                return Ok(port.share_arp(&arp));
             }
             Frame::Ip { from, packet } => (from, packet),
         };
-        match packet.protocol {
-            Protocol::Icmp | Protocol::Icmpv6 => port.link.on_icmp(from, &packet, now),
-            Protocol::Tcp => {
+        let kernels = port.shares(packet.destination).then(|| Fate::Kernel(port.link.origin_of(packet.source)));
+        match (packet.protocol, kernels) {
+            (Protocol::Tcp, _) => {
                 let local = port.link.is_local(packet.destination);
-                return self.on_tcp(&packet, local, verified, steered);
+                return self.on_tcp(&packet, local, kernels, verified, steered);
             }
-            Protocol::Other(_) if port.link.is_local(packet.destination) => port.link.on_unknown(from, &packet, now),
-            Protocol::Other(_) => self.counters.not_local.increment(),
+            (Protocol::Icmp | Protocol::Icmpv6, None) => port.link.on_icmp(from, &packet, now),
+            (Protocol::Icmp | Protocol::Icmpv6, Some(kernel)) => {
+                let whose = port.link.whose_icmp(&packet);
+                if whose != Whose::Kernels {
+                    port.link.on_icmp(from, &packet, now);
+                }
+                if whose != Whose::Ours {
+                    return Ok(Taken::Not(kernel));
+                }
+            }
+            (Protocol::Other(_), Some(kernel)) => return Ok(Taken::Not(kernel)),
+            (Protocol::Other(_), None) if port.link.is_local(packet.destination) => {
+                port.link.on_unknown(from, &packet, now);
+            }
+            (Protocol::Other(_), None) => self.counters.not_local.increment(),
         }
         Ok(Taken::Here)
     }
 
-    /// A segment for an address that is not `local` is none of ours, unless its connection was opened while a configuration still named the address.
+    /// A segment for an address that is not `local` is none of ours, unless its connection was opened while a configuration still named the address. Where the
+    /// kernel shares the address, what belongs to no connection and no listener of ours is the `kernels`.
     fn on_tcp<'f>(
         &self,
         packet: &Packet<'f>,
         local: bool,
+        kernels: Option<Fate>,
         verified: bool,
         steered: bool,
     ) -> Result<Taken<'f>, Malformed> {
-        let (flow, segment) = Segment::parse(packet, verified)?;
+        let (flow, segment) = match (Segment::parse(packet, verified), kernels) {
+            (Ok(parsed), _) => parsed,
+            // What is wrong with it is for the kernel to say: it may know options of which we know nothing.
+            (Err(_), Some(kernel)) => return Ok(Taken::Not(kernel)),
+            (Err(malformed), None) => return Err(malformed),
+        };
         if !steered {
             let owner = rss::lane_of(&flow, self.steering.lanes());
             if owner != self.id {
-                return Ok(Taken::Elsewhere(owner));
+                return Ok(Taken::Not(Fate::Lane(owner)));
             }
+        }
+        if let Some(kernel) = kernels {
+            let is_ours = self.stack.knows(&flow) || (local && self.stack.listens(&flow));
+            return Ok(if is_ours { Taken::Segment(flow, segment) } else { Taken::Not(kernel) });
         }
         if local || self.stack.knows(&flow) {
             return Ok(Taken::Segment(flow, segment));

@@ -13,6 +13,7 @@ use crate::lane::capture::Captures;
 use crate::lane::transmit::TRANSMIT_MAX;
 use crate::lane::{Handle, LaneCounters, Steering};
 use crate::link::{self, Link};
+use crate::nic::kernel::KernelQueue;
 use crate::nic::{BURST, Buffers, PortInfo, QueuePair};
 use crate::tcp::{self, Stack};
 use crate::wire::icmp::Echo;
@@ -21,6 +22,8 @@ use crate::wire::icmp::Echo;
 pub(super) struct Port<Q: QueuePair> {
     pub(super) queue: Q,
     pub(super) link: Link<Q::Frame>,
+    /// The way to the kernel's interface beside it.
+    pub(super) kernel: Option<KernelQueue<Q>>,
     /// Frames that leave at the end of this breath.
     pub(super) outgoing: Vec<Q::Frame>,
 }
@@ -54,9 +57,10 @@ impl<Q: QueuePair> Station<Q> {
         stack.trace_into(Arc::clone(&handle.trace));
         let ports = queues
             .into_iter()
-            .zip(&counters.links)
-            .map(|(queue, counters)| Port {
+            .zip(counters.links.iter().zip(&counters.kernels))
+            .map(|(mut queue, (counters, kernel_counters))| Port {
                 link: Link::new(no_addresses(queue.port()), Arc::clone(counters)),
+                kernel: queue.take_kernel().map(|kernel| kernel.counted_by(Arc::clone(kernel_counters))),
                 queue,
                 outgoing: Vec::with_capacity(TRANSMIT_MAX),
             })

@@ -12,6 +12,7 @@ use crate::lane::connect::NoConnection;
 use crate::lane::station::Port;
 use crate::lane::{LaneCounters, Station};
 use crate::link::Sent;
+use crate::nic::kernel::KernelQueue;
 use crate::nic::{Frame, QueuePair};
 use crate::tcp::Train;
 use crate::wire::icmp::Echo;
@@ -37,6 +38,7 @@ impl<Q: QueuePair> Station<Q> {
         let mut any = false;
         for (id, port) in (0..).map(PortId).zip(&mut self.ports) {
             any |= port.transmit(id, &self.counters, &mut self.captures, now);
+            any |= port.kernel.as_mut().is_some_and(KernelQueue::flush);
         }
         any
     }

@@ -21,6 +21,7 @@ use crate::wire::icmp::Echo;
 
 mod arp;
 mod icmp;
+mod kernel;
 mod key;
 mod ndp;
 mod neighbours;
@@ -30,6 +31,7 @@ mod routes;
 #[cfg(test)]
 mod tests;
 
+pub use kernel::Whose;
 pub use neighbours::{Evidence, Neighbour};
 
 use neighbours::{Due, Kept, Lookup, Neighbours};
@@ -382,6 +384,15 @@ fn destination_of(packet: &[u8]) -> Option<IpAddr> {
     match packet.first()? >> 4 {
         4 => packet.get(16..20)?.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets).into()),
         6 => packet.get(24..40)?.first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets).into()),
+        _ => None,
+    }
+}
+
+/// Where the IP packet comes from.
+fn source_of(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => packet.get(12..16)?.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets).into()),
+        6 => packet.get(8..24)?.first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets).into()),
         _ => None,
     }
 }

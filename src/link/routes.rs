@@ -95,6 +95,16 @@ impl Routes {
         self.local.contains(&Key::from(address))
     }
 
+    /// Whether an address is the port's own, and not only one of virtual services.
+    pub(super) fn is_own(&self, address: IpAddr) -> bool {
+        self.on_link.iter().any(|prefix| prefix.own == address)
+    }
+
+    /// Whether an address is in one of the port's networks.
+    pub(super) fn is_on_link(&self, address: IpAddr) -> bool {
+        self.on_link(address).is_some()
+    }
+
     /// Whether frames to `destination` are for us: one of our addresses, or a group that we listen to (RFC 4291 2.8).
     pub(super) fn listens_to(&self, destination: IpAddr) -> bool {
         let IpAddr::V6(group) = destination else { return self.is_local(destination) };

@@ -250,7 +250,13 @@ fn settings(device: &str, arguments: &LoadArgs) -> crate::nic::dpdk::Settings {
     Settings {
         lanes: vec![core],
         control_core: core,
-        ports: vec![PortSettings { name: "load".to_owned(), device: device.to_owned(), mtu: 1500, vlan: None }],
+        ports: vec![PortSettings {
+            name: "load".to_owned(),
+            device: device.to_owned(),
+            mtu: 1500,
+            vlan: None,
+            kernel: None,
+        }],
         hugepages: Hugepages::Auto,
         buffers: arguments.buffers,
         segmentation: if arguments.long_frames { Segmentation::Always } else { Segmentation::Auto },

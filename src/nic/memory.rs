@@ -11,6 +11,7 @@ use std::sync::{Arc, LazyLock};
 use crossbeam::queue::ArrayQueue;
 use smoltcp::wire::{EthernetAddress, IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket};
 
+use super::kernel::KernelQueue;
 use super::long::{Headers, Part};
 use super::{
     BURST, Buffers, ETHERNET_MTU, FRAME_MAX, LONG_FRAME_MAX, MTU_MAX, Offload, PortInfo, QueuePair, ReceivedChecksum,
@@ -59,8 +60,19 @@ impl Settings {
                 room: if is_long { LONG_FRAME_MAX } else { FRAME_MAX },
             }),
         });
-        let queues = (0..self.lanes).map(|lane| Queue { lane, shared: Arc::clone(&shared) }).collect();
+        let queues = (0..self.lanes).map(|lane| Queue { lane, shared: Arc::clone(&shared), kernel: None }).collect();
         (queues, Wire { shared })
+    }
+
+    /// Makes the port with an interface of the kernel beside it, of the same kind, which takes and gives so many frames a second. Gives the kernel's end last.
+    ///
+    /// # Panics
+    /// As [`port`](Self::port) does.
+    pub fn port_beside_kernel(self, rate: u32) -> (Vec<Queue>, Wire, Wire) {
+        let (kernels, kernel) = self.clone().port();
+        let (queues, wire) = self.port();
+        let beside = |(queue, kernel)| Queue { kernel: Some(Box::new(KernelQueue::new(kernel, rate))), ..queue };
+        (queues.into_iter().zip(kernels).map(beside).collect(), wire, kernel)
     }
 }
 
@@ -74,6 +86,7 @@ pub fn port(lanes: usize, mac: EthernetAddress, mtu: usize) -> (Vec<Queue>, Wire
 pub struct Queue {
     lane: usize,
     shared: Arc<Shared>,
+    kernel: Option<Box<KernelQueue<Queue>>>,
 }
 
 /// The outside end of a port.
@@ -260,6 +273,10 @@ impl QueuePair for Queue {
 
     fn transmit(&mut self, frames: &mut Vec<Frame>) -> usize {
         frames.drain(..).map(|frame| self.send(frame)).sum()
+    }
+
+    fn take_kernel(&mut self) -> Option<KernelQueue<Self>> {
+        self.kernel.take().map(|kernel| *kernel)
     }
 
     fn buffers(&self) -> Option<Buffers> {

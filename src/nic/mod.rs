@@ -7,6 +7,7 @@ use smoltcp::wire::EthernetAddress;
 
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
+pub mod kernel;
 pub mod long;
 pub mod memory;
 pub mod pcap;
@@ -61,6 +62,14 @@ pub trait QueuePair {
     /// Sends the frames in order, tagged where the port is in a VLAN, and empties `frames`. Gives back how many the queue had no room for; these are dropped.
     fn transmit(&mut self, frames: &mut Vec<Self::Frame>) -> usize;
 
+    /// The way to the interface of the host's kernel that stands beside this port, where there is one. It is given once.
+    fn take_kernel(&mut self) -> Option<kernel::KernelQueue<Self>>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
     /// How full the buffer pool is that all lanes share; `None` when buffers come from no bounded pool. It walks every core's cache: ask a few
     /// times a second, not every breath.
     fn buffers(&self) -> Option<Buffers>;
@@ -91,6 +100,9 @@ pub trait Frame: Send + 'static {
 
     /// What the NIC found when it verified checksums on receipt: the transport's and, in IPv4, the IP header's.
     fn received_checksum(&self) -> ReceivedChecksum;
+
+    /// Fills in the transport's checksum of a received frame that came without it, as between virtual machines, for whoever looks at it behind us.
+    fn finish_received(&mut self) {}
 
     /// Leaves the IPv4 header's and TCP's checksum to the NIC, which [`Offload::transmit_checksum`] says it can. Call it when the frame is complete
     /// and its length set; the TCP checksum field already holds the pseudo header's sum, and `ip_header_len` counts extension headers in.

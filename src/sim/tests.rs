@@ -7,6 +7,8 @@ use crate::persistence::client_ip::Settings;
 use crate::persistence::{Method, Reason};
 use crate::sim::{Identity, Outcome, Setup, World};
 
+mod kernel;
+
 fn world(seed: u64) -> World {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     let certificate = rcgen::CertificateParams::new(["shop.example".into()]).unwrap().self_signed(&key).unwrap();

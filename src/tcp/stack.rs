@@ -170,6 +170,11 @@ impl Stack {
         self.connections.id(index).ok_or(Refused::TableFull)
     }
 
+    /// Whether connections to the flow's local end are accepted.
+    pub fn listens(&self, flow: &Flow) -> bool {
+        self.listeners.contains_key(&flow.local_key())
+    }
+
     /// Whether a connection, half-open connection or TIME-WAIT entry has this flow.
     pub fn knows(&self, flow: &Flow) -> bool {
         self.place_of(flow).is_some()

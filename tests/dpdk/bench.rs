@@ -30,7 +30,7 @@ pub(crate) fn settings(device: &str, lanes: &[usize]) -> Settings {
     Settings {
         lanes: lanes.to_vec(),
         control_core: 0,
-        ports: vec![PortSettings { name: "front".into(), device: device.into(), mtu: 1500, vlan: None }],
+        ports: vec![PortSettings { name: "front".into(), device: device.into(), mtu: 1500, vlan: None, kernel: None }],
         hugepages: Hugepages::Never,
         buffers: 4096,
         segmentation: Segmentation::Auto,

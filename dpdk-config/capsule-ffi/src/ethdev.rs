@@ -1,6 +1,7 @@
 //! `rte_eth_dev_configure` with offloads and a known RSS key.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, CString, c_int};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::bindings::{self, rte_eth_conf, rte_eth_dev_info};
@@ -30,6 +31,23 @@ static VLAN_FILTER: AtomicBool = AtomicBool::new(false);
 pub fn want(wanted: Wanted) {
     SEGMENTATION.store(wanted.segmentation, Ordering::Relaxed);
     VLAN_FILTER.store(wanted.vlan_filter, Ordering::Relaxed);
+}
+
+static PLAIN: OnceLock<Vec<String>> = OnceLock::new();
+
+/// Names devices that are configured from now on and take no work over: whoever reads their frames finds every checksum in its place, and nothing joined. Said once.
+pub fn want_plain(devices: Vec<String>) {
+    let _said_before = PLAIN.set(devices);
+}
+
+fn is_plain(port: u16) -> bool {
+    PLAIN.get().into_iter().flatten().any(|name| {
+        let mut found = 0;
+        let Ok(name) = CString::new(name.as_str()) else { return false };
+        // SAFETY: `name` is a C string and `found` is ours.
+        let answer = unsafe { bindings::rte_eth_dev_get_port_by_name(name.as_ptr(), &raw mut found) };
+        answer == 0 && found == port
+    })
 }
 
 /// The work that a device takes over, as `RTE_ETH_RX_OFFLOAD_*` and `RTE_ETH_TX_OFFLOAD_*` bits.
@@ -91,9 +109,11 @@ pub unsafe fn rte_eth_dev_configure(port: u16, receive: u16, transmit: u16, conf
     // SAFETY: the caller vouches for `conf`.
     let mut conf = unsafe { *conf };
 
-    let offloads = offloads(&info);
-    conf.rxmode.offloads |= offloads.receive;
-    conf.txmode.offloads |= offloads.transmit;
+    if !is_plain(port) {
+        let offloads = offloads(&info);
+        conf.rxmode.offloads |= offloads.receive;
+        conf.txmode.offloads |= offloads.transmit;
+    }
 
     // MBUF_FAST_FREE promises one pool a queue. capsule makes a pool a NUMA node, and frames move between lanes.
     // SAFETY: reads what the EAL found at start.

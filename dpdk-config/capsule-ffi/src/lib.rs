@@ -28,7 +28,7 @@ mod mempool;
 
 pub use bindings::*;
 pub use eal::{is_initialised, rte_eal_init};
-pub use ethdev::{Offloads, RSS_KEY, Wanted, offloads, rte_eth_dev_configure, want};
+pub use ethdev::{Offloads, RSS_KEY, Wanted, offloads, rte_eth_dev_configure, want, want_plain};
 pub use kni::*;
 pub use mempool::{LONG_FRAME_ROOM, rte_pktmbuf_pool_create, want_long_frames};
 

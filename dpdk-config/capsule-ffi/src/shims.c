@@ -10,7 +10,9 @@
 #include <rte_log.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
+#include <rte_net.h>
 #include <rte_tcp.h>
+#include <rte_udp.h>
 
 #include "shims.h"
 
@@ -63,6 +65,27 @@ struct rte_mbuf *sealane_unchain(struct rte_mbuf *mbuf)
     mbuf->nb_segs = 1;
     mbuf->pkt_len = mbuf->data_len;
     return rest;
+}
+
+void sealane_finish_received(struct rte_mbuf *mbuf)
+{
+    if ((mbuf->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) != RTE_MBUF_F_RX_L4_CKSUM_NONE || mbuf->nb_segs != 1)
+        return;
+
+    struct rte_net_hdr_lens lens;
+    uint32_t type = rte_net_get_ptype(mbuf, &lens, RTE_PTYPE_ALL_MASK);
+    size_t l4 = lens.l2_len + lens.l3_len;
+    bool is_tcp = (type & RTE_PTYPE_L4_MASK) == RTE_PTYPE_L4_TCP;
+    size_t field = l4 + (is_tcp ? offsetof(struct rte_tcp_hdr, cksum) : offsetof(struct rte_udp_hdr, dgram_cksum));
+
+    if ((!is_tcp && (type & RTE_PTYPE_L4_MASK) != RTE_PTYPE_L4_UDP) || field + sizeof(uint16_t) > mbuf->data_len)
+        return;
+    uint16_t *sum = rte_pktmbuf_mtod_offset(mbuf, uint16_t *, field);
+    void *l3 = rte_pktmbuf_mtod_offset(mbuf, void *, lens.l2_len);
+
+    *sum = 0;
+    *sum = RTE_ETH_IS_IPV4_HDR(type) ? rte_ipv4_udptcp_cksum_mbuf(mbuf, l3, l4) : rte_ipv6_udptcp_cksum_mbuf(mbuf, l3, l4);
+    mbuf->ol_flags = (mbuf->ol_flags & ~RTE_MBUF_F_RX_L4_CKSUM_MASK) | RTE_MBUF_F_RX_L4_CKSUM_GOOD;
 }
 
 #define ASKED (RTE_MBUF_F_TX_IP_CKSUM | RTE_MBUF_F_TX_L4_MASK)

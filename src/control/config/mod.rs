@@ -14,6 +14,7 @@ mod capture;
 mod client_certificates;
 mod failover;
 mod fault;
+mod kernel;
 mod keys;
 mod model;
 mod monitor_tls;
@@ -38,9 +39,9 @@ use toml::de::DeTable;
 pub use api::SOCKETS;
 pub use fault::{Errors, Fault};
 pub use model::{
-    ADDRESSES_MAX, Api, ApiTcp, ApiTls, CERTIFICATES_MAX, CORES_MAX, Configuration, Device, Engine, FILE_MAX,
-    Hugepages, KeySource, Log, LogFormat, LogTo, POOLS_MAX, PORTS_MAX, Pool, Port, REVOCATION_FILES_MAX, SERVERS_MAX,
-    SERVICES_MAX, SegmentationOffload, Server, TicketKeys, Trace, VirtualService,
+    ADDRESSES_MAX, Announce, Api, ApiTcp, ApiTls, CERTIFICATES_MAX, CORES_MAX, Configuration, Device, Engine, FILE_MAX,
+    Hugepages, Kernel, KeySource, Log, LogFormat, LogTo, POOLS_MAX, PORTS_MAX, Pool, Port, REVOCATION_FILES_MAX,
+    SERVERS_MAX, SERVICES_MAX, SegmentationOffload, Server, TicketKeys, Trace, VirtualService,
 };
 
 use crate::base::UnixTime;
@@ -148,10 +149,12 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     let tcp_lines = engine_section.as_ref().map(|section| tcp::lines(report, section));
     let trace_lines = engine_section.as_ref().map(|section| trace::lines(report, section));
     let api_lines = engine_section.as_ref().map(|section| api::lines(report, section));
+    let announce_line = engine_section.as_ref().map_or(0, |section| section.line_of(report, "announce"));
     let engine = engine_section.and_then(|section| sections::engine(report, section, directory, machine));
     let faults = report.count();
     let ports = sections::ports(report, &mut root);
     prove_networks(report, &ports);
+    kernel::prove_announce(report, engine.as_ref(), &ports, announce_line);
     // What cannot be reached over ports that are wrong themselves is not to blame.
     let proven_ports: &[Located<Port>] = if report.count() == faults { &ports } else { &[] };
     let monitors = monitors::monitors(report, &mut root, directory, machine);
@@ -169,6 +172,7 @@ fn configuration(report: &mut Report, table: &DeTable<'_>, file: &Path, machine:
     fixed.extend(trace::fixed(&engine.trace, &trace_lines?));
     fixed.extend(api::fixed(&engine.api, &engine.name, &api_lines?));
     fixed.extend(ports.iter().flat_map(port_fixed));
+    fixed.extend(ports.iter().map(|port| kernel::fixed(&port.value, port.line)));
     let names = ports.iter().map(|port| port.value.name.as_str()).collect::<Vec<_>>().join(", ");
     fixed.push(Fixed { key: "port".to_owned(), line: ports.first().map_or(0, |port| port.line), value: names });
     fixed.push(Fixed {

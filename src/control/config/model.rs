@@ -108,6 +108,15 @@ pub struct Engine {
     pub trace: Trace,
     /// What captures may hold.
     pub capture: Capture,
+    /// Where virtual addresses are announced to routing daemons, if they are.
+    pub announce: Option<Announce>,
+}
+
+/// `[engine.announce]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announce {
+    /// The kernel's routing table that has a route to every address that is served.
+    pub table: u32,
 }
 
 /// `[engine.api]`
@@ -225,6 +234,19 @@ pub struct Port {
     pub mtu: usize,
     /// The VLAN of its frames, 1 to 4094; `None`: they have no tag.
     pub vlan: Option<u16>,
+    /// The interface of the host's kernel beside it, if there is one.
+    pub kernel: Option<Kernel>,
+}
+
+/// `kernel` of `[[port]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// What the interface is called.
+    pub interface: String,
+    /// Most frames a second each way, over all lanes.
+    pub rate: u32,
+    /// Whether the engine brings the interface up with the port's addresses and MTU.
+    pub addresses: bool,
 }
 
 impl Port {

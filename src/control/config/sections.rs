@@ -13,7 +13,7 @@ use super::model::{
     ADDRESSES_MAX, CORES_MAX, Device, Engine, Hugepages, Log, LogFormat, LogTo, PORTS_MAX, Port, SegmentationOffload,
 };
 use super::reader::{Located, Section, choice, duration, integer, name, parsed, text};
-use super::{api, capture, tcp, trace};
+use super::{api, capture, kernel, tcp, trace};
 use crate::base::Duration;
 use crate::control::identity;
 use crate::control::syslog::{Facility, Receiver};
@@ -74,6 +74,7 @@ pub(super) fn engine(
     let tcp = tcp::tcp(report, &mut section, cores.len(), machine);
     let trace = trace::trace(report, &mut section, directory);
     let capture = capture::capture(report, &mut section);
+    let announce = kernel::announce(report, &mut section);
     let api = api::api(report, &mut section, directory, name_.as_ref().map(|name| name.value.as_str()));
     if let Some(control) = &control_core {
         if !machine.cores.contains(&control.value) {
@@ -106,6 +107,7 @@ pub(super) fn engine(
         tcp,
         trace,
         capture,
+        announce,
     })
 }
 
@@ -186,7 +188,7 @@ fn receiver(value: &DeValue<'_>) -> Result<Receiver, Wrong> {
 
 /// Reads every `[[port]]`; the names of those that are wrong are known all the same.
 pub(super) fn ports(report: &mut Report, root: &mut Section<'_>) -> Vec<Located<Port>> {
-    let mut ports = Vec::new();
+    let (mut ports, mut interfaces) = (Vec::new(), Vec::new());
     let mut names = HashSet::new();
     let mut devices = HashSet::new();
     let sections = root.sections(report, "port", PORTS_MAX);
@@ -219,8 +221,10 @@ pub(super) fn ports(report: &mut Report, root: &mut Section<'_>) -> Vec<Located<
             let what = format!("is {}, too small for the port's IPv6 addresses", mtu.value);
             report.fault(mtu.line, section.key("mtu"), wrong(what, "write 1280 or more"));
         }
+        let beside = kernel::kernel(report, &mut section);
         section.finish(report);
         if let (Some(name), Some(device)) = (name_, device) {
+            interfaces.extend(beside.iter().map(|kernel| kernel.line));
             let port = Port {
                 name: name.value,
                 device: device.value,
@@ -228,12 +232,15 @@ pub(super) fn ports(report: &mut Report, root: &mut Section<'_>) -> Vec<Located<
                 gateways: Vec::new(),
                 mtu: mtu.value,
                 vlan,
+                kernel: beside.map(|kernel| kernel.value),
             };
             // A gateway is not to blame for the addresses that are missing.
             ports.push((Located { value: port, line }, if has_all { gateways } else { Vec::new() }));
         }
     }
-    ports.into_iter().map(|(port, gateways)| with_gateways(report, port, gateways)).collect()
+    let ports: Vec<_> = ports.into_iter().map(|(port, gateways)| with_gateways(report, port, gateways)).collect();
+    kernel::prove_interfaces(report, &ports, &interfaces);
+    ports
 }
 
 fn with_gateways(

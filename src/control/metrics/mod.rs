@@ -9,8 +9,9 @@ mod family;
 mod ports;
 mod servers;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
@@ -68,6 +69,8 @@ crate::counters! {
         counter ring_alarms,
         /// Changes of a server's health
         counter health_changes,
+        /// Times that the kernel refused an interface or a route
+        counter kernel_refusals,
     }
 }
 
@@ -84,6 +87,10 @@ pub struct View {
     pub servers: Vec<Placed>,
     /// What their monitors say of them.
     pub health: health::Table,
+    /// Virtual addresses that it announces to routing daemons while they are served.
+    pub announceable: BTreeSet<IpAddr>,
+    /// Those that it announces now.
+    pub announced: BTreeSet<IpAddr>,
     /// The version of the ticket key ring.
     pub ring_version: u64,
     /// The key that seals.
@@ -274,6 +281,12 @@ impl Everything {
         let active = view.active_key.map(|id| (vec![("key_id", hex::encode(id.0))], 1));
         Family::gauge("The ticket key that seals", active.into_iter().collect())
             .encode("ticket_active_key", encoder)?;
+        let announced = view
+            .announceable
+            .iter()
+            .map(|address| (vec![("address", address.to_string())], u64::from(view.announced.contains(address))));
+        Family::gauge("Whether the virtual address is announced to routing daemons", announced.collect())
+            .encode("announced", encoder)?;
         self.encode_keys(&view, encoder)?;
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         let mut build = encoder.encode_descriptor("build", "What is running", None, MetricType::Info)?;

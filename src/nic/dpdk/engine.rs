@@ -14,10 +14,11 @@ use serde::Deserialize;
 use smoltcp::wire::EthernetAddress;
 
 use super::hugepages::{self, Memory};
+use super::kernel;
 use super::lane::Lane;
 use super::log;
 use super::pci::Holder;
-use super::queue::{Pool, Queue, Seed};
+use super::queue::{KernelSeed, Pool, Queue, Seed};
 use super::report::{Gate, PortReports};
 use super::settings::{Device, Error, Plan, PortSettings, Segmentation, Settings};
 use super::tap;
@@ -109,6 +110,8 @@ pub(super) struct Port {
     able: u64,
     /// It is a tap whose driver must be told of its MTU once it is started.
     is_jumbo_tap: bool,
+    /// The device of the kernel's interface beside it, and the frames a second that it takes and gives.
+    kernel: Option<(Box<Port>, u32)>,
 }
 
 impl Engine {
@@ -124,6 +127,8 @@ impl Engine {
         let memory = hugepages::choose(settings.hugepages, &hugepages::free(), needed_mib, &plan.devices)?;
         ffi::want_long_frames(plan.has_long_frames());
         ffi::want(plan.wanted());
+        let kernels = plan.devices.iter().zip(&plan.beside).filter(|(_, beside)| beside.is_some());
+        ffi::want_plain(kernels.map(|(device, _)| device.name.clone()).collect());
 
         log::install();
         let config = RuntimeConfig::deserialize(plan.runtime_config(memory))
@@ -132,7 +137,8 @@ impl Engine {
 
         let ports = plan.settings.ports.iter().zip(&plan.devices);
         let adopt = |(port, device)| adopt(port, device, settings.segmentation);
-        let ports: Vec<Port> = ports.map(adopt).collect::<Result<_, _>>()?;
+        let adopted: Vec<Port> = ports.map(adopt).collect::<Result<_, _>>()?;
+        let ports = join_kernels(adopted, &plan)?;
         let pools: Arc<[Pool]> = Pool::all().into();
         tracing::info!(
             lanes = plan.cores.len(),
@@ -267,8 +273,12 @@ impl Engine {
             pool,
             pools: Arc::clone(&self.pools),
             shared: Arc::clone(&self.shared),
+            kernel: None,
         };
-        let seeds: Vec<Seed> = self.ports.iter().map(seed).collect();
+        let lanes = u32::try_from(self.cores.len()).unwrap_or(u32::MAX).max(1);
+        let kernel = |(port, rate): &(Box<Port>, u32)| KernelSeed { seed: seed(port), rate: rate.div_ceil(lanes) };
+        let both = |port: &Port| Seed { kernel: port.kernel.as_ref().map(kernel).map(Box::new), ..seed(port) };
+        let seeds: Vec<Seed> = self.ports.iter().map(both).collect();
         let shared = Arc::clone(&self.shared);
         // capsule wants its installer to be Sync, though one thread calls it, once.
         let parts = AtomicCell::new(Some((make, seeds, shared)));
@@ -283,7 +293,8 @@ impl Engine {
     /// Closes the ports, and frees the memory unless someone still holds a part of it.
     fn close(self) -> Buffers {
         self.gate.shut();
-        for port in &self.ports {
+        let kernels = self.ports.iter().filter_map(|port| port.kernel.as_ref()).map(|(kernel, _)| &**kernel);
+        for port in self.ports.iter().chain(kernels) {
             // SAFETY: capsule has stopped the port, and its lanes are gone. capsule closes it again, which ethdev answers with an error.
             unsafe { ffi::rte_eth_dev_close(port.id) };
         }
@@ -441,7 +452,7 @@ fn adopt(port: &PortSettings, device: &Device, segmentation: Segmentation) -> Re
         "port's driver"
     );
     let is_jumbo_tap = is_jumbo_tap(port, device);
-    Ok(Port { id, info: PortInfo { mac, mtu, vlan, offload }, able, is_jumbo_tap })
+    Ok(Port { id, info: PortInfo { mac, mtu, vlan, offload }, able, is_jumbo_tap, kernel: None })
 }
 
 fn is_jumbo_tap(port: &PortSettings, device: &Device) -> bool {
@@ -466,4 +477,26 @@ fn set_mtu(port: &PortSettings, device: &Device, id: u16) -> Result<(), Error> {
         return Err(refused(-answer));
     }
     Ok(())
+}
+
+/// Puts the devices of the kernel's interfaces beside their ports, with their ports' Ethernet addresses.
+fn join_kernels(adopted: Vec<Port>, plan: &Plan) -> Result<Vec<Port>, Error> {
+    let mut ports: Vec<Port> = Vec::new();
+    for (device, beside) in adopted.into_iter().zip(&plan.beside) {
+        let Some(beside) = *beside else {
+            ports.push(device);
+            continue;
+        };
+        let settings = plan.settings.ports.get(beside);
+        let wanted = settings.and_then(|port| Some((&port.name, port.kernel.as_ref()?)));
+        let (Some(port), Some((name, wanted))) = (ports.get_mut(beside), wanted) else { continue };
+        kernel::set_mac(device.id, &wanted.interface, port.info.mac).map_err(|error| Error::KernelInterface {
+            port: name.clone(),
+            interface: wanted.interface.clone(),
+            reason: error.to_string(),
+        })?;
+        // The kernel looks at checksums itself, and computes its own.
+        port.kernel = Some((Box::new(Port { able: 0, ..device }), wanted.rate));
+    }
+    Ok(ports)
 }

@@ -21,6 +21,7 @@
 
 mod engine;
 mod hugepages;
+mod kernel;
 mod lane;
 mod log;
 mod pci;
@@ -31,4 +32,4 @@ mod tap;
 
 pub use engine::{Engine, Signal, Stopper};
 pub use queue::{Buffer, Queue};
-pub use settings::{Error, Hugepages, PortSettings, Segmentation, Settings};
+pub use settings::{Error, Hugepages, KernelSettings, PortSettings, Segmentation, Settings};

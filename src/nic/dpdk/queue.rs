@@ -10,6 +10,7 @@ use capsule_ffi as ffi;
 use smoltcp::wire::Ipv4Packet;
 
 use super::engine::Shared;
+use crate::nic::kernel::KernelQueue;
 use crate::nic::long::{HEADERS_MAX, Headers, Part};
 use crate::nic::{BURST, Buffers, Frame, LONG_FRAME_MAX, PortInfo, QueuePair, ReceivedChecksum, vlan};
 
@@ -67,6 +68,8 @@ pub struct Queue {
     pool: Pool,
     pools: Arc<[Pool]>,
     shared: Arc<Shared>,
+    /// The way to the kernel's interface beside the port, until it is taken.
+    kernel: Option<Box<KernelQueue<Queue>>>,
     /// A queue belongs to the thread of its lane: DPDK's queues are not locked.
     _pinned: PhantomData<*mut ()>,
 }
@@ -82,19 +85,33 @@ pub(super) struct Seed {
     pub(super) pool: Pool,
     pub(super) pools: Arc<[Pool]>,
     pub(super) shared: Arc<Shared>,
+    /// The same for the kernel's interface beside the port.
+    pub(super) kernel: Option<Box<KernelSeed>>,
+}
+
+/// What it takes to make a [`KernelQueue`].
+#[derive(Clone, Debug)]
+pub(super) struct KernelSeed {
+    pub(super) seed: Seed,
+    /// Frames a second of this lane, each way.
+    pub(super) rate: u32,
 }
 
 impl Seed {
     /// The queue, on the thread that will drive it. At most one is made of each port and queue number.
     pub(super) fn plant(self) -> Queue {
         self.shared.queue_made();
-        let Self { port, queue, info, able, is_jumbo_tap: _, pool, pools, shared } = self;
-        Queue { port, queue, info, able, parted: VecDeque::new(), pool, pools, shared, _pinned: PhantomData }
+        let Self { port, queue, info, able, is_jumbo_tap: _, pool, pools, shared, kernel } = self;
+        let kernel = kernel.map(|kernel| Box::new(KernelQueue::new(kernel.seed.plant(), kernel.rate)));
+        Queue { port, queue, info, able, parted: VecDeque::new(), pool, pools, shared, kernel, _pinned: PhantomData }
     }
 
     /// Takes what waits in the receive queue and frees it, so that it is not left in a queue that closes. Gives up after 4,096 frames: a busy
     /// wire never runs dry.
-    pub(super) fn drain(self) {
+    pub(super) fn drain(mut self) {
+        if let Some(kernel) = self.kernel.take() {
+            kernel.seed.drain();
+        }
         let mut queue = self.plant();
         let mut frames = Vec::with_capacity(BURST);
         for _ in 0..4096 / BURST {
@@ -213,6 +230,10 @@ impl QueuePair for Queue {
         // SAFETY: DPDK has taken all of them; they must not be dropped again.
         unsafe { frames.set_len(0) };
         refused
+    }
+
+    fn take_kernel(&mut self) -> Option<KernelQueue<Self>> {
+        self.kernel.take().map(|kernel| *kernel)
     }
 
     fn buffers(&self) -> Option<Buffers> {
@@ -362,6 +383,11 @@ impl Frame for Buffer {
         // IPv4 header, and its 20 bytes are summed here: software that looked at the whole packet would refuse a field that is not filled in.
         let is_right = ip != ffi::SEALANE_F_RX_IP_CKSUM_UNKNOWN || has_right_ip_header(self.bytes());
         if is_right { ReceivedChecksum::Good } else { ReceivedChecksum::Bad }
+    }
+
+    fn finish_received(&mut self) {
+        // SAFETY: the mbuf is ours; the function reads and writes inside its one segment.
+        unsafe { ffi::sealane_finish_received(self.0.as_ptr()) };
     }
 
     fn offload_checksum(&mut self, ip_header_len: usize, ipv6: bool) {

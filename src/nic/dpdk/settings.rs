@@ -8,6 +8,7 @@ use capsule_ffi::Wanted;
 use serde_json::{Value, json};
 
 use super::hugepages::Memory;
+use super::kernel;
 use super::pci::Holder;
 use crate::nic::vlan::VLANS;
 use crate::nic::{ETHERNET_MTU, MTU_MAX};
@@ -51,6 +52,17 @@ pub struct PortSettings {
     pub mtu: usize,
     /// The VLAN that it is in, 1 to 4094: frames leave with its tag, and no others are received.
     pub vlan: Option<u16>,
+    /// The interface of the host's kernel beside it, if there is to be one.
+    pub kernel: Option<KernelSettings>,
+}
+
+/// An interface of the host's kernel beside a port.
+#[derive(Clone, Debug)]
+pub struct KernelSettings {
+    /// Its name there, at most 15 bytes.
+    pub interface: String,
+    /// Most frames that all lanes together give it a second, and most that they take from it; an equal part each.
+    pub rate: u32,
 }
 
 /// Whether the engine's memory is in hugepages.
@@ -232,6 +244,18 @@ pub enum Error {
         /// What DPDK said.
         reason: String,
     },
+    /// The kernel's interface beside a port cannot be made what it must be.
+    #[error(
+        "port {port}: interface `{interface}` of the kernel does not take the port's Ethernet address: {reason}; it needs root, and a name that is free"
+    )]
+    KernelInterface {
+        /// The port.
+        port: String,
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        reason: String,
+    },
     /// Something else between the EAL and started ports.
     #[error("the ports do not start: {reason}")]
     Start {
@@ -263,12 +287,19 @@ pub(super) struct Device {
 impl Device {
     /// Whether the driver hands its memory to hardware or to another process, which ordinary pages do not allow.
     pub(super) fn needs_hugepages(&self) -> bool {
-        self.pci || ["net_virtio_user", "net_vhost", "net_memif"].iter().any(|driver| self.is(driver))
+        let drivers = ["net_virtio_user", "net_vhost", "net_memif"];
+        self.pci || (drivers.iter().any(|driver| self.is(driver)) && !kernel::is_over_vhost_net(self))
     }
 
     /// Whether the device may cut or join TCP segments.
-    fn may_have_long_frames(&self) -> bool {
-        self.pci || ["net_virtio_user", "net_vhost"].iter().any(|driver| self.is(driver))
+    pub(super) fn may_have_long_frames(&self) -> bool {
+        let drivers = ["net_virtio_user", "net_vhost"];
+        self.pci || (drivers.iter().any(|driver| self.is(driver)) && !kernel::is_over_vhost_net(self))
+    }
+
+    /// A virtual device with these arguments.
+    pub(super) fn of_driver(name: String, arguments: String) -> Self {
+        Self { name, arguments: Some(arguments), pci: false }
     }
 
     /// Whether it is a virtual device of this driver.
@@ -341,19 +372,39 @@ pub(super) struct Plan {
     pub(super) cores: Vec<usize>,
     /// The core of the main thread.
     pub(super) control_core: usize,
-    /// Devices of the ports, in order of configuration.
+    /// Devices of the ports, in order of configuration, then those that carry the kernel's interfaces.
     pub(super) devices: Vec<Device>,
     /// What the EAL is told about addresses of memory, if anything.
     iova_mode: Option<&'static str>,
-    /// The settings themselves.
+    /// The settings themselves, with a port more for each interface of the kernel.
     pub(super) settings: Settings,
+    /// For each device which of the ports it stands beside, if it carries an interface of the kernel.
+    pub(super) beside: Vec<Option<usize>>,
 }
 
 impl Plan {
     /// Proves the settings, on a machine with these cores.
     pub(super) fn new(settings: &Settings, usable: &[usize]) -> Result<Self, Error> {
         let cores = prove_cores(settings, usable)?;
-        let devices = prove_ports(&settings.ports)?;
+        let mut devices = prove_ports(&settings.ports)?;
+        let mut settings = settings.clone();
+        let mut beside = vec![None; devices.len()];
+        let (lanes, vhost_net) = (cores.len(), kernel::has_vhost_net());
+        for (index, port) in settings.ports.clone().into_iter().enumerate() {
+            let Some(wanted) = port.kernel else { continue };
+            let device = kernel::device(&wanted.interface, lanes, vhost_net, &devices);
+            // No name in a configuration has a space.
+            let name = format!("{} kernel", port.name);
+            settings.ports.push(PortSettings {
+                name,
+                device: device.to_string(),
+                mtu: port.mtu,
+                vlan: None,
+                kernel: None,
+            });
+            devices.push(device);
+            beside.push(Some(index));
+        }
         let prefix = &settings.file_prefix;
         if prefix.is_empty() || !prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
         {
@@ -364,7 +415,7 @@ impl Plan {
         if settings.buffers < minimum {
             return Err(Error::TooFewBuffers { buffers: settings.buffers, minimum });
         }
-        Ok(Self { cores, control_core: settings.control_core, devices, iova_mode: None, settings: settings.clone() })
+        Ok(Self { cores, control_core: settings.control_core, devices, iova_mode: None, settings, beside })
     }
 
     /// Proves that DPDK can use the PCI devices, by the drivers that `holder` says they have.
@@ -378,6 +429,9 @@ impl Plan {
             holders.push(holder);
         }
         self.iova_mode = Holder::iova_mode(holders.iter());
+        if self.iova_mode.is_some() {
+            self.use_taps();
+        }
         Ok(())
     }
 
@@ -505,7 +559,13 @@ mod tests {
         Settings {
             lanes: vec![1, 0],
             control_core: 0,
-            ports: vec![PortSettings { name: "front".into(), device: device.into(), mtu: 1500, vlan: None }],
+            ports: vec![PortSettings {
+                name: "front".into(),
+                device: device.into(),
+                mtu: 1500,
+                vlan: None,
+                kernel: None,
+            }],
             hugepages: Hugepages::Auto,
             buffers: 16_384,
             segmentation: Segmentation::Auto,
@@ -565,6 +625,24 @@ mod tests {
     }
 
     #[test]
+    fn an_interface_of_the_kernel_is_one_more_device() {
+        let mut settings = settings("net_tap0,iface=y");
+        settings.ports[0].kernel = Some(KernelSettings { interface: "front0".into(), rate: 1000 });
+        let plan = Plan::new(&settings, &[0, 1]).unwrap();
+        let [port, kernel] = &plan.devices[..] else { panic!("there are two devices") };
+        assert_eq!(port.to_string(), "net_tap0,iface=y");
+        assert!(kernel.to_string().contains("iface=front0") && kernel.name != port.name);
+        assert_eq!(plan.beside, [None, Some(0)]);
+        assert_eq!(plan.runtime_config(Memory::Huge)["ports"][1]["name"], "front kernel");
+        assert!(!plan.has_long_frames());
+        settings.ports[0].device = "0000:3b:00.0".into();
+        let mut plan = Plan::new(&settings, &[0, 1]).unwrap();
+        plan.look_at_drivers(|_| Holder::Uio).unwrap();
+        assert!(plan.devices[1].is("net_tap"), "vhost-net cannot be told physical addresses");
+        assert_eq!(plan.runtime_config(Memory::Huge)["ports"][1]["args"], "iface=front0");
+    }
+
+    #[test]
     fn lanes_are_numbered_in_ascending_order_of_core() {
         assert_eq!(Plan::new(&settings("net_tap0"), &[0, 1]).unwrap().cores, [0, 1]);
     }
@@ -593,12 +671,8 @@ mod tests {
         assert!(refused(&with("eth0")).contains("`eth0`"));
         assert!(refused(&with("net_tap0 --no-huge")).contains("spaces"));
         let mut twice = tap.clone();
-        twice.ports.push(PortSettings {
-            name: "back".into(),
-            device: "net_tap0,iface=y".into(),
-            mtu: 1500,
-            vlan: None,
-        });
+        let (name, device) = ("back".into(), "net_tap0,iface=y".into());
+        twice.ports.push(PortSettings { name, device, mtu: 1500, vlan: None, kernel: None });
         assert!(refused(&twice).contains("port back"));
         let mut jumbo = tap.clone();
         jumbo.ports[0].mtu = 9217;

@@ -29,6 +29,7 @@ NAMES = (
     "package",  # the Debian package under a real systemd
     "ports",  # a port in a VLAN, two ports, jumbo frames
     "cluster",  # three engines with the same keys behind an ECMP router
+    "routes",  # the kernel's interface beside a port, and BGP over it
     "volume",  # 1 GiB each way, many connections, one that stalls
     "after",  # everything has been given back. Runs last, always
 )

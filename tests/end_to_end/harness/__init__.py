@@ -12,4 +12,5 @@
 - `tls`: a TLS client whose every byte is in the test's hands.
 - `sessions`: opens and edits the session files of openssl s_client.
 - `frames`: raw Ethernet frames and ICMP echo.
+- `routed`: engines that announce their addresses to a router by BGP.
 """
