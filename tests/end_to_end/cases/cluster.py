@@ -162,6 +162,7 @@ class Cohort:
 
     def __init__(self, cluster, tls12_seconds=None):
         """TLS 1.2 sessions stay for so long only: two rotations after their full handshake the engine wants another one."""
+        self.cluster = cluster
         self.servers, self.visits, self.tls12_seconds, self.joined = {}, 0, tls12_seconds, {}
         for engine in cluster.engines:
             cluster.ready(engine)
@@ -183,7 +184,8 @@ class Cohort:
                     del self.servers[client]
                     continue
                 visit = client.visit()
-                assert (visit.error, visit.resumed, visit.server) == (None, True, server), f"TLS {client.version}, its server {server}: {visit}"
+                if (visit.error, visit.resumed, visit.server) != (None, True, server):
+                    raise AssertionError(f"TLS {client.version}, its server {server}: {visit}\n{self.cluster.account(visit)}")
                 self.visits += 1
 
 

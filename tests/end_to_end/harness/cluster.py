@@ -136,6 +136,16 @@ class Cluster:
         """Half of them of TLS 1.3, half of TLS 1.2."""
         return [PythonClient(self.world, ("1.3", "1.2")[number % 2], SHOP, self.authority.certificate) for number in range(count)]
 
+    def account(self, visit):
+        """What engines have written of a visit, and of servers and keys of late."""
+
+        def of(engine):
+            engine.records.read()
+            told = [line for line in engine.records.lines if "server is" in line or "alarm" in line or "ring" in line]
+            return [f"{engine.name}: {engine.records.find(visit.port)}", *told[-12:]]
+
+        return "\n".join(line for engine in self.engines for line in of(engine))
+
     def resumed(self):
         """How many sessions each engine has resumed."""
         return [engine.metrics().matching(r"sealane_relay_handshakes_tls1[23]_resumed_total") for engine in self.engines]
